@@ -1,0 +1,53 @@
+"""The main job: a four-step student of the postcards' teacher, by distribution matching, from prompts alone.
+
+    flashjax prepare --out data/prompts --split train --count 4000 --prompts-only
+    flashjax train --config=configs/postcards.py --workdir=runs/postcards            # full
+    flashjax train --config=configs/postcards.py:quick --workdir=runs/quickstart     # what launch/quickstart.sh runs
+
+Cost and result: see docs/results.md.
+"""
+
+from ml_collections import ConfigDict
+
+from flashjax.config import parse_arg
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    args = parse_arg(arg, quick=False)
+    config = ConfigDict()
+    config.objective = "dmd"
+    config.seed = 0
+    config.student_updates = 150 if args.quick else 400
+    config.batch_size = 24
+    config.devices = 0
+    config.image_size = 32
+    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards"))
+    config.data = "data/prompts/train.arrayrecord"
+    config.max_text_tokens = 28
+    config.distill = ConfigDict(
+        dict(
+            teachers=("weights/postcards_teacher/transformer",),
+            specialists=(),  # weights in the lambda table [nfe, classes] of every teacher after the first
+            classes=3,  # landscape, portrait, text
+            nfe=4,
+            shift=1.0,
+            guidance_scale=2.0,
+            rollout_mode="euler",
+            student_times=dict(kind="uniform", low=0.02, high=0.98),
+            critic_times=dict(kind="uniform", low=0.02, high=0.98),
+            critic_rows=2,
+            critic_updates_per_rollout=2,
+            share_sample=True,  # with two rows of two updates: five critic updates a student update
+            critic_warmup=10,
+            ema_decay=0.98,
+        )
+    )
+    optim = dict(warmup=10, schedule="constant", b1=0.0, b2=0.99, weight_decay=0.0, clip=1.0)
+    config.student_optim = ConfigDict(optim | dict(lr=5e-5))
+    config.critic_optim = ConfigDict(optim | dict(lr=2e-4))
+    config.log_every = 15
+    config.sample_every = 150
+    config.sample = ConfigDict(dict(steps=4, shift=config.distill.shift, guidance_scale=1.0, mode="euler"))
+    config.checkpoint_every = 150
+    config.keep_checkpoints = 2
+    return config

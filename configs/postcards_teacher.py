@@ -1,0 +1,39 @@
+"""The teacher of the postcards: a small Qwen-Image-2.1 network trained by flow matching on 45,000 pictures of 32 px.
+
+    flashjax prepare --out data/postcards --split train --count 15000
+    flashjax train --config=configs/postcards_teacher.py --workdir=runs/teacher
+
+Cost: see weights/postcards_teacher/card.json. Result: attributes that a caption names are right and words are legible at
+80 NFE (40 Euler steps with guidance); on four steps its pictures are blurred averages, which is what distillation mends.
+"""
+
+from ml_collections import ConfigDict
+
+from flashjax.config import parse_arg
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    args = parse_arg(arg, steps=6000, batch=64)
+    config = ConfigDict()
+    config.objective = "flow_matching"
+    config.seed = 0
+    config.steps = args.steps
+    config.batch_size = args.batch
+    config.image_size = 32
+    config.devices = 0
+    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards"))
+    config.init = ""
+    config.data = "data/postcards/train.arrayrecord"
+    config.max_text_tokens = 28
+    config.times = ConfigDict(dict(kind="logit_normal", mean=0.0, std=1.2, shift=1.0))
+    config.drop_rate = 0.1
+    config.optim = ConfigDict(
+        dict(lr=2e-3, warmup=200, schedule="cosine", b1=0.9, b2=0.99, weight_decay=0.01, clip=1.0)
+    )
+    config.ema_decay = 0.998
+    config.log_every = 20
+    config.sample_every = 500
+    config.sample = ConfigDict(dict(steps=20, shift=1.0, guidance_scale=2.0, mode="euler"))
+    config.checkpoint_every = 250
+    config.keep_checkpoints = 2
+    return config

@@ -1,0 +1,85 @@
+"""Checkpoints: everything that a run needs to go on, as one atomic unit (Orbax).
+
+A checkpoint holds the training state (student, critic, both optimizers, EMA, step), the data position, the configuration and the
+step table's hash. Orbax writes to a temporary name and renames: a half-written checkpoint is never seen.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from flashjax.errors import UserError
+
+
+class Checkpoints:
+    """The checkpoints of one work directory; keeps the newest ``keep``."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=_handlers())
+
+    def latest(self) -> int | None:
+        """The newest step that was saved completely."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, data: dict, meta: dict) -> None:
+        """Starts an asynchronous save; errors of the previous one surface here."""
+        args = dict(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta))
+        self._manager.save(step, args=ocp.args.Composite(**args))
+
+    def restore(self, step: int, abstract_state: Any, meta: dict) -> tuple[Any, dict]:
+        """State and data position of ``step``. ``abstract_state`` carries the shardings to restore to; ``meta`` must equal
+        what was saved, else the run would silently continue as another one."""
+        found = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        check_meta(found, meta, self._manager.directory)
+        args = dict(state=ocp.args.StandardRestore(abstract_state), data=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        return restored.state, restored.data
+
+    def close(self) -> None:
+        """Waits for the save in flight."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def check_meta(found: dict, expected: dict, where: Any) -> None:
+    """Raises UserError naming every setting in which a checkpoint differs from this run."""
+    a, b = _flat(found), _flat(expected)
+    differing = [f"{key} is {a.get(key)!r} there and {b.get(key)!r} here" for key in sorted(a | b) if a.get(key) != b.get(key)]
+    if differing:
+        raise UserError(
+            f"The checkpoint in {where} belongs to another run: {'; '.join(differing[:5])}"
+            f"{f'; and {len(differing) - 5} more' if len(differing) > 5 else ''}. Use its configuration, or another --workdir."
+        )
+
+
+def restore_params(folder: Path, which: str = "ema") -> tuple[Any, dict, int]:
+    """(parameters of "ema" or "student", meta, step) of the newest checkpoint under ``folder``, on the default device."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"There is no checkpoint folder {folder}; give the checkpoints folder of a training run.")
+    manager = ocp.CheckpointManager(folder.absolute(), item_handlers=_handlers())
+    step = manager.latest_step()
+    if step is None:
+        raise UserError(f"{folder} holds no complete checkpoint.")
+    meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # the run's own devices may not exist here
+    tree = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), manager.item_metadata(step).state
+    )
+    restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(tree))).state
+    manager.close()
+    return (restored["ema"] if which == "ema" else restored["student"]["params"]), meta, step
+
+
+def _handlers() -> dict:
+    return dict(state=ocp.StandardCheckpointHandler(), data=ocp.JsonCheckpointHandler(), meta=ocp.JsonCheckpointHandler())
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict):
+        return {k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}{name}.").items()}
+    return {prefix[:-1]: json.loads(json.dumps(tree))}

@@ -1,0 +1,64 @@
+"""The command line. Sub-commands import what they need when they run, so that ``flashjax --help`` is instant."""
+
+import argparse
+import importlib
+import os
+import sys
+
+# name -> (module with add_arguments and run, what it does)
+COMMANDS = {
+    "prepare": ("flashjax.commands.prepare", "make the postcards data set: pictures, captions, text states"),
+    "train": ("flashjax.commands.train", "train a teacher (flow matching) or distil a student (DMD)"),
+    "table": ("flashjax.commands.table", "print the step table of a configuration"),
+    "sample": ("flashjax.commands.sample", "draw pictures from prompts"),
+    "evaluate": ("flashjax.commands.evaluate", "measure a student against its teacher and write report.html"),
+    "export": ("flashjax.commands.export", "write a checkpoint as a diffusers folder"),
+    "convert": ("flashjax.convert.command", "bring PyTorch weights over"),
+}
+
+
+def parser(name: str | None) -> argparse.ArgumentParser:
+    """The parser; only sub-command ``name`` gets its options, as only its module is imported."""
+    from flashjax import __version__
+
+    top = argparse.ArgumentParser(prog="flashjax", description="Few-step distillation of image models in JAX.")
+    top.add_argument("--version", action="version", version=f"flashjax {__version__}")
+    subs = top.add_subparsers(dest="command", metavar="COMMAND")
+    for command, (module, summary) in COMMANDS.items():
+        sub = subs.add_parser(command, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+        if command == name:
+            importlib.import_module(module).add_arguments(sub)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a sub-command; returns 0, 2 for an error that a person can mend (one sentence), 130 for Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    name = next((a for a in argv if a in COMMANDS), None)
+    top = parser(name)
+    args, rest = top.parse_known_args(argv)
+    if name is None or args.command is None:
+        top.print_help()
+        return 2 if argv else 0
+    if rest and not getattr(args, "takes_settings", False):
+        top.error(f"not understood: {' '.join(rest)} (see flashjax {name} --help)")
+    args.settings = rest
+    # No accelerator plugin and a chatty backend would otherwise bury our own lines.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from flashjax.errors import UserError
+
+    try:
+        return importlib.import_module(COMMANDS[name][0]).run(args) or 0
+    except (UserError, FloatingPointError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"flashjax {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"flashjax {name}: stopped.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

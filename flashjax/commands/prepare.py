@@ -1,0 +1,25 @@
+"""``flashjax prepare``: the postcards, offline, from code, fonts and artwork that packages carry."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, help="folder to write SPLIT.arrayrecord and SPLIT.json to")
+    parser.add_argument("--split", default="train", choices=("train", "heldout", "heldout_words"))
+    parser.add_argument("--count", type=int, default=2000, help="postcards a category (default 2000)")
+    parser.add_argument("--size", type=int, default=32, help="side of the pictures in pixels (default 32)")
+    parser.add_argument("--prompts-only", action="store_true", help="no pictures: all that distillation needs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--categories", nargs="+", default=None, help="landscape, portrait, text (default: all)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from flashjax.data.prepare import prepare
+    from flashjax.models import text
+
+    encoder = text.load_text_encoder(text.default_minilm_source())
+    path = prepare(
+        args.out, split=args.split, count_per_category=args.count, size=None if args.prompts_only else args.size,
+        seed=args.seed, categories=args.categories, encode=encoder.encode, encoder_name="all-MiniLM-L6-v2",
+    )  # fmt: skip
+    print(path)

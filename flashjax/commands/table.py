@@ -1,0 +1,23 @@
+"""``flashjax table``: what every step of a run will do."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "flashjax table --config=FILE[:ARGS] [--rows N] [--config.KEY=VALUE ...]"
+    parser.add_argument("--config", required=True, help="configuration file, with its arguments after a colon")
+    parser.add_argument("--rows", type=int, default=12, help="how many rows to print (default 12)")
+    parser.set_defaults(takes_settings=True)
+
+
+def run(args: argparse.Namespace) -> None:
+    from flashjax import config as configs
+    from flashjax.train import make_recipe, make_table
+
+    config = configs.load([f"--config={args.config}", *args.settings])
+    table = make_table(config, make_recipe(config.distill) if config.objective == "dmd" else None)
+    print(table.describe())
+    for program in table.programs():
+        print(f"  program: {program}")
+    for step in range(min(args.rows, len(table))):
+        print(f"  step {step:>5}  {table.program(step)}")

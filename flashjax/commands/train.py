@@ -1,0 +1,23 @@
+"""``flashjax train``: run a configuration."""
+
+import argparse
+
+from absl import logging
+
+from flashjax.commands import quiet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "flashjax train --config=FILE[:ARGS] --workdir=DIR [--config.KEY=VALUE ...]"
+    parser.add_argument("--workdir", required=True, help="folder of the run; an interrupted run in it goes on")
+    parser.add_argument("--config", required=True, help="configuration file, with its arguments after a colon")
+    parser.set_defaults(takes_settings=True)
+
+
+def run(args: argparse.Namespace) -> None:
+    from flashjax import config
+    from flashjax.train import train
+
+    quiet()
+    logging.set_verbosity(logging.INFO)
+    train(config.load([f"--config={args.config}", *args.settings]), args.workdir)

@@ -1,0 +1,110 @@
+"""Weights between PyTorch safetensors and Flax parameter trees.
+
+One table a model (`MODELS`), read in both directions; `table` explains the language of the tables.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flashjax import paths
+from flashjax.convert import minilm, qwen_image_21, writer
+from flashjax.convert.planning import execute, export, plan
+from flashjax.convert.reader import ConversionError, Reader, Spec, open_weights
+from flashjax.convert.table import Rule, Table
+
+__all__ = [
+    "FLAX_WEIGHTS",
+    "MODELS",
+    "ConversionError",
+    "Reader",
+    "Spec",
+    "load",
+    "load_flax",
+    "open_weights",
+    "save",
+]
+
+FLAX_WEIGHTS = "params.safetensors"  # in a folder that `flashjax convert` wrote
+MODELS = {"minilm": minilm, "qwen_image_21": qwen_image_21}
+_IDENTITY = Table((Rule("{path:.*}", "{path:.*}"),))
+
+
+def table_of(model_name: str) -> Table:
+    """Return the table of a model.
+
+    Raises:
+      ConversionError: no model has this name.
+    """
+    if model_name not in MODELS:
+        raise ConversionError(
+            f"There is no conversion for {model_name!r}; there is one for {', '.join(MODELS)}."
+        )
+    return MODELS[model_name].TABLE
+
+
+def load(
+    model_name: str,
+    path: str | Path,
+    target_abstract: Mapping[str, Any],
+    dtype: Any = None,
+) -> dict[str, Any]:
+    """Read a PyTorch model's weights into the form of a Flax tree.
+
+    Args:
+      model_name: a key of `MODELS`.
+      path: a .safetensors file, or a folder with one or with shards and index.
+      target_abstract: nested dict of `jax.ShapeDtypeStruct` (or arrays): the parameters of the
+        model.
+      dtype: floating dtype of the result; None takes each leaf's own from `target_abstract`.
+
+    Returns:
+      Nested dict of numpy arrays with the form, shapes and dtypes of `target_abstract`.
+
+    Raises:
+      ConversionError: the file cannot be read, or does not fit; all misfits are listed, and no
+        weight was read.
+    """
+    table = table_of(model_name)
+    reader = open_weights(path)
+    todo = plan(table, reader.shapes(), target_abstract, dtype)
+    return paths.unflatten(execute(todo, reader.read))
+
+
+def load_flax(
+    path: str | Path, target_abstract: Mapping[str, Any], dtype: Any = None
+) -> dict[str, Any]:
+    """Read a safetensors file whose names are Flax paths ("blocks/attn/to_q/kernel"), with the same
+    checks as `load`.
+
+    Raises:
+      ConversionError: as `load`.
+    """
+    reader = open_weights(path)
+    todo = plan(_IDENTITY, reader.shapes(), target_abstract, dtype)
+    return paths.unflatten(execute(todo, reader.read))
+
+
+def save(
+    model_name: str,
+    params: Mapping[str, Any],
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+) -> int:
+    """Write Flax parameters as one safetensors file with PyTorch's names, shapes and the
+    parameters' own dtypes.
+
+    Args:
+      model_name: a key of `MODELS`.
+      params: nested dict of arrays (numpy or jax).
+      path: the .safetensors file; replaced in one step if it exists.
+      metadata: strings for the header; {"format": "pt"} is added, since transformers asks for it.
+
+    Returns:
+      The size of the file in bytes.
+
+    Raises:
+      ConversionError: listing every parameter that the table cannot name.
+    """
+    makers, specs = export(table_of(model_name), params)
+    return writer.write_weights(path, makers, specs, {"format": "pt", **(metadata or {})})

@@ -1,0 +1,228 @@
+"""Check a conversion completely, then carry it out: PyTorch to Flax (`plan`, `execute`) and back
+(`export`).
+
+`plan` compares the whole file with the whole model before any weight is read, and reports all that
+is wrong at once.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from flashjax import paths
+from flashjax.convert.reader import ConversionError, Spec
+from flashjax.convert.table import Table, Transform
+
+
+@dataclass(frozen=True)
+class Move:
+    """One tensor's way: source name, target path, slot of a stacked target (or None)."""
+
+    source: str
+    path: str
+    slot: int | None
+    transform: Transform
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked conversion: every source tensor is moved or dropped, every slot of the target is
+    filled once."""
+
+    moves: tuple[Move, ...]
+    dropped: tuple[tuple[str, str], ...]
+    target: Mapping[str, Spec]
+
+
+def _join(problems: list[str], what: str) -> ConversionError:
+    lines = "\n".join(f"  - {problem}" for problem in problems)
+    return ConversionError(f"{what} ({len(problems)} problem{'s' * (len(problems) > 1)}):\n{lines}")
+
+
+def plan(
+    table: Table, source: Mapping[str, Spec], target_abstract: Mapping[str, Any], dtype: Any = None
+) -> Plan:
+    """Check source against target completely, both ways, without reading data.
+
+    Args:
+      table: the architecture's rows.
+      source: {PyTorch name: (shape, dtype)}, from `Reader.shapes`.
+      target_abstract: nested dict of anything with `.shape` and `.dtype`.
+      dtype: floating dtype of all floating parameters; None takes each leaf's own from
+        `target_abstract`.
+
+    Returns:
+      The moves, in the order of `source`.
+
+    Raises:
+      ConversionError: listing every problem: unknown names, names that two rows take, targets that
+        the model does not have, slots out of range, filled twice or not at all, wrong shapes,
+        integers for floats.
+    """
+    target = {path: _cast(leaf, dtype) for path, leaf in paths.flatten(target_abstract).items()}
+    problems: list[str] = []
+    moves, dropped = _assign(table, source, problems)
+    for move in moves:
+        problems += _misfits(move, source[move.source], target)
+    problems += _coverage(moves, target)
+    if problems:
+        raise _join(problems, "The weights do not fit the model")
+    return Plan(tuple(moves), tuple(dropped), target)
+
+
+def _cast(leaf: Any, dtype: Any) -> Spec:
+    own = np.dtype(leaf.dtype)
+    return Spec(tuple(leaf.shape), np.dtype(dtype) if dtype is not None and is_float(own) else own)
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """Say whether a dtype is floating, the types of ml_dtypes included."""
+    # numpy calls bfloat16 and the float8 types "void"
+    return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float8"))
+
+
+def _assign(
+    table: Table, source: Mapping[str, Spec], problems: list[str]
+) -> tuple[list[Move], list[tuple[str, str]]]:
+    moves, dropped = [], []
+    drops = [(re.compile(each.source), each.reason) for each in table.drops]
+    for name in source:
+        places = [(rule, place) for rule in table.rules if (place := rule.place(name))]
+        reasons = [reason for regex, reason in drops if regex.fullmatch(name)]
+        if len(places) + len(reasons) > 1:
+            problems.append(f"{name}: more than one row of the table takes it; correct the table.")
+        elif places:
+            rule, (path, slot) = places[0]
+            moves.append(Move(name, path, slot, rule.transform))
+        elif reasons:
+            dropped.append((name, reasons[0]))
+        else:
+            problems.append(f"{name}: the table has no row for this tensor of the file.")
+    return moves, dropped
+
+
+def _misfits(move: Move, found: Spec, target: Mapping[str, Spec]) -> Iterator[str]:
+    """Say what is wrong with one move on its own."""
+    where = move.path if move.slot is None else f"{move.path}[{move.slot}]"
+    if move.path not in target:
+        yield f"{move.source}: belongs at {where}, which the model does not have."
+        return
+    wanted = target[move.path]
+    if move.slot is not None and not (wanted.shape and move.slot < wanted.shape[0]):
+        slots = wanted.shape[0] if wanted.shape else 0
+        yield f"{move.source}: belongs at {where}, but the model has {slots} slots there."
+        return
+    shape = wanted.shape if move.slot is None else wanted.shape[1:]
+    try:
+        got = move.transform.shape(found.shape)
+    except ValueError:
+        got = None
+    if got != shape:
+        yield (
+            f"{move.source}: its shape {list(found.shape)} does not become {list(shape)} of "
+            f"{where} "
+            f"by {move.transform.name}."
+        )
+    if found.dtype != wanted.dtype and not (is_float(found.dtype) and is_float(wanted.dtype)):
+        yield f"{move.source}: {found.dtype} in the file cannot be {wanted.dtype} of {where}."
+
+
+def _coverage(moves: list[Move], target: Mapping[str, Spec]) -> Iterator[str]:
+    """Say which slots of the target are filled never, or more than once."""
+    counts = Counter((move.path, move.slot) for move in moves)
+    stacked = {move.path for move in moves if move.slot is not None}
+    for path, spec in target.items():
+        slots = range(spec.shape[0]) if path in stacked else [None]
+        missing = [slot for slot in slots if not counts[path, slot]]
+        if missing == [None]:
+            yield f"{path}: no tensor of the file fills this parameter of the model."
+        elif missing:
+            yield f"{path}: no tensor of the file fills layers {', '.join(map(str, missing))}."
+    for (path, slot), count in counts.items():
+        if count > 1:
+            where = path if slot is None else f"{path}[{slot}]"
+            yield f"{where}: {count} tensors of the file fill it."
+
+
+def makers(todo: Plan, read: Callable[[str], np.ndarray]) -> dict[str, Callable[[], np.ndarray]]:
+    """Return {target path: function that reads and makes that array}, so that one at a time can be
+    held.
+
+    Args:
+      todo: from `plan`.
+      read: returns a source tensor by name, for instance `Reader.read`.
+    """
+    moves: dict[str, list[Move]] = {path: [] for path in todo.target}
+    for move in todo.moves:
+        moves[move.path].append(move)
+
+    def make(path: str) -> np.ndarray:
+        out = np.empty(*todo.target[path])
+        for move in moves[path]:
+            out[... if move.slot is None else move.slot] = move.transform.forward(read(move.source))
+        return out
+
+    return {path: partial(make, path) for path in todo.target}
+
+
+def execute(todo: Plan, read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+    """Carry out a plan: {target path: numpy array} in the plan's shapes and dtypes; see
+    `makers`."""
+    return {path: make() for path, make in makers(todo, read).items()}
+
+
+def export(
+    table: Table, params: Mapping[str, Any]
+) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, Spec]]:
+    """Read the table backwards: give every tensor its PyTorch name.
+
+    Args:
+      table: the architecture's rows.
+      params: nested dict of arrays (numpy or jax).
+
+    Returns:
+      {PyTorch name: function that makes the tensor}, so that a writer holds one tensor at a time,
+      and {PyTorch name: (shape, dtype)}.
+
+    Raises:
+      ConversionError: listing every path that no row, or more than one, names, and names that two
+        paths would get.
+    """
+    problems: list[str] = []
+    out: dict[str, Callable[[], np.ndarray]] = {}
+    specs: dict[str, Spec] = {}
+    for path, leaf in paths.flatten(params).items():
+        slots = leaf.shape[0] if leaf.shape else 0
+        found = [
+            (rule, names)
+            for rule in table.rules
+            if (names := rule.sources(path, slots)) is not None
+        ]
+        if len(found) != 1:
+            problems.append(
+                f"{path}: {'no row' if not found else 'more than one row'} of the table names it."
+            )
+            continue
+        rule, names = found[0]
+        for slot, name in enumerate(names):
+            if name in out:
+                problems.append(f"{path}: another parameter is already written as {name}.")
+            out[name] = _maker(leaf, slot if rule.stack else None, rule.transform)
+            shape = leaf.shape[1:] if rule.stack else leaf.shape
+            specs[name] = Spec(rule.transform.inverse_shape(shape), np.dtype(leaf.dtype))
+    if problems:
+        raise _join(problems, "The parameters cannot be written in PyTorch's naming")
+    return out, specs
+
+
+def _maker(leaf: Any, slot: int | None, transform: Transform) -> Callable[[], np.ndarray]:
+    def make() -> np.ndarray:
+        array = np.asarray(leaf if slot is None else leaf[slot])
+        return np.asarray(transform.inverse(array), order="C")
+
+    return make

@@ -1,0 +1,51 @@
+"""Step-wise multi-teacher guidance: which teacher speaks at which student step, for which condition.
+
+    s_real^(k)(x_t, t, c) = sum_m lambda[k, c, m] s_m(x_t, t, c),   sum_m lambda[k, c, m] = 1
+
+(Qwen-Image-Flash, eq. 5 to 7; m = 0 is the base teacher.) All teachers share path and noise level and the score is
+affine in the velocity, so mixing scores, velocities or clean predictions is the same. The table is static numpy: which
+teachers a step needs is known before anything compiles, and a teacher that a step does not need is not run.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def lambda_table(steps: int, classes: int, specialists: Sequence[np.ndarray] | Mapping[int, np.ndarray] = ()) -> np.ndarray:
+    """float32 [steps, classes, 1 + specialists]; rows sum to 1 because the base teacher takes what is left.
+
+    ``specialists``: for every teacher after the base, its weights, broadcastable to [steps, classes], in [0, 1].
+    Raises ValueError where a row would leave the base teacher a negative weight.
+    """
+    columns = [np.broadcast_to(np.asarray(s, np.float64), (steps, classes)) for s in specialists]
+    rest = 1.0 - sum(columns, np.zeros((steps, classes)))
+    table = np.stack([rest, *columns], axis=-1)
+    bad = np.argwhere((table < 0) | (table > 1) | ~np.isfinite(table))
+    if len(bad):
+        k, c, m = bad[0]
+        raise ValueError(
+            f"lambda[{k}, {c}, {m}] would be {table[k, c, m]:.3g}. Weights lie in [0, 1], and those of the specialised "
+            "teachers may sum to 1 at the most: the base teacher takes the rest."
+        )
+    return table.astype(np.float32)
+
+
+def active(table: np.ndarray, k: int, classes: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The teachers that student step k can need, for the given condition classes (all, if None)."""
+    rows = table[k] if classes is None else table[k, list(classes)]
+    return tuple(int(m) for m in np.flatnonzero((rows > 0).any(axis=0)))
+
+
+def mix(velocities: Sequence[jax.Array], weights: jax.Array) -> jax.Array:
+    """``sum_m w[:, m] v_m`` of velocities [B, ...] with weights [B, M]. A weight of 0 silences its teacher wholly, even
+    where that teacher's output is not finite; a single velocity is returned as it is, bit for bit."""
+    if len(velocities) == 1:
+        return velocities[0]
+    total = jnp.zeros_like(velocities[0])
+    for m, v in enumerate(velocities):
+        w = weights[:, m].reshape((-1,) + (1,) * (v.ndim - 1))
+        total = total + jnp.where(w > 0, w * v, 0)
+    return total

@@ -1,0 +1,45 @@
+"""Walking down the time grid: the few-step student (in training and at inference) and the many-step teacher.
+
+``velocity(z, t)`` is a closure over parameters and context; ``grid`` is ``flow.time_grid``'s array. Training and inference use
+the same ``advance``, so a student can only be trained on the steps that it will take.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flashjax import flow
+
+Velocity = Callable[[jax.Array, jax.Array], jax.Array]
+MODES = ("euler", "renoise")
+
+
+def times(t: float, batch: int) -> jax.Array:
+    """t for every sample: float32 [B]."""
+    return jnp.full((batch,), t, jnp.float32)
+
+
+def advance(v: jax.Array, z: jax.Array, t: jax.Array, t_next: jax.Array, mode: str, noise: jax.Array | None = None):
+    """One step from t to t_next < t along v.
+
+    "euler": ``z + (t_next - t) v``, the deterministic flow. "renoise": predict the clean image and diffuse it to t_next
+    with *fresh* ``noise`` (DMD2; re-using noise between steps causes artefacts). At t_next = 0 both give x0.
+    """
+    if mode == "euler":
+        return z + flow.expand(t_next - t, z) * v
+    if mode == "renoise":
+        return flow.interpolate(flow.x0_from_velocity(z, v, t), noise, t_next)
+    raise ValueError(f"Unknown rollout mode {mode!r}; choose one of {', '.join(MODES)}.")
+
+
+def rollout(velocity: Velocity, noise: jax.Array, grid: np.ndarray, k: int, mode: str, key: jax.Array) -> jax.Array:
+    """The student's state z_k after its first k steps from noise [B, ...]: backward simulation with early exit, k network
+    evaluations and no more. k is static; ``k = len(grid) - 1`` gives the finished image."""
+    z = noise
+    for i in range(k):
+        t, t_next = times(grid[i], len(z)), times(grid[i + 1], len(z))
+        fresh = jax.random.normal(jax.random.fold_in(key, i), z.shape, z.dtype) if mode == "renoise" else None
+        z = advance(velocity(z, t), z, t, t_next, mode, fresh)
+    return z

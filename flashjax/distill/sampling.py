@@ -1,0 +1,42 @@
+"""Making images: the same steps that training takes, for the few-step student and for the many-step teacher."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+
+from flashjax import flow
+from flashjax.distill import rollout
+from flashjax.distill.steps import guided_velocity_from_contexts
+
+Sampler = Callable[..., jax.Array]
+
+
+def make_sampler(denoiser: flow.Denoiser) -> Sampler:
+    """``sample(params, cond, null, noise, grid, guidance_scale=1, mode="euler", key=None) -> x0`` like noise [B, ...].
+
+    Two small programs are compiled a batch shape (contexts, one step) and serve every grid: steps are dispatched from
+    the host, which never waits. NFE is ``len(grid) - 1``, twice that with guidance.
+    """
+
+    @partial(jax.jit, static_argnames="guided")
+    def contexts(params, cond, null, guided):
+        return denoiser.condition(params, cond), denoiser.condition(params, null) if guided else None
+
+    @partial(jax.jit, static_argnames="mode", donate_argnames="z")
+    def step(params, contexts, z, t, t_next, scale, key, mode):
+        t, t_next = (rollout.times(x, len(z)) for x in (t, t_next))
+        v = guided_velocity_from_contexts(denoiser, params, *contexts, scale, z, t)
+        noise = jax.random.normal(key, z.shape, z.dtype) if mode == "renoise" else None
+        return rollout.advance(v, z, t, t_next, mode, noise)
+
+    def sample(params, cond, null, noise, grid, guidance_scale=1.0, mode="euler", key=None):
+        key = jax.random.key(0) if key is None else key
+        context = contexts(params, cond, null, guided=guidance_scale != 1)
+        z, grid = noise.copy(), np.asarray(grid, np.float32)
+        for i in range(len(grid) - 1):
+            z = step(params, context, z, grid[i], grid[i + 1], guidance_scale, jax.random.fold_in(key, i), mode)
+        return z
+
+    return sample

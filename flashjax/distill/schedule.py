@@ -1,0 +1,132 @@
+"""The step table: what every training step does, decided before the first one.
+
+A row a step: phase, task, and the student step k that is trained. Rows follow from the configuration and a seed by counting, not by
+tossing coins: the task ratio and the balance over k are met in every window, anybody can print the table or
+hash it, and a run resumes from a step number alone.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from flashjax.distill import guidance
+
+PHASES = ("flow_matching", "student", "critic")
+FLOW_MATCHING, STUDENT, CRITIC = range(3)
+
+
+class Program(NamedTuple):
+    """What distinguishes one compiled step from another. ``active`` are the teachers that it runs."""
+
+    phase: int
+    task: int
+    k: int
+    active: tuple[int, ...]
+
+    def __str__(self) -> str:
+        if self.phase == FLOW_MATCHING:
+            return f"{PHASES[self.phase]} task={self.task}"
+        teachers = f" teachers={','.join(map(str, self.active))}" if self.active else ""
+        return f"{PHASES[self.phase]} task={self.task} k={self.k}{teachers}"
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTable:
+    """int8 columns ``phase``, ``task``, ``k``, each [steps]; ``lambdas`` [steps of the student, classes, teachers]."""
+
+    phase: np.ndarray
+    task: np.ndarray
+    k: np.ndarray
+    lambdas: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.phase)
+
+    def program(self, step: int) -> Program:
+        """The program that runs at ``step``."""
+        phase, k = int(self.phase[step]), int(self.k[step])
+        teachers = guidance.active(self.lambdas, k) if phase == STUDENT else ()
+        return Program(phase, int(self.task[step]), k, teachers)
+
+    def programs(self) -> list[Program]:
+        """Every program of the run, in order of first use: exactly these get compiled."""
+        columns = np.stack([self.phase, self.task, self.k], axis=1)
+        first = np.unique(columns, axis=0, return_index=True)[1]
+        return list(dict.fromkeys(self.program(int(i)) for i in sorted(first)))
+
+    def digest(self) -> str:
+        """sha256 over all columns and the lambda table; a checkpoint of another table cannot be resumed."""
+        h = hashlib.sha256()
+        for array in (self.phase, self.task, self.k, self.lambdas):
+            h.update(f"{array.dtype}{array.shape}".encode())
+            h.update(np.ascontiguousarray(array).tobytes())
+        return h.hexdigest()
+
+    def describe(self) -> str:
+        """A summary for people: rows by phase, task and k, and the number of programs."""
+        lines = [f"step table {self.digest()[:12]}: {len(self)} steps, {len(self.programs())} programs"]
+        for p in sorted(set(self.phase.tolist())):
+            rows = self.phase == p
+            lines.append(f"  {PHASES[p]:<14}{rows.sum():>8} rows")
+            for name, column in (("task", self.task), ("k", self.k)):
+                values, counts = np.unique(column[rows], return_counts=True)
+                lines.append(f"    {name:<12}" + "  ".join(f"{v}: {c}" for v, c in zip(values, counts, strict=True)))
+        return "\n".join(lines)
+
+
+def diffuse(ratios: Sequence[float], count: int) -> np.ndarray:
+    """int8 [count] of choices whose running shares never stray from ``ratios`` by more than one row."""
+    shares = np.asarray(ratios, np.float64)
+    if len(shares) == 0 or (shares < 0).any() or shares.sum() <= 0:
+        raise ValueError(f"Ratios {list(ratios)} have to be non-negative with a positive sum.")
+    shares, owed, rows = shares / shares.sum(), np.zeros(len(shares)), np.zeros(count, np.int8)
+    for i in range(count):
+        owed += shares
+        rows[i] = np.argmax(np.round(owed, 9))
+        owed[rows[i]] -= 1
+    return rows
+
+
+def balanced(values: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """int8 [count]: one random permutation of 0 .. values - 1 after another."""
+    blocks = [rng.permutation(values) for _ in range(-(-count // values))]
+    return np.concatenate(blocks)[:count].astype(np.int8) if count else np.zeros(0, np.int8)
+
+
+def flow_matching_table(steps: int, task_ratios: Sequence[float] = (1.0,)) -> StepTable:
+    """Every row trains on real images."""
+    phase = np.full(steps, FLOW_MATCHING, np.int8)
+    return StepTable(phase, diffuse(task_ratios, steps), np.zeros(steps, np.int8), np.zeros((0, 0, 0), np.float32))
+
+
+def distillation_table(
+    student_updates: int,
+    *,
+    critic_rows: int,
+    lambdas: np.ndarray,
+    seed: int,
+    critic_warmup: int = 0,
+    task_ratios: Sequence[float] = (1.0,),
+) -> StepTable:
+    """``critic_warmup`` critic rows, then cycles of one student row and ``critic_rows`` critic rows.
+
+    How many critic updates a row makes is the recipe's matter (``share_sample``, ``critic_updates_per_rollout``).
+    ``lambdas`` is ``guidance.lambda_table``'s array; its first axis gives the number of student steps.
+    """
+    if student_updates < 1 or critic_rows < 0 or critic_warmup < 0:
+        raise ValueError(
+            f"student_updates ({student_updates}) has to be positive, critic_rows ({critic_rows}) and "
+            f"critic_warmup ({critic_warmup}) not negative."
+        )
+    cycle = [STUDENT] + [CRITIC] * critic_rows
+    phase = np.array([CRITIC] * critic_warmup + cycle * student_updates, np.int8)
+    rng = np.random.default_rng(seed)
+    task, k = np.zeros_like(phase), np.zeros_like(phase)
+    for p in (STUDENT, CRITIC):
+        rows = phase == p
+        task[rows] = diffuse(task_ratios, int(rows.sum()))
+        k[rows] = balanced(len(lambdas), int(rows.sum()), rng)
+    return StepTable(phase, task, k, lambdas)

@@ -1,0 +1,209 @@
+"""The training steps: pure functions (state, inputs) -> (state, metrics).
+
+``denoiser`` is the pair of functions of ``flow.Denoiser``; conditions are opaque trees with a leading batch axis.
+Randomness comes from ``fold_in(key, state.step)``, so a step can be repeated from its number alone.
+Metrics are (sum, count) pairs of float32 scalars.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from flashjax import flow
+from flashjax.distill import dmd, guidance, rollout
+from flashjax.distill.state import Role, TrainState, ema_update
+
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeSampler:
+    """How t is drawn for noising: uniform in [low, high] or logit-normal(mean, std), then shifted."""
+
+    kind: str = "uniform"
+    low: float = 0.02
+    high: float = 0.98
+    mean: float = 0.0
+    std: float = 1.0
+    shift: float = 1.0
+
+    def __call__(self, key: jax.Array, batch: int) -> jax.Array:
+        """float32 [batch] in (0, 1)."""
+        if self.kind == "uniform":
+            t = jax.random.uniform(key, (batch,), minval=self.low, maxval=self.high)
+        elif self.kind == "logit_normal":
+            t = jax.nn.sigmoid(self.mean + self.std * jax.random.normal(key, (batch,)))
+        else:
+            raise ValueError(f"Unknown time distribution {self.kind!r}; choose uniform or logit_normal.")
+        return flow.shift_time(t, self.shift)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a distillation run holds fixed."""
+
+    grid: tuple[float, ...]  # flow.time_grid; the student's sampler uses the same numbers
+    lambdas: np.ndarray  # guidance.lambda_table [steps, classes, teachers]
+    guidance_scale: float = 2.0  # of every teacher; the student learns it and samples without
+    rollout_mode: str = "euler"
+    student_times: TimeSampler = TimeSampler()
+    critic_times: TimeSampler = TimeSampler()
+    ema_decay: float = 0.99
+    critic_updates_per_rollout: int = 1
+    share_sample: bool = True  # hand the student's sample to one critic update in the same step
+
+
+def flow_matching_step(
+    state: TrainState, x0: jax.Array, cond: Any, null: Any, key: jax.Array, *,
+    denoiser: flow.Denoiser, optimizer: optax.GradientTransformation, times: TimeSampler, drop_rate: float, ema_decay: float,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
+    """Trains the student's slot on real images x0 [B, ...]: ``E |v(z_t, t) - (eps - x0)|^2``.
+
+    ``null`` has cond's structure with batch 1; it replaces a sample's condition with probability ``drop_rate``, which is
+    what makes classifier-free guidance possible later.
+    """
+    noise_key, time_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    eps = jax.random.normal(noise_key, x0.shape, jnp.float32)
+    t = times(time_key, len(x0))
+    drop = jax.random.bernoulli(drop_key, drop_rate, (len(x0),))
+    cond = jax.tree.map(lambda n, c: jnp.where(drop.reshape(-1, *(1,) * (c.ndim - 1)), n, c), null, cond)
+
+    def loss_fn(params):
+        v = denoiser.velocity(params, denoiser.condition(params, cond), flow.interpolate(x0, eps, t), t)
+        return jnp.mean(jnp.square(v - flow.velocity(x0, eps)))
+
+    loss, grads = jax.value_and_grad(loss_fn)(state.student.params)
+    student = state.student.apply(grads, optimizer)
+    state = state.replace(
+        step=state.step + 1, student=student, ema=ema_update(state.ema, student.params, ema_decay)
+    )
+    return state, _metrics(loss=loss, grad_norm=optax.global_norm(grads))
+
+
+def student_step(
+    state: TrainState, teachers: tuple[flow.Params, ...], noise_like: jax.ShapeDtypeStruct, cond: Any, null: Any,
+    classes: jax.Array, key: jax.Array, *, k: int, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
+    student_optimizer: optax.GradientTransformation, critic_optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
+    """One DMD update of the student at its step k, and of the critic on the same sample if the recipe shares it.
+
+    teachers: all parameter trees, base first; only ``active`` ones are read. noise_like: shape [B, ...] of the latents.
+    null: the negative condition (batch 1 or B). classes: int32 [B], the condition class of each sample in the lambda table.
+    """
+    key, critic_key = jax.random.split(jax.random.fold_in(key, state.step))
+
+    def loss_fn(params):
+        x = generate(denoiser, params, noise_like, cond, key, k=k, recipe=recipe)
+        grad, stats = dmd_gradient(
+            jax.lax.stop_gradient(x), state.critic.params, teachers, cond, null, classes, jax.random.fold_in(key, 2),
+            k=k, active=active, recipe=recipe, denoiser=denoiser,
+        )  # fmt: skip
+        return dmd.student_loss(x, grad), (x, stats)
+
+    (loss, (x, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.student.params)
+    student, critic = state.student.apply(grads, student_optimizer), state.critic
+    metrics = _metrics(student_loss=loss, student_grad_norm=optax.global_norm(grads), **stats)
+    if recipe.share_sample:
+        critic, critic_metrics = critic_update(
+            critic, x, cond, critic_key, recipe=recipe, denoiser=denoiser, optimizer=critic_optimizer
+        )
+        metrics |= critic_metrics
+    ema = ema_update(state.ema, student.params, recipe.ema_decay)
+    return state.replace(step=state.step + 1, student=student, critic=critic, ema=ema), metrics
+
+
+def critic_step(
+    state: TrainState, noise_like: jax.ShapeDtypeStruct, cond: Any, key: jax.Array, *, k: int, recipe: Recipe,
+    denoiser: flow.Denoiser, critic_optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
+    """One student rollout without gradient, then ``critic_updates_per_rollout`` critic updates on it, each with its own
+    (t, noise)."""
+    key, critic_key = jax.random.split(jax.random.fold_in(key, state.step))
+    x = generate(denoiser, state.student.params, noise_like, cond, key, k=k, recipe=recipe)
+    critic = state.critic
+    for i in range(recipe.critic_updates_per_rollout):
+        critic, metrics = critic_update(
+            critic, x, cond, jax.random.fold_in(critic_key, i), recipe=recipe, denoiser=denoiser, optimizer=critic_optimizer
+        )
+    return state.replace(step=state.step + 1, critic=critic), metrics
+
+
+def generate(
+    denoiser: flow.Denoiser, params: flow.Params, noise_like: jax.ShapeDtypeStruct, cond: Any, key: jax.Array, *,
+    k: int, recipe: Recipe,
+) -> jax.Array:  # fmt: skip
+    """x_theta [B, ...]: the first k student steps without gradient, then the clean prediction at step k with it.
+
+    Backward simulation: the student meets its own states, never noised real images. One context serves all k + 1
+    evaluations; only the last one differentiates through it.
+    """
+    noise_key, rollout_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, noise_like.shape, jnp.float32)
+    context = denoiser.condition(params, cond)
+    frozen_params, frozen_context = jax.lax.stop_gradient((params, context))
+    z = rollout.rollout(
+        lambda z, t: denoiser.velocity(frozen_params, frozen_context, z, t),
+        noise, recipe.grid, k, recipe.rollout_mode, rollout_key,
+    )  # fmt: skip
+    t = rollout.times(recipe.grid[k], len(z))
+    return flow.x0_from_velocity(z, denoiser.velocity(params, context, z, t), t)
+
+
+def dmd_gradient(
+    x: jax.Array, critic: flow.Params, teachers: tuple[flow.Params, ...], cond: Any, null: Any, classes: jax.Array,
+    key: jax.Array, *, k: int, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
+) -> tuple[jax.Array, dict[str, jax.Array]]:  # fmt: skip
+    """The weighted distribution-matching gradient at student samples x, and health figures.
+
+    The fake score is never guided; every active teacher is, and their velocities mix by lambda[k, class].
+    """
+    time_key, noise_key = jax.random.split(key)
+    t = recipe.student_times(time_key, len(x))
+    x_t = flow.interpolate(x, jax.random.normal(noise_key, x.shape, jnp.float32), t)
+    v_fake = denoiser.velocity(critic, denoiser.condition(critic, cond), x_t, t)
+    v_teachers = [guided_velocity(denoiser, teachers[m], cond, null, recipe.guidance_scale, x_t, t) for m in active]
+    weights = jnp.asarray(recipe.lambdas)[k][classes][:, jnp.asarray(active)]
+    v_real = guidance.mix(v_teachers, weights)
+    x0_fake, x0_real = (flow.x0_from_velocity(x_t, v, t) for v in (v_fake, v_real))
+    grad = dmd.gradient(x, x0_fake, x0_real)
+    cosine = jnp.sum(v_fake * v_real) / jnp.sqrt(jnp.sum(v_fake**2) * jnp.sum(v_real**2))
+    return grad, dict(dmd_grad_abs=jnp.abs(grad).mean(), fake_real_cosine=cosine, sample_std=x.std())
+
+
+def guided_velocity(denoiser, params, cond, null, guidance_scale: float, z, t) -> jax.Array:
+    """The velocity with classifier-free guidance; a scale of exactly 1 costs one evaluation, any other two."""
+    null_context = None if guidance_scale == 1 else denoiser.condition(params, null)
+    context = denoiser.condition(params, cond)
+    return guided_velocity_from_contexts(denoiser, params, context, null_context, guidance_scale, z, t)
+
+
+def guided_velocity_from_contexts(denoiser, params, context, null_context, guidance_scale, z, t) -> jax.Array:
+    """The same from contexts; without a null context there is no guidance."""
+    v = denoiser.velocity(params, context, z, t)
+    if null_context is None:
+        return v
+    return flow.guide(denoiser.velocity(params, null_context, z, t), v, guidance_scale)
+
+
+def critic_update(
+    critic: Role, x: jax.Array, cond: Any, key: jax.Array, *, recipe: Recipe, denoiser: flow.Denoiser, optimizer
+) -> tuple[Role, Metrics]:
+    """One flow-matching update of the critic on student samples x, at its own t and noise."""
+    time_key, noise_key = jax.random.split(key)
+    x = jax.lax.stop_gradient(x)
+    t, eps = recipe.critic_times(time_key, len(x)), jax.random.normal(noise_key, x.shape, jnp.float32)
+
+    def loss_fn(params):
+        v = denoiser.velocity(params, denoiser.condition(params, cond), flow.interpolate(x, eps, t), t)
+        return dmd.critic_loss(v, x, eps)
+
+    loss, grads = jax.value_and_grad(loss_fn)(critic.params)
+    return critic.apply(grads, optimizer), _metrics(critic_loss=loss, critic_grad_norm=optax.global_norm(grads))
+
+
+def _metrics(**values: jax.Array) -> Metrics:
+    return {name: (value.astype(jnp.float32), jnp.ones((), jnp.float32)) for name, value in values.items()}

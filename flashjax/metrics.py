@@ -1,0 +1,79 @@
+"""Metrics of a run: (sum, count) pairs gathered on the device, fetched late, written as JSON lines and TensorBoard events."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import jax
+from tensorboardX import SummaryWriter
+
+from flashjax.errors import UserError
+
+
+class MetricsWriter:
+    """Collects the metrics of steps and writes their means.
+
+    ``add`` only keeps references to device arrays, so the loop never waits; ``flush`` fetches all but the newest
+    step's, which the device may still be computing.
+    """
+
+    def __init__(self, folder: Path):
+        self._file = (Path(folder) / "metrics.jsonl").open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder))
+        self._pending: list[tuple[int, dict]] = []
+        self._last = time.monotonic()
+
+    def add(self, step: int, metrics: dict) -> None:
+        self._pending.append((step, metrics))
+
+    def flush(self, everything: bool = False, **extra: float) -> dict[str, float]:
+        """Writes and returns the means since the last flush. Raises FloatingPointError naming the steps in which a metric stopped
+        being finite: a NaN is never averaged away."""
+        ready = self._pending if everything else self._pending[:-1]
+        self._pending = self._pending[len(ready) :]
+        if not ready:
+            return {}
+        totals: dict[str, list[float]] = {}
+        for step, metrics in jax.device_get(ready):
+            for name, (value, count) in metrics.items():
+                if not math.isfinite(value):
+                    raise FloatingPointError(f"{name} is {float(value)} at step {step}; nothing was saved since.")
+                total = totals.setdefault(name, [0.0, 0.0])
+                total[0], total[1] = total[0] + float(value), total[1] + float(count)
+        now = time.monotonic()
+        means = {name: value / count for name, (value, count) in totals.items()}
+        means |= dict(ms_per_step=(now - self._last) / len(ready) * 1e3, **extra)
+        self._last = now
+        self.write(ready[-1][0], means)
+        return means
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line of scalars at ``step``."""
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"The metrics cannot be written to {self._file.name}: {error.strerror}.") from error
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """The curves of a run: name -> (steps, values). After a resume the last line of a step counts."""
+    rows: dict[int, dict] = {}
+    with (Path(folder) / "metrics.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            rows.setdefault(row.pop("step"), {}).update(row)
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    for step in sorted(rows):
+        for name, value in rows[step].items():
+            steps, values = curves.setdefault(name, ([], []))
+            steps.append(step)
+            values.append(value)
+    return curves

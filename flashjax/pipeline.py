@@ -1,0 +1,98 @@
+"""A model ready to draw: from an exported folder or straight from a run's checkpoints."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from flashjax import convert, flow, models, pictures
+from flashjax.checkpoint import restore_params
+from flashjax.distill.sampling import Sampler, make_sampler
+from flashjax.errors import UserError
+from flashjax.models import pixels, text
+from flashjax.train import make_model_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """A denoiser with its parameters, and how it is meant to be sampled.
+
+    ``defaults``: steps, shift, guidance_scale, mode; ``image_size`` in pixels; ``max_text_tokens`` that training padded to.
+    """
+
+    model: Any
+    model_config: Any
+    params: flow.Params
+    defaults: dict
+    image_size: int
+    max_text_tokens: int
+    sample: Sampler
+
+    def draw(self, prompts: list[str], seeds: list[int], encoder: text.TextEncoder, batch: int = 64, **settings) -> np.ndarray:
+        """uint8 pictures [N, H, W, 3], one a prompt and seed; ``settings`` override the defaults. The result for a prompt
+        and a seed does not depend on the others beyond float rounding."""
+        s = self.defaults | {k: v for k, v in settings.items() if v is not None}
+        grid, out = flow.time_grid(s["steps"], s["shift"]), []
+        batch = min(batch, len(prompts))
+        for i in range(0, len(prompts), batch):
+            # The last batch is filled up, so that one batch size is compiled.
+            chosen = [min(j, len(prompts) - 1) for j in range(i, i + batch)]
+            cond, null = pictures.conditions(self.model, encoder, [prompts[j] for j in chosen], self.max_text_tokens)
+            noise = pictures.noise([seeds[j] for j in chosen], self.image_size)
+            z = self.sample(self.params, cond, null, noise, grid, s["guidance_scale"], s["mode"], jax.random.key(seeds[i]))
+            out.append(pixels.to_uint8(pixels.decode(z)))
+        return np.concatenate(out)[: len(prompts)]
+
+
+def load(path: str, which: str = "ema") -> Pipeline:
+    """A pipeline from an exported folder (``transformer/``, ``scheduler/``) or a run's work directory. Raises UserError."""
+    folder = Path(path)
+    if (folder / "transformer").is_dir():
+        return _load_exported(folder)
+    if (folder / "config.json").is_file():
+        return _load_run(folder, which)
+    raise UserError(f"{folder} is neither a run's work directory nor an exported model (a folder with transformer/ in it).")
+
+
+def _load_exported(folder: Path) -> Pipeline:
+    try:
+        described = json.loads((folder / "transformer" / "config.json").read_text())
+        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["flashjax"]
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise UserError(f"{folder} is not a complete exported model ({error!r}); export it again with flashjax export.") from error
+    model = models.architecture(scheduler["architecture"])
+    config = model.Config.from_diffusers(described)
+    params = convert.load(scheduler["architecture"], folder / "transformer", model.abstract(config))
+    return _pipeline(model, config, params, scheduler)
+
+
+def _load_run(folder: Path, which: str) -> Pipeline:
+    params, meta, _ = restore_params(folder / "checkpoints", which)
+    config = ConfigDict(meta["config"])
+    model = models.architecture(config.model.architecture)
+    return _pipeline(model, make_model_config(model, config.model), params, describe(config))
+
+
+def describe(config: ConfigDict) -> dict:
+    """How a run's model is meant to be sampled: what an export writes down and ``load`` reads."""
+    if config.objective == "dmd":
+        d = config.distill
+        sampling = dict(steps=d.nfe, shift=d.shift, guidance_scale=1.0, mode=d.rollout_mode)
+    else:
+        sampling = config.sample.to_dict()
+    return dict(
+        architecture=config.model.architecture, sampling=sampling, image_size=config.image_size,
+        max_text_tokens=config.max_text_tokens, sigmas=flow.time_grid(sampling["steps"], sampling["shift"]).tolist(),
+    )  # fmt: skip
+
+
+def _pipeline(model, config, params, described: dict) -> Pipeline:
+    params = jax.device_put(params)
+    sampler = make_sampler(model.denoiser(config))
+    return Pipeline(
+        model, config, params, described["sampling"], described["image_size"], described["max_text_tokens"], sampler
+    )

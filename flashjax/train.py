@@ -1,0 +1,215 @@
+"""Training, read from top to bottom: flow matching for teachers, DMD for few-step students.
+
+``flashjax train --config=FILE --workdir=DIR``; started again with the same arguments it goes on from the newest checkpoint,
+bit for bit as if it had not stopped.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from flashjax import convert, flow, models, optim, pictures, workdir
+from flashjax.checkpoint import Checkpoints
+from flashjax.data.loader import make_loader
+from flashjax.data.prepare import read_manifest
+from flashjax.distill import guidance, schedule, steps
+from flashjax.distill.state import TrainState
+from flashjax.metrics import MetricsWriter
+from flashjax.models import pixels
+from flashjax.parallel import mesh as meshes
+
+
+def note(text: str) -> None:
+    """The log tells the story of the run."""
+    logging.info("\033[33mNOTE\033[0m %s", text)
+
+
+def train(config: ConfigDict, workdir_path: str) -> Path:
+    """Runs the configuration to its end and returns the work directory. Raises UserError for what a person can mend."""
+    ############################ 1. What the run does: the step table
+    distilling = config.objective == "dmd"
+    recipe = make_recipe(config.distill) if distilling else None
+    table = make_table(config, recipe)
+    note(table.describe())
+
+    ############################ 2. Where it lives: work directory, mesh
+    folder = workdir.claim(workdir_path, config, needed_bytes=256 << 20)
+    mesh = meshes.make_mesh(config.devices)
+    replicated, by_batch = meshes.replicated(mesh), meshes.batch_sharded(mesh)
+    note(f"{mesh.size} x {jax.devices()[0].device_kind}; work directory {folder}")
+
+    ############################ 3. Data
+    path = workdir.existing(config.data, "data set")
+    manifest = read_manifest(path)
+    loader = make_loader(
+        path, batch_size=config.batch_size, seed=config.seed, max_text_tokens=config.max_text_tokens,
+        shard=(jax.process_index(), jax.process_count()),
+    )  # fmt: skip
+    note(f"{manifest['count']} records in {path}")
+
+    ############################ 4. Model: one architecture, roles are parameter trees
+    model = models.architecture(config.model.architecture)
+    model_config = make_model_config(model, config.model)
+    denoiser = model.denoiser(model_config)
+    weights = [config.init] if not distilling else list(config.distill.teachers)
+    trees = [convert.load(config.model.architecture, workdir.existing(w, "weights"), model.abstract(model_config)) for w in weights if w]
+    init = trees[0] if trees else jax.jit(partial(model.init, model_config))(jax.random.key(config.seed))
+    teachers = jax.device_put(tuple(trees), replicated) if distilling else ()
+    note(f"{config.model.architecture}: {optim.parameter_count(init):,} parameters, {len(teachers)} teachers")
+
+    ############################ 5. Optimizers and state
+    student_optimizer, critic_optimizer = make_optimizers(config, table)
+    state = jax.device_put(TrainState.create(init, student_optimizer, critic_optimizer), replicated)
+    del init, trees  # the state has its own copies, and donated buffers must not be seen again
+
+    ############################ 6. Programs: compiled before the first step
+    null = null_condition(model, config)
+    first = meshes.put_batch(peek(loader), mesh)
+    size = manifest["size"] or config.image_size
+    call = partial(
+        step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, null=null, size=size,
+        student_optimizer=student_optimizer, critic_optimizer=critic_optimizer,
+    )  # fmt: skip
+    programs = compile_programs(table, call, (state, teachers, first), replicated, by_batch)
+
+    ############################ 7. Resume
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
+    meta = dict(config=workdir.identity(config), table=table.digest())
+    start = checkpoints.latest() or 0
+    if start:
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), state)
+        state, position = checkpoints.restore(start, abstract, meta)
+        loader.set_state(position["loader"])
+        note(f"resumed from step {start}")
+
+    ############################ 8. What is looked at on the way
+    writer = MetricsWriter(folder)
+    draw = pictures.make_drawer(config, model, denoiser, size, folder)
+
+    ############################ 9. The loop. Nothing in it waits for the device but the flush of old metrics.
+    bar = tqdm(range(start, len(table)), initial=start, total=len(table), desc=config.objective, unit="step", mininterval=5)
+    for step in bar:
+        batch = meshes.put_batch(next(loader), mesh)
+        state, metrics = programs[table.program(step)](state, teachers, batch)
+        writer.add(step, metrics)
+        done = step + 1
+        if done % config.log_every == 0:
+            means = writer.flush()
+            bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if "loss" in k})
+        if done % config.sample_every == 0 or done == len(table):
+            draw(state.ema, done)
+        # Checkpoint last: metrics of all steps before it have been seen to be finite.
+        if done % config.checkpoint_every == 0 or done == len(table):
+            writer.flush(everything=True)
+            checkpoints.save(done, state, dict(loader=loader.get_state()), meta)
+
+    ############################ 10. Leave
+    checkpoints.close()
+    writer.close()
+    note(f"done: {folder}")
+    return folder
+
+
+def make_recipe(config: ConfigDict) -> steps.Recipe:
+    """The distillation recipe of ``config.distill``."""
+    lambdas = guidance.lambda_table(config.nfe, config.classes, [np.array(t) for t in config.specialists])
+    return steps.Recipe(
+        grid=tuple(flow.time_grid(config.nfe, config.shift).tolist()),
+        lambdas=lambdas,
+        guidance_scale=config.guidance_scale,
+        rollout_mode=config.rollout_mode,
+        student_times=steps.TimeSampler(**config.student_times),
+        critic_times=steps.TimeSampler(**config.critic_times),
+        ema_decay=config.ema_decay,
+        critic_updates_per_rollout=config.critic_updates_per_rollout,
+        share_sample=config.share_sample,
+    )
+
+
+def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.StepTable:
+    if recipe is None:
+        return schedule.flow_matching_table(config.steps)
+    return schedule.distillation_table(
+        config.student_updates, critic_rows=config.distill.critic_rows, critic_warmup=config.distill.critic_warmup,
+        lambdas=recipe.lambdas, seed=config.seed,
+    )  # fmt: skip
+
+
+def make_model_config(model, config: ConfigDict):
+    """The preset with the configuration's overrides (every key but ``architecture`` and ``preset``)."""
+    overrides = {k: v for k, v in config.items() if k not in ("architecture", "preset")}
+    return getattr(model.Config, config.preset)(**overrides)
+
+
+def make_optimizers(config: ConfigDict, table: schedule.StepTable):
+    """(student's, critic's); a schedule counts the updates of its own network."""
+    if config.objective == "flow_matching":
+        return optim.make_optimizer(config.optim, len(table)), None
+    distill, student_updates = config.distill, int((table.phase == schedule.STUDENT).sum())
+    critic_updates = (len(table) - student_updates) * distill.critic_updates_per_rollout
+    critic_updates += student_updates if distill.share_sample else 0
+    return optim.make_optimizer(config.student_optim, student_updates), optim.make_optimizer(config.critic_optim, critic_updates)
+
+
+def null_condition(model, config: ConfigDict):
+    """The encoded empty prompt, batch 1, padded to the text length where captions are dropped in training."""
+    from flashjax.models import text  # loads the text encoder's tokenizer
+
+    states = text.null_states()
+    tokens = config.max_text_tokens if config.objective == "flow_matching" else len(states)
+    padded = np.zeros((1, tokens, states.shape[1]), np.float32)
+    padded[0, : len(states)] = states
+    return model.Condition(jnp.asarray(padded), jnp.array([len(states)], jnp.int32))
+
+
+def step_call(state, teachers, batch, *, program, config, model, denoiser, recipe, null, size, student_optimizer, critic_optimizer):
+    """One step of the table on a loader's batch: unpacks the batch and calls the pure step of the program's phase."""
+    key = jax.random.key(config.seed)
+    cond = model.Condition(batch["text"], batch["text_length"])
+    if program.phase == schedule.FLOW_MATCHING:
+        return steps.flow_matching_step(
+            state, pixels.encode(batch["image"]), cond, null, key, denoiser=denoiser, optimizer=student_optimizer,
+            times=steps.TimeSampler(**config.times), drop_rate=config.drop_rate, ema_decay=config.ema_decay,
+        )  # fmt: skip
+    noise_like = jax.eval_shape(pixels.encode, jax.ShapeDtypeStruct((len(batch["text"]), size, size, 3), jnp.float32))
+    shared = dict(k=program.k, recipe=recipe, denoiser=denoiser, critic_optimizer=critic_optimizer)
+    if program.phase == schedule.CRITIC:
+        return steps.critic_step(state, noise_like, cond, key, **shared)
+    return steps.student_step(
+        state, teachers, noise_like, cond, null, batch["category"], key,
+        active=program.active, student_optimizer=student_optimizer, **shared,
+    )  # fmt: skip
+
+
+def compile_programs(table: schedule.StepTable, call, example, replicated, by_batch) -> dict:
+    """Every program of the table, compiled ahead of the loop; two at a time, as XLA compiles outside Python's lock."""
+    start = time.monotonic()
+
+    def build(program):
+        jitted = jax.jit(
+            partial(call, program=program), donate_argnums=0,
+            in_shardings=(replicated, replicated, by_batch), out_shardings=(replicated, replicated),
+        )  # fmt: skip
+        return jitted.lower(*example).compile()
+
+    with ThreadPoolExecutor(2) as pool:
+        wanted = table.programs()
+        programs = dict(zip(wanted, pool.map(build, wanted), strict=True))
+    note(f"compiled {len(programs)} programs in {time.monotonic() - start:.0f} s")
+    return programs
+
+
+def peek(loader) -> dict:
+    """The next batch, without moving the loader."""
+    position = loader.get_state()
+    batch = next(loader)
+    loader.set_state(position)
+    return batch

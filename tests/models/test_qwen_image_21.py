@@ -1,0 +1,327 @@
+"""The Qwen-Image-2.1 denoiser against diffusers' model, with weights that went through the conversion table.
+
+Every weight is drawn anew, norms and gates included: a fresh network has norms of 1 and an output of 0, which would
+hide a swapped norm or a missing gate. Outputs are of order 1 then, so the 2e-5 of these tests is about a hundred
+float32 roundings, for two implementations that add up in different orders.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers import QwenImage21Transformer2DModel
+
+from flashjax import convert
+from flashjax.convert import planning
+from flashjax.convert.qwen_image_21 import TABLE
+from flashjax.models import qwen_image_21 as qwen
+from flashjax.models.qwen_image_21 import Condition, Config
+
+TOLERANCE = 2e-5
+CONFIGS = {
+    "tiny": {},
+    "wide_heads_scanned": dict(
+        in_channels=4, context_dim=20, width=72, layers=3, heads=3, axes_dims=(2, 8, 14), mlp_ratio=2, scan_layers=True
+    ),
+    "one_head_uneven_axes": dict(in_channels=12, context_dim=16, width=24, layers=1, heads=1, axes_dims=(12, 2, 10)),
+    "postcards_like": dict(in_channels=48, context_dim=40, width=96, layers=4, heads=3, axes_dims=(8, 12, 12), remat=True),
+}
+# text tokens, target size, reference sizes, text tokens before each reference. diffusers counts image tokens in
+# groups of four, so one side may be odd but not both.
+LAYOUTS = {
+    "t2i": (7, (4, 4), (), ()),
+    "t2i_odd_height": (5, (3, 4), (), ()),
+    "t2i_odd_width": (3, (4, 7), (), ()),
+    "one_token_of_text": (1, (2, 2), (), ()),
+    "edit": (6, (4, 4), ((4, 4),), (2,)),
+    "edit_other_size": (6, (2, 4), ((5, 4),), (4,)),
+    "reference_first": (4, (4, 2), ((2, 6),), (0,)),
+    "reference_last": (4, (4, 4), ((4, 3),), (4,)),
+    "two_references": (9, (4, 4), ((2, 2), (4, 5)), (2, 5)),
+    "adjacent_references": (6, (3, 4), ((4, 2), (2, 4)), (3, 3)),
+    "adjacent_at_both_ends": (2, (2, 4), ((2, 2), (2, 2)), (0, 2)),
+}
+
+
+def torch_model(config: Config, seed: int = 0) -> QwenImage21Transformer2DModel:
+    torch.manual_seed(seed)
+    model = QwenImage21Transformer2DModel(
+        in_channels=config.in_channels, out_channels=config.in_channels, num_layers=config.layers,
+        attention_head_dim=config.head_dim, num_attention_heads=config.heads, context_in_dim=config.context_dim,
+        mlp_ratio=config.mlp_ratio, axes_dims_rope=config.axes_dims, eps=config.eps,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2:
+                weight.normal_(0, weight.shape[1] ** -0.5)
+            else:
+                weight.normal_(0 if "text_norm" in name else 1, 0.4)
+    return model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """name of a config -> (config, diffusers' model, the same weights as parameters)."""
+
+    @functools.cache
+    def make(name):
+        config = Config.tiny(**CONFIGS[name])
+        model = torch_model(config)
+        folder = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folder)
+        return config, model, convert.load("qwen_image_21", folder, qwen.abstract(config))
+
+    return make
+
+
+def draw(config: Config, layout, batch: int = 2, seed: int = 0):
+    """(condition, z, t) of a layout."""
+    text_tokens, size, references, at = layout
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    cond = Condition(
+        3 * normal(batch, text_tokens, config.context_dim),
+        np.full(batch, text_tokens, np.int32),
+        tuple(normal(batch, *reference, config.in_channels) for reference in references),
+        at,
+    )
+    return cond, normal(batch, *size, config.in_channels), rng.uniform(0.05, 1, batch).astype(np.float32)
+
+
+def torch_velocity(model, cond: Condition, z, t):
+    """diffusers' view of the same: image slots within the text (their contents must not matter), images packed in front
+    of the target."""
+    rng, (batch, _, width) = np.random.default_rng(99), cond.text.shape
+    states, slots, start = [], [], 0
+    for reference, at in zip((*cond.references, None), (*cond.reference_at, cond.text.shape[1]), strict=True):
+        states.append(cond.text[:, start:at])
+        slots += [False] * (at - start)
+        start = at
+        if reference is not None:
+            count = reference.shape[1] * reference.shape[2] // 4
+            states.append(rng.normal(size=(batch, count, width)).astype(np.float32))
+            slots += [True] * count
+    slots += [True] * (z.shape[1] * z.shape[2] // 4)
+    images = (*cond.references, z)
+    with torch.no_grad():
+        out = model(
+            hidden_states=torch.tensor(np.concatenate([x.reshape(batch, -1, x.shape[-1]) for x in images], axis=1)),
+            encoder_hidden_states=torch.tensor(np.concatenate(states, axis=1)),
+            timestep=torch.tensor(t),
+            img_shapes=[[(1, *x.shape[1:3]) for x in images]] * batch,
+            img_mask=torch.tensor(slots)[None].expand(batch, -1),
+        ).sample
+    return out[:, -z.shape[1] * z.shape[2] :].reshape(z.shape).numpy()
+
+
+def _run(denoiser, params, cond, z, t):
+    return denoiser.velocity(params, denoiser.condition(params, cond), z, t)
+
+
+@functools.cache
+def jitted(config: Config):
+    return jax.jit(functools.partial(_run, qwen.denoiser(config)))
+
+
+def run(config: Config, params, cond, z, t):
+    return jitted(config)(params, cond, z, t)
+
+
+def close(actual, expected, tolerance=TOLERANCE):
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+# -- agreement -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_agrees_with_diffusers_on_every_layout(models, layout):
+    config, model, params = models("tiny")
+    cond, z, t = draw(config, LAYOUTS[layout])
+    expected = torch_velocity(model, cond, z, t)
+    assert 0.3 < expected.std() < 3  # else the tolerance would mean nothing
+    close(run(config, params, cond, z, t), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "tiny"])
+@pytest.mark.parametrize("layout", ["t2i_odd_height", "two_references"])
+def test_agrees_with_diffusers_on_other_sizes(models, name, layout):
+    config, model, params = models(name)
+    cond, z, t = draw(config, LAYOUTS[layout], seed=1)
+    close(run(config, params, cond, z, t), torch_velocity(model, cond, z, t))
+
+
+def test_agrees_with_diffusers_far_from_the_origin_and_at_both_ends_of_time(models):
+    """Long text brings rotary positions of some hundreds, t = 0 and 1 the ends of the sinusoids."""
+    config, model, params = models("tiny")
+    cond, z, _ = draw(config, (400, (4, 4), ((2, 2),), (390,)))
+    t = np.array([0, 1], np.float32)
+    close(run(config, params, cond, z, t), torch_velocity(model, cond, z, t))
+
+
+def test_parameters_written_from_jax_run_in_diffusers(models, tmp_path):
+    config, model = Config.tiny(), torch_model(Config.tiny(), seed=5)
+    leaves, tree = jax.tree.flatten(qwen.init(config, jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    params = tree.unflatten(
+        [jax.random.normal(key, x.shape) * x.shape[-2 if x.ndim > 1 else -1] ** -0.5 for key, x in zip(keys, leaves, strict=True)]
+    )
+    convert.save("qwen_image_21", params, tmp_path / "diffusion_pytorch_model.safetensors")
+    model.save_config(tmp_path)
+    model = QwenImage21Transformer2DModel.from_pretrained(tmp_path)
+    cond, z, t = draw(config, LAYOUTS["edit"])
+    close(run(config, params, cond, z, t), torch_velocity(model, cond, z, t))
+
+
+def test_the_released_model_has_diffusers_tensors():
+    """7.115 B parameters in 297 tensors: every name and shape, without a weight in memory."""
+    with torch.device("meta"):
+        shapes = {name: tuple(w.shape) for name, w in QwenImage21Transformer2DModel().state_dict().items()}
+    assert len(shapes) == 297 and sum(np.prod(s, dtype=np.int64) for s in shapes.values()) == 7_115_124_736
+    target = qwen.abstract(Config.qwen_image_21())
+    assert sum(np.prod(x.shape, dtype=np.int64) for x in jax.tree.leaves(target)) == 7_115_124_736
+    source = {name: convert.Spec(shape, np.dtype(np.float32)) for name, shape in shapes.items()}
+    planning.plan(TABLE, source, target)  # raises where a name or a shape has no counterpart
+
+
+# -- the prefix ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["t2i", "two_references"])
+def test_one_context_serves_every_time_and_every_image(models, layout):
+    config, model, params = models("tiny")
+    denoiser = qwen.denoiser(config)
+    cond, _, _ = draw(config, LAYOUTS[layout])
+    context, velocity = jax.jit(denoiser.condition)(params, cond), jax.jit(denoiser.velocity)
+    for seed, t in enumerate((1.0, 0.9, 0.3)):
+        z, t = draw(config, LAYOUTS[layout], seed=seed + 10)[1], np.full(2, t, np.float32)
+        once = velocity(params, context, z, t)
+        close(once, run(config, params, cond, z, t), 2e-6)  # only the compiler's fusions differ
+        close(once, torch_velocity(model, cond, z, t))
+
+
+@pytest.mark.parametrize("references, at", [((), ()), (((2, 3), (1, 4)), (1, 2))])
+def test_padding_changes_nothing(models, references, at):
+    """Samples with 5, 3 and 2 tokens in one batch, loud garbage behind them, against each sample alone."""
+    config, _, params = models("tiny")
+    cond, z, t = draw(config, (5, (3, 3), references, at), batch=3)
+    lengths = np.array([5, 3, 2], np.int32)
+    text = np.where(np.arange(5)[None, :, None] < lengths[:, None, None], cond.text, 1e4)
+    batched = run(config, params, cond.replace(text=text, text_length=lengths), z, t)
+    for i, length in enumerate(lengths):
+        one = slice(i, i + 1)
+        alone = Condition(cond.text[one, :length], lengths[one], tuple(r[one] for r in cond.references), at)
+        close(batched[one], run(config, params, alone, z[one], t[one]), 5e-6)
+
+
+def test_padding_receives_no_gradient(models):
+    config, _, params = models("tiny")
+    cond, z, t = draw(config, LAYOUTS["edit"])
+    cond = cond.replace(text_length=np.array([6, 4], np.int32))
+    denoiser = qwen.denoiser(config)
+    grads = jax.jit(jax.grad(lambda text: _run(denoiser, params, cond.replace(text=text), z, t).sum()))(cond.text)
+    assert np.all(grads[1, 4:] == 0)
+    assert np.all(np.abs(grads).max(-1)[[0] * 6 + [1] * 4, [*range(6), *range(4)]] > 0)
+
+
+def test_a_null_context_of_batch_one_serves_a_batch(models):
+    """Guidance runs one empty prompt against the whole batch."""
+    config, _, params = models("tiny")
+    cond, z, t = draw(config, LAYOUTS["t2i"], batch=3)
+    null = jax.tree.map(lambda x: x[:1], cond)
+    repeated = jax.tree.map(lambda x: np.repeat(x[:1], 3, axis=0), cond)
+    for scan in (False, True):
+        made = Config.tiny(scan_layers=scan)
+        close(run(made, params, null, z, t), run(made, params, repeated, z, t), 5e-6)
+
+
+def test_every_part_of_the_condition_matters(models):
+    config, _, params = models("tiny")
+    cond, z, t = draw(config, LAYOUTS["two_references"])
+    base = run(config, params, cond, z, t)
+    others = [
+        cond.replace(text=cond.text[:, ::-1]),
+        cond.replace(references=cond.references[:1] + (cond.references[1][:, ::-1],)),
+        cond.replace(reference_at=(2, 6)),
+        cond.replace(text_length=cond.text_length - 1),
+    ]
+    for other in others:
+        assert np.abs(run(config, params, other, z, t) - base).max() > 1e-3
+
+
+@pytest.mark.parametrize("at", [(3, 1), (1, 8), (1,)])
+def test_an_impossible_reference_place_is_named(at):
+    with pytest.raises(ValueError, match="reference_at .* within the 7 text tokens for each of the 2 references"):
+        qwen.prefix_plan(7, ((2, 2), (2, 2)), at)
+
+
+def test_axes_must_sum_to_the_head_width():
+    with pytest.raises(ValueError, match="must sum to the head width"):
+        Config.tiny(axes_dims=(4, 6, 8))
+
+
+# -- ways to compute the same ----------------------------------------------------------------------------------------
+
+
+def _loss_and_grads(config, params, cond, z, t):
+    denoiser = qwen.denoiser(config)
+
+    def loss(params, z):
+        v = _run(denoiser, params, cond, z, t)
+        return jnp.mean(v**2), v
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, z)
+
+
+@pytest.fixture(scope="module")
+def unrolled(models):
+    config, _, params = models("wide_heads_scanned")
+    inputs = draw(config, LAYOUTS["adjacent_references"])
+    return params, inputs, _loss_and_grads(Config.tiny(**CONFIGS["wide_heads_scanned"] | {"scan_layers": False}), params, *inputs)
+
+
+@pytest.mark.parametrize("scan, remat", [(True, False), (True, True), (False, True)])
+def test_scan_and_remat_change_neither_values_nor_gradients(unrolled, scan, remat):
+    params, inputs, ((_, expected), expected_grads) = unrolled
+    config = Config.tiny(**CONFIGS["wide_heads_scanned"] | {"scan_layers": scan, "remat": remat})
+    (_, v), grads = _loss_and_grads(config, params, *inputs)
+    close(v, expected, 5e-6)
+    for (path, a), b in zip(jax.tree.leaves_with_path(grads), jax.tree.leaves(expected_grads), strict=True):
+        assert np.abs(b).max() > 0, path
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max(), err_msg=jax.tree_util.keystr(path))
+
+
+def test_bfloat16_stays_near_float32(models):
+    """bfloat16 rounds by 2^-9 = 0.2 %; some twenty roundings in a row, on independent signs, stay below 3 %."""
+    config, _, params = models("wide_heads_scanned")
+    cond, z, t = draw(config, LAYOUTS["two_references"])
+    exact = run(config, params, cond, z, t)
+    for scan in (False, True):
+        rough = run(Config.tiny(**CONFIGS["wide_heads_scanned"] | {"dtype": jnp.bfloat16, "scan_layers": scan}), params, cond, z, t)
+        assert rough.dtype == jnp.float32
+        error = np.sqrt(np.mean((rough - exact) ** 2) / np.mean(exact**2))
+        assert 1e-4 < error < 0.03
+
+
+def test_time_is_read_in_float32_under_bfloat16(models):
+    """In bfloat16 1000 t would be rounded to multiples of 4: 0.7003 and 0.7012 would give one velocity."""
+    config, _, params = models("tiny")
+    config = Config.tiny(dtype=jnp.bfloat16)
+    cond, z, _ = draw(config, LAYOUTS["t2i"])
+    a, b = (run(config, params, cond, z, np.full(2, t, np.float32)) for t in (0.7003, 0.7012))
+    assert np.abs(a - b).max() > 1e-3
+
+
+def test_a_fresh_network_predicts_zero_and_has_the_announced_shapes():
+    config = Config.tiny()
+    params = qwen.init(config, jax.random.key(0))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), params) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), qwen.abstract(config)
+    )
+    assert not np.any(run(config, params, *draw(config, LAYOUTS["t2i"])))
