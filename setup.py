@@ -36,6 +36,7 @@ postcards = [
     "font-caladea",
     "rapidocr-onnxruntime>=1.4",
     "jinja2>=3.1",
+    "threadpoolctl>=3",  # the metrics' small eigenproblems; OpenBLAS burns cores on them otherwise
 ]
 test = [
     *postcards,

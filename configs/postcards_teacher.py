@@ -3,8 +3,9 @@
     flashjax prepare --out data/postcards --split train --count 15000
     flashjax train --config=configs/postcards_teacher.py --workdir=runs/teacher
 
-Cost: see weights/postcards_teacher/card.json. Result: attributes that a caption names are right and words are legible at
-80 NFE (40 Euler steps with guidance); on four steps its pictures are blurred averages, which is what distillation mends.
+Cost: see weights/postcards_teacher/card.json. Result: attributes that a caption names are right and words are legible
+at 80 NFE (40 Euler steps with guidance); on four steps its pictures are blurred averages, which is what distillation
+mends.
 """
 
 from ml_collections import ConfigDict

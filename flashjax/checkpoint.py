@@ -1,10 +1,15 @@
 """Checkpoints: everything that a run needs to go on, as one atomic unit (Orbax).
 
-A checkpoint holds the training state (student, critic, both optimizers, EMA, step), the data position, the configuration and the
-step table's hash. Orbax writes to a temporary name and renames: a half-written checkpoint is never seen.
+A checkpoint holds the training state (student, critic, both optimizers, EMA, step), the data position, the
+configuration and the step table's hash. Orbax writes to a temporary name and renames: a half-written checkpoint is
+never seen.
 """
 
+import contextlib
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,10 @@ class Checkpoints:
     """The checkpoints of one work directory; keeps the newest ``keep``."""
 
     def __init__(self, folder: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        # What a killed run left half-written goes: on a full disk it is what stands in the way of the next save.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+        )
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=_handlers())
 
     def latest(self) -> int | None:
@@ -28,11 +36,12 @@ class Checkpoints:
     def save(self, step: int, state: Any, data: dict, meta: dict) -> None:
         """Starts an asynchronous save; errors of the previous one surface here."""
         args = dict(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta))
-        self._manager.save(step, args=ocp.args.Composite(**args))
+        with self._writing():
+            self._manager.save(step, args=ocp.args.Composite(**args))
 
     def restore(self, step: int, abstract_state: Any, meta: dict) -> tuple[Any, dict]:
-        """State and data position of ``step``. ``abstract_state`` carries the shardings to restore to; ``meta`` must equal
-        what was saved, else the run would silently continue as another one."""
+        """State and data position of ``step``. ``abstract_state`` carries the shardings to restore to; ``meta`` must
+        equal what was saved, else the run would silently continue as another one."""
         found = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
         check_meta(found, meta, self._manager.directory)
         args = dict(state=ocp.args.StandardRestore(abstract_state), data=ocp.args.JsonRestore())
@@ -41,23 +50,42 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the save in flight."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Names what the system refused: Orbax hides it in the text of a ValueError, possibly one save late."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            number = int(code[1]) if code else getattr(error, "errno", None)
+            if number is None:
+                raise
+            raise UserError(
+                f"A checkpoint could not be written to {self._manager.directory}: {os.strerror(number)}. "
+                f"The newest complete one is of step {self.latest() or 0}; mend this and start again with the same "
+                "arguments."
+            ) from error
 
 
 def check_meta(found: dict, expected: dict, where: Any) -> None:
     """Raises UserError naming every setting in which a checkpoint differs from this run."""
     a, b = _flat(found), _flat(expected)
-    differing = [f"{key} is {a.get(key)!r} there and {b.get(key)!r} here" for key in sorted(a | b) if a.get(key) != b.get(key)]
-    if differing:
+    keys = [key for key in sorted(a | b) if a.get(key) != b.get(key)]
+    if keys:
+        told = "; ".join(f"{key} is {a.get(key)!r} there and {b.get(key)!r} here" for key in keys[:5])
+        more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
         raise UserError(
-            f"The checkpoint in {where} belongs to another run: {'; '.join(differing[:5])}"
-            f"{f'; and {len(differing) - 5} more' if len(differing) > 5 else ''}. Use its configuration, or another --workdir."
+            f"The checkpoint in {where} belongs to another run: {told}{more}. Use its configuration, or another --workdir."
         )
 
 
 def restore_params(folder: Path, which: str = "ema") -> tuple[Any, dict, int]:
-    """(parameters of "ema" or "student", meta, step) of the newest checkpoint under ``folder``, on the default device."""
+    """(parameters of "ema" or "student", meta, step) of the newest checkpoint under ``folder``, on the default
+    device."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"There is no checkpoint folder {folder}; give the checkpoints folder of a training run.")

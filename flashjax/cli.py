@@ -25,7 +25,8 @@ def parser(name: str | None) -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"flashjax {__version__}")
     subs = top.add_subparsers(dest="command", metavar="COMMAND")
     for command, (module, summary) in COMMANDS.items():
-        sub = subs.add_parser(command, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+        description = summary[0].upper() + summary[1:] + "."
+        sub = subs.add_parser(command, help=summary, description=description, allow_abbrev=False)
         if command == name:
             importlib.import_module(module).add_arguments(sub)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -53,11 +54,18 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, FloatingPointError, OSError) as error:
         if args.debug:
             raise
-        print(f"flashjax {name}: {error}", file=sys.stderr)
+        print(f"flashjax {name}: {_sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"flashjax {name}: stopped.", file=sys.stderr)
         return 130
+
+
+def _sentence(error: Exception) -> str:
+    """An error of the operating system says what and where; all others are sentences already."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    return str(error)
 
 
 if __name__ == "__main__":

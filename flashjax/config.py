@@ -5,16 +5,29 @@
 What stands after the colon are typed arguments of the file, separated by commas; a name alone means True.
 """
 
+import ast
+import contextlib
+import difflib
+import importlib.util
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from flashjax.errors import UserError
+from flashjax.workdir import existing
+
+# What a configuration file's own code may raise: all but a lack of memory, Ctrl-C and exit.
+FILE_ERRORS = (
+    ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError, SyntaxError, TypeError,
+    ValueError,
+)  # fmt: skip
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
-    """The arguments after the colon: ``"quick,res=64"`` with ``quick=False, res=32`` as defaults gives quick=True, res=64.
+    """The arguments after the colon: ``"quick,res=64"`` with defaults ``quick=False, res=32`` gives quick=True, res=64.
 
     Values take the type of their default. Raises UserError for an unknown name or a value that is not of that type.
     """
@@ -22,10 +35,12 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     for item in filter(None, (arg or "").split(",")):
         name, _, text = item.partition("=")
         if name not in defaults:
-            raise UserError(f"This configuration has no argument {name!r}; it takes {', '.join(defaults) or 'none'}.")
+            near = difflib.get_close_matches(name, defaults, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(defaults) or 'none'}."
+            raise UserError(f"This configuration has no argument {name!r}; {hint}")
         kind = type(defaults[name])
         if kind is bool and text not in ("", "true", "false"):
-            raise UserError(f"The argument {name} is a switch: write {name}, {name}=true or {name}=false, not {item!r}.")
+            raise UserError(f"The argument {name} is a switch: write {name} or {name}=false, not {item!r}.")
         try:
             out[name] = text in ("", "true") if kind is bool else kind(text)
         except ValueError as error:
@@ -38,22 +53,111 @@ def load(argv: list[str]) -> ConfigDict:
 
     A misspelt key is an error that names the nearest one. Raises UserError.
     """
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
-    try:
-        rest = values(["flashjax", *argv])[1:]
-        config = values["config"].value
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"The configuration cannot be read: {_sentence(error)}") from error
-    if rest:
-        raise UserError(f"Not understood: {' '.join(rest)}. Settings are written --config.key=value.")
-    if config is None:
+    file, settings = None, []
+    for item in argv:
+        name, equals, text = item.partition("=")
+        if name == "--config" and text:
+            file = text
+        elif name.startswith("--config.") and equals:
+            settings.append((name.removeprefix("--config."), text))
+        else:
+            raise UserError(f"Not understood: {item}. Settings are written --config.key=value.")
+    if file is None:
         raise UserError("No configuration given; write --config=configs/postcards.py, for example.")
+    config = _run_file(file)
+    for key, text in settings:
+        _override(config, key, text)
+    return config.lock()
+
+
+@contextlib.contextmanager
+def about_settings() -> Iterator[None]:
+    """A ValueError of the functions below, which know of no configuration, is a setting that the reader has to mend."""
+    try:
+        yield
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(str(error)) from error
+
+
+def _run_file(file: str) -> ConfigDict:
+    """What ``get_config`` of FILE[:ARGS] returns."""
+    name, _, arg = file.partition(":")
+    path = existing(name, "configuration file")
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"{path} is no configuration; give a Python file with get_config(arg) in it.")
+    spec = importlib.util.spec_from_file_location("flashjax_config", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(arg or None)
+    except UserError as error:
+        raise UserError(f"--config={file}: {error}") from error
+    except FILE_ERRORS as error:
+        raise UserError(f"The configuration {path} cannot be read: {_place(error, path)}.") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"get_config in {path} returned {type(config).__name__}; it has to return a ConfigDict.")
     return config
 
 
-def _sentence(error: Exception) -> str:
-    text = str(error.args[0] if error.args else error).strip().replace("\n", " ")
-    return text if text.endswith((".", "?", "!")) else text + "."
+def _place(error: Exception, path: Path) -> str:
+    """The error in one line, with the line of the configuration that it arose from."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == path.absolute()]
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"line {lines[-1]}: {text}" if lines else text
+
+
+def _override(config: ConfigDict, key: str, text: str) -> None:
+    """Sets ``config.key`` from text, as the type that it has."""
+    *groups, name = key.split(".")
+    group, seen = config, "config"
+    for part in groups:
+        _check_key(config, group, seen, part)
+        group, seen = group[part], f"{seen}.{part}"
+        if not isinstance(group, ConfigDict):
+            raise UserError(f"{seen} is a single setting, so there is no config.{key}.")
+    _check_key(config, group, seen, name)
+    group[name] = _parse(f"config.{key}", text, group[name])
+
+
+def _check_key(config: ConfigDict, group: ConfigDict, seen: str, part: str) -> None:
+    if part in group:
+        return
+    near = difflib.get_close_matches(part, group.keys(), 1)
+    meant = [f"{seen}.{near[0]}"] if near else [path for path in _paths(config) if path.rpartition(".")[2] == part]
+    hint = f"did you mean {' or '.join(meant)}?" if meant else f"{seen} has {', '.join(group.keys())}."
+    raise UserError(f"There is no setting {seen}.{part}; {hint}")
+
+
+def _paths(group: ConfigDict, seen: str = "config") -> list[str]:
+    """The names of all single settings."""
+    inner = (_paths(v, f"{seen}.{k}") if isinstance(v, ConfigDict) else [f"{seen}.{k}"] for k, v in group.items())
+    return [path for paths in inner for path in paths]
+
+
+def _parse(key: str, text: str, old: Any) -> Any:
+    """The text as the type of ``old``. A sequence is written (1, 2) or, where its parts are plain words, a,b."""
+    if isinstance(old, ConfigDict):
+        raise UserError(f"{key} is a group of settings; set one of {', '.join(f'{key}.{name}' for name in old)}.")
+    if isinstance(old, str):
+        return text
+    if isinstance(old, bool):
+        if text not in ("true", "false", "True", "False"):
+            raise UserError(f"{key} has to be true or false, not {text!r}.")
+        return text in ("true", "True")
+    try:
+        if isinstance(old, tuple | list):
+            return _sequence(text, old)
+        return ast.literal_eval(text) if old is None else type(old)(text)
+    except (ValueError, SyntaxError) as error:
+        raise UserError(f"{key} has to be of type {type(old).__name__}, like {old!r}, not {text!r}.") from error
+
+
+def _sequence(text: str, old: tuple | list) -> tuple | list:
+    if text.startswith(("(", "[")):
+        value = ast.literal_eval(text)
+        return type(old)(value if isinstance(value, tuple | list) else (value,))
+    words = [word for word in text.split(",") if word]
+    return type(old)(words if all(isinstance(o, str) for o in old) else [ast.literal_eval(word) for word in words])

@@ -23,8 +23,8 @@ class Denoiser(NamedTuple):
     """Two functions make a model; nothing else of a model is visible to the mathematics.
 
     ``condition(params, cond) -> context``: what depends neither on time nor on the noisy image (for block-causal
-    models the per-layer prefix keys and values). Computed once per batch and parameter tree, shared by every evaluation.
-    ``velocity(params, context, z, t) -> v``: the velocity at ``z`` [B, ...] and ``t`` [B], in float32.
+    models the per-layer prefix keys and values). Computed once per batch and parameter tree, shared by every
+    evaluation. ``velocity(params, context, z, t) -> v``: the velocity at ``z`` [B, ...] and ``t`` [B], in float32.
     """
 
     condition: Callable[[Params, Any], Context]

@@ -1,4 +1,5 @@
-"""Metrics of a run: (sum, count) pairs gathered on the device, fetched late, written as JSON lines and TensorBoard events."""
+"""Metrics of a run: (sum, count) pairs gathered on the device, fetched late, written as JSON lines and TensorBoard
+events."""
 
 import json
 import math
@@ -28,8 +29,8 @@ class MetricsWriter:
         self._pending.append((step, metrics))
 
     def flush(self, everything: bool = False, **extra: float) -> dict[str, float]:
-        """Writes and returns the means since the last flush. Raises FloatingPointError naming the steps in which a metric stopped
-        being finite: a NaN is never averaged away."""
+        """Writes and returns the means since the last flush. Raises FloatingPointError naming the steps in which a
+        metric stopped being finite: a NaN is never averaged away."""
         ready = self._pending if everything else self._pending[:-1]
         self._pending = self._pending[len(ready) :]
         if not ready:

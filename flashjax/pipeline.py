@@ -21,7 +21,8 @@ from flashjax.train import make_model_config
 class Pipeline:
     """A denoiser with its parameters, and how it is meant to be sampled.
 
-    ``defaults``: steps, shift, guidance_scale, mode; ``image_size`` in pixels; ``max_text_tokens`` that training padded to.
+    ``defaults``: steps, shift, guidance_scale, mode; ``image_size`` in pixels; ``max_text_tokens`` that training
+    padded to.
     """
 
     model: Any
@@ -33,8 +34,8 @@ class Pipeline:
     sample: Sampler
 
     def draw(self, prompts: list[str], seeds: list[int], encoder: text.TextEncoder, batch: int = 64, **settings) -> np.ndarray:
-        """uint8 pictures [N, H, W, 3], one a prompt and seed; ``settings`` override the defaults. The result for a prompt
-        and a seed does not depend on the others beyond float rounding."""
+        """uint8 pictures [N, H, W, 3], one a prompt and seed; ``settings`` override the defaults. The result for a
+        prompt and a seed does not depend on the others beyond float rounding."""
         s = self.defaults | {k: v for k, v in settings.items() if v is not None}
         grid, out = flow.time_grid(s["steps"], s["shift"]), []
         batch = min(batch, len(prompts))
@@ -49,7 +50,8 @@ class Pipeline:
 
 
 def load(path: str, which: str = "ema") -> Pipeline:
-    """A pipeline from an exported folder (``transformer/``, ``scheduler/``) or a run's work directory. Raises UserError."""
+    """A pipeline from an exported folder (``transformer/``, ``scheduler/``) or a run's work directory. Raises
+    UserError."""
     folder = Path(path)
     if (folder / "transformer").is_dir():
         return _load_exported(folder)

@@ -18,10 +18,12 @@ from tqdm import tqdm
 
 from flashjax import convert, flow, models, optim, pictures, workdir
 from flashjax.checkpoint import Checkpoints
+from flashjax.config import about_settings
 from flashjax.data.loader import make_loader
 from flashjax.data.prepare import read_manifest
 from flashjax.distill import guidance, schedule, steps
 from flashjax.distill.state import TrainState
+from flashjax.errors import UserError
 from flashjax.metrics import MetricsWriter
 from flashjax.models import pixels
 from flashjax.parallel import mesh as meshes
@@ -36,19 +38,22 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     """Runs the configuration to its end and returns the work directory. Raises UserError for what a person can mend."""
     ############################ 1. What the run does: the step table
     distilling = config.objective == "dmd"
-    recipe = make_recipe(config.distill) if distilling else None
-    table = make_table(config, recipe)
+    with about_settings():
+        recipe = make_recipe(config.distill) if distilling else None
+        table = make_table(config, recipe)
+        mesh = meshes.make_mesh(config.devices)
     note(table.describe())
 
     ############################ 2. Where it lives: work directory, mesh
     folder = workdir.claim(workdir_path, config, needed_bytes=256 << 20)
-    mesh = meshes.make_mesh(config.devices)
+    (folder / "step_table.txt").write_text(table.describe() + "\n")
     replicated, by_batch = meshes.replicated(mesh), meshes.batch_sharded(mesh)
     note(f"{mesh.size} x {jax.devices()[0].device_kind}; work directory {folder}")
 
     ############################ 3. Data
     path = workdir.existing(config.data, "data set")
     manifest = read_manifest(path)
+    check_data(manifest, path, config, mesh.size)
     loader = make_loader(
         path, batch_size=config.batch_size, seed=config.seed, max_text_tokens=config.max_text_tokens,
         shard=(jax.process_index(), jax.process_count()),
@@ -118,6 +123,19 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     return folder
 
 
+def check_data(manifest: dict, path: Path, config: ConfigDict, devices: int) -> None:
+    """Raises UserError where the data set cannot serve the configuration: before anything is compiled."""
+    longest, limit, batch = manifest["max_text_tokens"], config.max_text_tokens, config.batch_size
+    if config.objective == "flow_matching" and not manifest["size"]:
+        raise UserError(f"{path} holds prompts only; flow matching needs pictures, so prepare without --prompts-only.")
+    if longest > limit:
+        raise UserError(f"{path} has texts of up to {longest} tokens; raise config.max_text_tokens from {limit}.")
+    if manifest["count"] < batch:
+        raise UserError(f"{path} holds {manifest['count']} records, no batch of {batch}; lower config.batch_size.")
+    if batch % devices:
+        raise UserError(f"A batch of {batch} does not divide over {devices} devices; change config.batch_size.")
+
+
 def make_recipe(config: ConfigDict) -> steps.Recipe:
     """The distillation recipe of ``config.distill``."""
     lambdas = guidance.lambda_table(config.nfe, config.classes, [np.array(t) for t in config.specialists])
@@ -135,6 +153,8 @@ def make_recipe(config: ConfigDict) -> steps.Recipe:
 
 
 def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.StepTable:
+    if config.objective not in ("flow_matching", "dmd"):
+        raise UserError(f"There is no objective {config.objective!r}; choose flow_matching or dmd.")
     if recipe is None:
         return schedule.flow_matching_table(config.steps)
     return schedule.distillation_table(
@@ -146,7 +166,11 @@ def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.Step
 def make_model_config(model, config: ConfigDict):
     """The preset with the configuration's overrides (every key but ``architecture`` and ``preset``)."""
     overrides = {k: v for k, v in config.items() if k not in ("architecture", "preset")}
-    return getattr(model.Config, config.preset)(**overrides)
+    preset = getattr(model.Config, config.preset, None)
+    if preset is None:
+        raise UserError(f"{config.architecture} has no preset {config.preset!r}; its Config names them all.")
+    with about_settings():
+        return preset(**overrides)
 
 
 def make_optimizers(config: ConfigDict, table: schedule.StepTable):

@@ -2,12 +2,12 @@
 
 import difflib
 import json
+import os
 import shutil
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from flashjax.checkpoint import check_meta
 from flashjax.errors import UserError
 
 # What may change between the start of a run and its continuation without making it another run.
@@ -22,23 +22,48 @@ def identity(config: ConfigDict) -> dict:
 def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0) -> Path:
     """Creates the folder, or takes one that this very configuration made. Raises UserError if it belongs to another
     run, cannot be written, or its disk has less than ``needed_bytes`` left; nothing is overwritten."""
+    from flashjax.checkpoint import check_meta  # Orbax is slow to import
+
     folder = Path(workdir)
     record = folder / "config.json"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--workdir {folder} is a file; give a folder.")
-    if record.exists():
-        check_meta(json.loads(record.read_text()), identity(config), folder)
-    elif folder.exists() and any(folder.iterdir()):
-        raise UserError(f"--workdir {folder} holds files but no run of flashjax; give an empty or a new folder.")
     try:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--workdir {folder} is a file; give a folder.")
+        if record.exists() and _begun(folder):
+            check_meta(_read(record), identity(config), folder)
+        elif not record.exists() and folder.exists() and any(folder.iterdir()):
+            raise UserError(f"--workdir {folder} holds files but no run of flashjax; give an empty or a new folder.")
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
         if free < needed_bytes:
-            raise UserError(f"The run needs about {needed_bytes >> 20} MiB in {folder}; its disk has {free >> 20} MiB left.")
-        record.write_text(json.dumps(identity(config), indent=1, sort_keys=True))
+            needed = needed_bytes >> 20
+            raise UserError(f"The run needs about {needed} MiB in {folder}; its disk has {free >> 20} MiB left.")
+        _write(record, json.dumps(identity(config), indent=1, sort_keys=True))
     except OSError as error:
-        raise UserError(f"--workdir {folder} cannot be written: {error.strerror}.") from error
+        raise UserError(f"--workdir {folder} cannot be used: {error.strerror}.") from error
     return folder
+
+
+def _begun(folder: Path) -> bool:
+    """Whether steps were done: a run that stopped before (its data set was missing, say) binds nobody."""
+    return (folder / "metrics.jsonl").exists() or (folder / "checkpoints").exists()
+
+
+def _read(record: Path) -> dict:
+    try:
+        return json.loads(record.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{record} is damaged ({error}); give another --workdir.") from error
+
+
+def _write(record: Path, text: str) -> None:
+    """Whole or not at all: a full disk must not leave half a record over a good one."""
+    partial = record.with_name(f".{record.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text)
+        os.replace(partial, record)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def existing(path: str, what: str) -> Path:
@@ -48,4 +73,5 @@ def existing(path: str, what: str) -> Path:
         return found
     siblings = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
     near = difflib.get_close_matches(found.name, siblings, 1)
-    raise UserError(f"There is no {what} at {found}." + (f" Did you mean {found.parent / near[0]}?" if near else ""))
+    hint = f" Did you mean {found.parent / near[0]}?" if near else ""
+    raise UserError(f"There {'are' if what.endswith('s') else 'is'} no {what} at {found}.{hint}")

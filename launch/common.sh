@@ -78,6 +78,6 @@ ensure_venv() {
   say "installing flashjax[$extra] into $VENV (minutes, the first time)"
   # On its own and first: what asks for any torch later finds this one and pulls no CUDA build.
   [ "$extra" != test ] || pip_install torch==2.13.0
-  pip_install -e "$ROOT[$extra]"
+  pip_install -e "${ROOT}[${extra}]"
   [ "$DRY_RUN" = 1 ] || stamp >"$VENV/.flashjax-$extra"
 }

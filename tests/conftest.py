@@ -5,15 +5,9 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 
-from absl import flags  # noqa: E402
-from hypothesis import settings  # noqa: E402
+from absl import flags
+from hypothesis import settings
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which nobody parses under pytest
 settings.register_profile("flashjax", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("flashjax")
-
-
-def pytest_configure(config):
-    """A deprecated call that is made from flashjax's own modules fails the test that reaches it."""
-    for category in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning"):
-        config.addinivalue_line("filterwarnings", rf"error::{category}:flashjax(\.|$)")

@@ -11,3 +11,5 @@ def quiet() -> None:
     handler = logging.get_absl_handler()
     handler.setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(lambda record: record.levelno >= std_logging.WARNING or "NOTE" in record.getMessage())
+    # Its background threads log the traceback of what is raised later anyway, several times over.
+    handler.addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))

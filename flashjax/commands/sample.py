@@ -8,7 +8,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", required=True, nargs="+", help="one prompt or several")
     parser.add_argument("--out", required=True, help="PNG to write; several pictures are put in a row")
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
-    parser.add_argument("--guidance", type=float, default=None, help="guidance scale; 1 is none (default: the model's own)")
+    parser.add_argument("--guidance", type=float, default=None, help="guidance scale (1: none; default: the model's)")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next ones count on")
     parser.add_argument("--weights", default="ema", choices=("ema", "student"), help="of a run (default ema)")
     parser.add_argument("--scale", type=int, default=4, help="enlargement of the PNG (default 4)")
@@ -17,16 +17,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from flashjax import pictures, pipeline
+    from flashjax import flow, pictures, pipeline
     from flashjax.commands import quiet
+    from flashjax.config import about_settings
     from flashjax.errors import UserError
     from flashjax.models import text
 
     quiet()
+    if Path(args.out).exists():
+        raise UserError(f"{args.out} exists; give a new --out, nothing is overwritten.")
+    if Path(args.out).suffix.lower() != ".png":
+        raise UserError(f"--out {args.out} has to end in .png.")
     if not Path(args.out).absolute().parent.is_dir():
         raise UserError(f"There is no folder {Path(args.out).absolute().parent} to write {args.out} to.")
     pipe = pipeline.load(args.checkpoint, args.weights)
     encoder = text.load_text_encoder(text.default_minilm_source())
+    with about_settings():
+        encoder.encode(args.prompt, max_tokens=pipe.max_text_tokens)  # names a prompt that is too long
+        flow.time_grid(1 if args.steps is None else args.steps, 1.0)
     seeds = [args.seed + i for i in range(len(args.prompt))]
     images = pipe.draw(args.prompt, seeds, encoder, steps=args.steps, guidance_scale=args.guidance)
     pictures.grid_image(images, len(images), args.scale).save(args.out)

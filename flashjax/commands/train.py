@@ -15,9 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from flashjax import config
-    from flashjax.train import train
+    from flashjax import config as configs
 
     quiet()
     logging.set_verbosity(logging.INFO)
-    train(config.load([f"--config={args.config}", *args.settings]), args.workdir)
+    config = configs.load([f"--config={args.config}", *args.settings])
+    from flashjax.train import train  # slow to import: a misspelt setting is told before
+
+    train(config, args.workdir)

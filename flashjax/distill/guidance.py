@@ -22,6 +22,7 @@ def lambda_table(steps: int, classes: int, specialists: Sequence[np.ndarray] | M
     """
     columns = [np.broadcast_to(np.asarray(s, np.float64), (steps, classes)) for s in specialists]
     rest = 1.0 - sum(columns, np.zeros((steps, classes)))
+    rest[np.abs(rest) < 1e-6] = 0  # 0.6 + 0.3 + 0.1 leaves 1e-16: rounding, not a teacher to run
     table = np.stack([rest, *columns], axis=-1)
     bad = np.argwhere((table < 0) | (table > 1) | ~np.isfinite(table))
     if len(bad):

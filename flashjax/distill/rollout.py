@@ -1,7 +1,7 @@
 """Walking down the time grid: the few-step student (in training and at inference) and the many-step teacher.
 
-``velocity(z, t)`` is a closure over parameters and context; ``grid`` is ``flow.time_grid``'s array. Training and inference use
-the same ``advance``, so a student can only be trained on the steps that it will take.
+``velocity(z, t)`` is a closure over parameters and context; ``grid`` is ``flow.time_grid``'s array. Training and
+inference use the same ``advance``, so a student can only be trained on the steps that it will take.
 """
 
 from collections.abc import Callable
@@ -35,8 +35,8 @@ def advance(v: jax.Array, z: jax.Array, t: jax.Array, t_next: jax.Array, mode: s
 
 
 def rollout(velocity: Velocity, noise: jax.Array, grid: np.ndarray, k: int, mode: str, key: jax.Array) -> jax.Array:
-    """The student's state z_k after its first k steps from noise [B, ...]: backward simulation with early exit, k network
-    evaluations and no more. k is static; ``k = len(grid) - 1`` gives the finished image."""
+    """The student's state z_k after its first k steps from noise [B, ...]: backward simulation with early exit, k
+    network evaluations and no more. k is static; ``k = len(grid) - 1`` gives the finished image."""
     z = noise
     for i in range(k):
         t, t_next = times(grid[i], len(z)), times(grid[i + 1], len(z))

@@ -1,8 +1,8 @@
 """The step table: what every training step does, decided before the first one.
 
-A row a step: phase, task, and the student step k that is trained. Rows follow from the configuration and a seed by counting, not by
-tossing coins: the task ratio and the balance over k are met in every window, anybody can print the table or
-hash it, and a run resumes from a step number alone.
+A row a step: phase, task, and the student step k that is trained. Rows follow from the configuration and a seed by
+counting, not by tossing coins: the task ratio and the balance over k are met in every window, anybody can print the
+table or hash it, and a run resumes from a step number alone.
 """
 
 import dataclasses

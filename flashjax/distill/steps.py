@@ -63,8 +63,8 @@ def flow_matching_step(
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
     """Trains the student's slot on real images x0 [B, ...]: ``E |v(z_t, t) - (eps - x0)|^2``.
 
-    ``null`` has cond's structure with batch 1; it replaces a sample's condition with probability ``drop_rate``, which is
-    what makes classifier-free guidance possible later.
+    ``null`` has cond's structure with batch 1; it replaces a sample's condition with probability ``drop_rate``, which
+    is what makes classifier-free guidance possible later.
     """
     noise_key, time_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
     eps = jax.random.normal(noise_key, x0.shape, jnp.float32)
@@ -92,7 +92,8 @@ def student_step(
     """One DMD update of the student at its step k, and of the critic on the same sample if the recipe shares it.
 
     teachers: all parameter trees, base first; only ``active`` ones are read. noise_like: shape [B, ...] of the latents.
-    null: the negative condition (batch 1 or B). classes: int32 [B], the condition class of each sample in the lambda table.
+    null: the negative condition (batch 1 or B). classes: int32 [B], the condition class of each sample in the lambda
+    table.
     """
     key, critic_key = jax.random.split(jax.random.fold_in(key, state.step))
 

@@ -18,90 +18,24 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
 from flashjax.convert.reader import open_weights
 from flashjax.convert.writer import write_arrays
 from flashjax.data.postcards import CATEGORIES
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
+from flashjax.evaluate.classifier_network import HEADS, SIDE, Config, abstract, apply, init
 from flashjax.paths import flatten, unflatten
 
 __all__ = ["HEADS", "Classifier", "Config", "accuracy", "features", "load", "predict", "save", "train"]
 
-_SIDE = 32
 _PREDICT_BATCH = 256
-
-
-class Head(NamedTuple):
-    """Where the logits of one attribute stand, and what they mean."""
-
-    category: str
-    attribute: str
-    values: tuple[str, ...]
-    start: int
-
-
-def _heads() -> tuple[Head, ...]:
-    found, start = [], len(CATEGORIES)
-    for category, module in CATEGORIES.items():
-        for attribute, values in module.ATTRIBUTES.items():
-            found.append(Head(category, attribute, values, start))
-            start += len(values)
-    return tuple(found)
-
-
-# The first logits are those of the category.
-HEADS: tuple[Head, ...] = _heads()
-_LOGITS = HEADS[-1].start + len(HEADS[-1].values)
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Sizes of the network and of its training."""
-
-    widths: tuple[int, int, int, int] = (48, 64, 96, 96)
-    features: int = 128
-    steps: int = 2600
-    batch: int = 128
-    learning_rate: float = 2e-3
-    shift: int = 2
-    noise: float = 0.1
-    gain: float = 0.06
-
-
-class Network(nnx.Module):
-    """float32 [N, 32, 32, 3] in -1..1 to logits [N, all values] and features [N, config.features]."""
-
-    def __init__(self, config: Config, *, rngs: nnx.Rngs):
-        # Pixels in patches of 2 x 2 have 12 channels.
-        a, b, c, d = config.widths
-        self.conv1 = _conv(12, a, rngs)
-        self.conv2 = _conv(a, b, rngs, 2)
-        self.conv3 = _conv(b, c, rngs)
-        self.conv4 = _conv(c, d, rngs, 2)
-        self.dense = nnx.Linear(16 * d, config.features, rngs=rngs)
-        self.heads = nnx.Linear(config.features, _LOGITS, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        n = x.shape[0]
-        x = x.reshape(n, 16, 2, 16, 2, 3).transpose(0, 1, 3, 2, 4, 5).reshape(n, 16, 16, 12)
-        # Strides, not max pooling, whose gradient takes as long as the rest of the network on a CPU.
-        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            x = nnx.relu(conv(x))
-        x = nnx.gelu(self.dense(x.reshape(n, -1)))
-        return self.heads(x), x
-
-
-def _conv(width_in: int, width_out: int, rngs: nnx.Rngs, stride: int = 1) -> nnx.Conv:
-    init = nnx.initializers.he_normal()
-    return nnx.Conv(width_in, width_out, (3, 3), strides=stride, kernel_init=init, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,23 +47,6 @@ class Classifier:
     card: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@functools.cache
-def _graph(config: Config) -> nnx.GraphDef:
-    return nnx.split(nnx.eval_shape(lambda: Network(config, rngs=nnx.Rngs(0))))[0]
-
-
-def init(config: Config, seed: int) -> dict[str, Any]:
-    """Fresh parameters, a nested dict of float32 arrays."""
-    return nnx.to_pure_dict(nnx.split(Network(config, rngs=nnx.Rngs(seed)))[1])
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def apply(config: Config, params: Mapping[str, Any], images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits float32 [N, all values] and features float32 [N, config.features] of images float32 [N, 32, 32, 3] in
-    -1..1."""
-    return nnx.merge(_graph(config), nnx.State(params))(images)
-
-
 def _scaled(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 127.5 - 1
 
@@ -139,7 +56,7 @@ def _augment(config: Config, key: jax.Array, images: jax.Array) -> jax.Array:
     keys, n, s = jax.random.split(key, 4), images.shape[0], config.shift
     padded = jnp.pad(images, ((0, 0), (s, s), (s, s), (0, 0)), mode="edge")
     at = jax.random.randint(keys[0], (n, 2), 0, 2 * s + 1)
-    cut = jax.vmap(lambda x, p: jax.lax.dynamic_slice(x, (p[0], p[1], 0), (_SIDE, _SIDE, 3)))(padded, at)
+    cut = jax.vmap(lambda x, p: jax.lax.dynamic_slice(x, (p[0], p[1], 0), (SIDE, SIDE, 3)))(padded, at)
     gain = 1 + config.gain * jax.random.uniform(keys[1], (n, 1, 1, 1), minval=-1, maxval=1)
     sigma = config.noise * jax.random.uniform(keys[2], (n, 1, 1, 1))
     return cut * gain + sigma * jax.random.normal(keys[3], cut.shape)
@@ -174,7 +91,7 @@ def train(records: Sequence[Mapping[str, Any]], config: Config, seed: int, *, lo
 
     Args:
         records: dicts with category, spec (attribute to value) and image (uint8 [32, 32, 3]).
-        config: sizes; `config.steps` batches are drawn with replacement between epochs, each epoch shuffled.
+        config: sizes; `config.steps` batches are taken, every epoch in a new order.
         seed: of the parameters, the order and the augmentation.
         log: called with (step, loss) every 100 steps.
 
@@ -227,7 +144,7 @@ def _stacked(records: Sequence[Mapping[str, Any]]) -> np.ndarray:
 
 def _checked(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1:] != (_SIDE, _SIDE, 3) or images.dtype != np.uint8:
+    if images.ndim != 4 or images.shape[1:] != (SIDE, SIDE, 3) or images.dtype != np.uint8:
         raise UserError(f"The classifier judges pictures uint8 [N, 32, 32, 3], not {images.dtype} "
                         f"{list(images.shape)}; convert or resize them.")
     return images
@@ -320,14 +237,10 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
     if card.get("labels") != _label_names():
         raise UserError(f"The classifier in {folder} was trained for other attributes than the postcards have now; "
                         "train it again with `python -m flashjax.evaluate.classifier`.")
-    expected = {path: tuple(leaf.shape) for path, leaf in flatten(_abstract(config)).items()}
+    expected = {path: tuple(leaf.shape) for path, leaf in flatten(abstract(config)).items()}
     if {path: spec.shape for path, spec in reader.shapes().items()} != expected:
         raise UserError(f"The weights in {folder} do not have the shapes that its card.json announces; train again.")
     return Classifier(config, unflatten({path: np.array(reader.read(path)) for path in expected}), card)
-
-
-def _abstract(config: Config) -> dict[str, Any]:
-    return jax.eval_shape(lambda: init(config, 0))
 
 
 def _label_names() -> dict[str, list[str]]:
@@ -343,13 +256,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=Config.steps)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    start, source = time.monotonic(), RecordSource(options.data)
+    start, work, source = time.monotonic(), time.process_time(), RecordSource(options.data)
     config = dataclasses.replace(Config(), steps=options.steps)
     judge = train(_slim(source), config, options.seed, log=_print_step(start, config.steps))
-    seconds = round(time.monotonic() - start, 1)
+    seconds, cpu_seconds = round(time.monotonic() - start, 1), round(time.process_time() - work, 1)
     right = accuracy(judge, _slim(RecordSource(options.heldout)))
     mean = float(np.mean([v for k, v in right.items() if not k.endswith("/word")]))
-    card = {"seed": options.seed, "seconds": seconds, "pictures": len(source), "parameters": _size(judge.params),
+    card = {"seed": options.seed, "seconds": seconds, "cpu_seconds": cpu_seconds,
+            "pictures": len(source), "parameters": _size(judge.params),
             "heldout_accuracy": right, "heldout_accuracy_mean_without_word": mean}
     save(dataclasses.replace(judge, card=card), options.out)
     print(json.dumps(card, indent=2))
@@ -357,7 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _slim(source: RecordSource) -> list[dict[str, Any]]:
     # The encoded captions are most of a record and serve nothing here.
-    return [{k: record[k] for k in ("category", "spec", "image")} for record in map(source.__getitem__, range(len(source)))]
+    records = map(source.__getitem__, range(len(source)))
+    return [{k: record[k] for k in ("category", "spec", "image")} for record in records]
 
 
 def _size(params: Mapping[str, Any]) -> int:

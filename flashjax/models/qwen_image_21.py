@@ -1,10 +1,10 @@
 """The Qwen-Image-2.1 denoiser: one stream, block-causal, with scale-only modulation shared by all blocks.
 
-Source: the released checkpoint and diffusers' ``QwenImage21Transformer2DModel``; tests/models compare against the latter.
-The sequence is [text and reference images | target]. Text is causal, every image is bidirectional within itself,
-and the prefix never sees the target and is modulated as if t = 0. Its keys and values therefore depend neither on t
-nor on the noisy image: ``condition`` computes them once, ``velocity`` attends from the target to [prefix, target]
-without a causal mask. There is no bias anywhere in this network.
+Source: the released checkpoint and diffusers' ``QwenImage21Transformer2DModel``; tests/models compare against the
+latter. The sequence is [text and reference images | target]. Text is causal, every image is bidirectional within
+itself, and the prefix never sees the target and is modulated as if t = 0. Its keys and values therefore depend
+neither on t nor on the noisy image: ``condition`` computes them once, ``velocity`` attends from the target to
+[prefix, target] without a causal mask. There is no bias anywhere in this network.
 """
 
 import dataclasses
@@ -60,7 +60,8 @@ class Config:
 
     @classmethod
     def from_diffusers(cls, config: dict, **overrides) -> "Config":
-        """Inverse of ``to_diffusers``; small models (below 100 M parameters) get the small presets' float32, unrolled."""
+        """Inverse of ``to_diffusers``; small models (below 100 M parameters) get the small presets' float32,
+        unrolled."""
         heads, layers_ = config["num_attention_heads"], config["num_layers"]
         width = heads * config["attention_head_dim"]
         sizes = dict(
@@ -114,7 +115,8 @@ class Condition:
 @struct.dataclass
 class Context:
     """The prefix as the target sees it: ``layers`` holds keys and values [B, P, H, D] of every block (a tuple of
-    pairs, or one pair stacked over blocks), ``valid`` [B, P] marks real tokens, ``frame`` [B] is the target's position."""
+    pairs, or one pair stacked over blocks), ``valid`` [B, P] marks real tokens, ``frame`` [B] is the target's
+    position."""
 
     layers: Any
     valid: jax.Array
@@ -179,7 +181,8 @@ class Block(nnx.Module):
         self.attn, self.mlp, self.eps = Attention(config, rngs), MLP(config, rngs), config.eps
 
     def __call__(self, h, modulation, cos, sin, prefix, mask):
-        """h [B, S, width] -> the same, and its keys and values. ``prefix``: keys and values in front of h's own, or None."""
+        """h [B, S, width] -> the same, and its keys and values. ``prefix``: keys and values in front of h's own, or
+        None."""
         scale1, gate1, scale2, gate2 = modulation
         q, own_k, own_v = self.attn.qkv(_scaled(h, scale1, self.eps), cos, sin)
         k, v = own_k, own_v

@@ -36,7 +36,7 @@ def split_pairs(x: jax.Array, head_dim: int) -> jax.Array:
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotates x [..., heads, head_dim], whose channels are split pairs, by angles given as cos, sin [..., 1, head_dim / 2];
-    in float32, result in x's dtype."""
+    """Rotates x [..., heads, head_dim], whose channels are split pairs, by angles given as cos, sin [..., 1, head_dim
+    / 2]; in float32, result in x's dtype."""
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)

@@ -33,13 +33,10 @@ CONFIGS = {
 # groups of four, so one side may be odd but not both.
 LAYOUTS = {
     "t2i": (7, (4, 4), (), ()),
-    "t2i_odd_height": (5, (3, 4), (), ()),
     "t2i_odd_width": (3, (4, 7), (), ()),
     "one_token_of_text": (1, (2, 2), (), ()),
-    "edit": (6, (4, 4), ((4, 4),), (2,)),
     "edit_other_size": (6, (2, 4), ((5, 4),), (4,)),
     "reference_first": (4, (4, 2), ((2, 6),), (0,)),
-    "reference_last": (4, (4, 4), ((4, 3),), (4,)),
     "two_references": (9, (4, 4), ((2, 2), (4, 5)), (2, 5)),
     "adjacent_references": (6, (3, 4), ((4, 2), (2, 4)), (3, 3)),
     "adjacent_at_both_ends": (2, (2, 4), ((2, 2), (2, 2)), (0, 2)),
@@ -150,10 +147,9 @@ def test_agrees_with_diffusers_on_every_layout(models, layout):
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "tiny"])
-@pytest.mark.parametrize("layout", ["t2i_odd_height", "two_references"])
-def test_agrees_with_diffusers_on_other_sizes(models, name, layout):
+def test_agrees_with_diffusers_on_other_sizes(models, name):
     config, model, params = models(name)
-    cond, z, t = draw(config, LAYOUTS[layout], seed=1)
+    cond, z, t = draw(config, LAYOUTS["two_references"], seed=1)
     close(run(config, params, cond, z, t), torch_velocity(model, cond, z, t))
 
 
@@ -175,7 +171,7 @@ def test_parameters_written_from_jax_run_in_diffusers(models, tmp_path):
     convert.save("qwen_image_21", params, tmp_path / "diffusion_pytorch_model.safetensors")
     model.save_config(tmp_path)
     model = QwenImage21Transformer2DModel.from_pretrained(tmp_path)
-    cond, z, t = draw(config, LAYOUTS["edit"])
+    cond, z, t = draw(config, LAYOUTS["edit_other_size"])
     close(run(config, params, cond, z, t), torch_velocity(model, cond, z, t))
 
 
@@ -193,25 +189,24 @@ def test_the_released_model_has_diffusers_tensors():
 # -- the prefix ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["t2i", "two_references"])
-def test_one_context_serves_every_time_and_every_image(models, layout):
+def test_one_context_serves_every_time_and_every_image(models):
     config, model, params = models("tiny")
     denoiser = qwen.denoiser(config)
-    cond, _, _ = draw(config, LAYOUTS[layout])
+    cond, _, _ = draw(config, LAYOUTS["two_references"])
     context, velocity = jax.jit(denoiser.condition)(params, cond), jax.jit(denoiser.velocity)
     for seed, t in enumerate((1.0, 0.9, 0.3)):
-        z, t = draw(config, LAYOUTS[layout], seed=seed + 10)[1], np.full(2, t, np.float32)
+        z, t = draw(config, LAYOUTS["two_references"], seed=seed + 10)[1], np.full(2, t, np.float32)
         once = velocity(params, context, z, t)
         close(once, run(config, params, cond, z, t), 2e-6)  # only the compiler's fusions differ
         close(once, torch_velocity(model, cond, z, t))
 
 
-@pytest.mark.parametrize("references, at", [((), ()), (((2, 3), (1, 4)), (1, 2))])
-def test_padding_changes_nothing(models, references, at):
-    """Samples with 5, 3 and 2 tokens in one batch, loud garbage behind them, against each sample alone."""
+def test_padding_changes_nothing(models):
+    """Samples with 3 and 2 tokens in a batch of 5, loud garbage behind them, against each sample alone."""
     config, _, params = models("tiny")
-    cond, z, t = draw(config, (5, (3, 3), references, at), batch=3)
-    lengths = np.array([5, 3, 2], np.int32)
+    at = (1, 2)
+    cond, z, t = draw(config, (5, (3, 3), ((2, 3), (1, 4)), at))
+    lengths = np.array([3, 2], np.int32)
     text = np.where(np.arange(5)[None, :, None] < lengths[:, None, None], cond.text, 1e4)
     batched = run(config, params, cond.replace(text=text, text_length=lengths), z, t)
     for i, length in enumerate(lengths):
@@ -222,7 +217,7 @@ def test_padding_changes_nothing(models, references, at):
 
 def test_padding_receives_no_gradient(models):
     config, _, params = models("tiny")
-    cond, z, t = draw(config, LAYOUTS["edit"])
+    cond, z, t = draw(config, LAYOUTS["edit_other_size"])
     cond = cond.replace(text_length=np.array([6, 4], np.int32))
     denoiser = qwen.denoiser(config)
     grads = jax.jit(jax.grad(lambda text: _run(denoiser, params, cond.replace(text=text), z, t).sum()))(cond.text)
@@ -233,12 +228,12 @@ def test_padding_receives_no_gradient(models):
 def test_a_null_context_of_batch_one_serves_a_batch(models):
     """Guidance runs one empty prompt against the whole batch."""
     config, _, params = models("tiny")
-    cond, z, t = draw(config, LAYOUTS["t2i"], batch=3)
+    cond, z, t = draw(config, LAYOUTS["t2i"])
     null = jax.tree.map(lambda x: x[:1], cond)
-    repeated = jax.tree.map(lambda x: np.repeat(x[:1], 3, axis=0), cond)
+    repeated = jax.tree.map(lambda x: np.repeat(x[:1], 2, axis=0), cond)
+    expected = run(config, params, repeated, z, t)
     for scan in (False, True):
-        made = Config.tiny(scan_layers=scan)
-        close(run(made, params, null, z, t), run(made, params, repeated, z, t), 5e-6)
+        close(run(Config.tiny(scan_layers=scan), params, null, z, t), expected, 5e-6)
 
 
 def test_every_part_of_the_condition_matters(models):
@@ -286,7 +281,7 @@ def unrolled(models):
     return params, inputs, _loss_and_grads(Config.tiny(**CONFIGS["wide_heads_scanned"] | {"scan_layers": False}), params, *inputs)
 
 
-@pytest.mark.parametrize("scan, remat", [(True, False), (True, True), (False, True)])
+@pytest.mark.parametrize(("scan", "remat"), [(True, False), (True, True), (False, True)])
 def test_scan_and_remat_change_neither_values_nor_gradients(unrolled, scan, remat):
     params, inputs, ((_, expected), expected_grads) = unrolled
     config = Config.tiny(**CONFIGS["wide_heads_scanned"] | {"scan_layers": scan, "remat": remat})
@@ -299,21 +294,18 @@ def test_scan_and_remat_change_neither_values_nor_gradients(unrolled, scan, rema
 
 def test_bfloat16_stays_near_float32(models):
     """bfloat16 rounds by 2^-9 = 0.2 %; some twenty roundings in a row, on independent signs, stay below 3 %."""
-    config, _, params = models("wide_heads_scanned")
-    cond, z, t = draw(config, LAYOUTS["two_references"])
-    exact = run(config, params, cond, z, t)
-    for scan in (False, True):
-        rough = run(Config.tiny(**CONFIGS["wide_heads_scanned"] | {"dtype": jnp.bfloat16, "scan_layers": scan}), params, cond, z, t)
-        assert rough.dtype == jnp.float32
-        error = np.sqrt(np.mean((rough - exact) ** 2) / np.mean(exact**2))
-        assert 1e-4 < error < 0.03
+    config, _, params = models("tiny")
+    inputs = draw(config, LAYOUTS["two_references"])
+    exact, rough = (run(c, params, *inputs) for c in (config, Config.tiny(dtype=jnp.bfloat16)))
+    assert rough.dtype == jnp.float32
+    assert 1e-4 < np.sqrt(np.mean((rough - exact) ** 2) / np.mean(exact**2)) < 0.03
 
 
 def test_time_is_read_in_float32_under_bfloat16(models):
     """In bfloat16 1000 t would be rounded to multiples of 4: 0.7003 and 0.7012 would give one velocity."""
-    config, _, params = models("tiny")
+    _, _, params = models("tiny")
     config = Config.tiny(dtype=jnp.bfloat16)
-    cond, z, _ = draw(config, LAYOUTS["t2i"])
+    cond, z, _ = draw(config, LAYOUTS["two_references"])
     a, b = (run(config, params, cond, z, np.full(2, t, np.float32)) for t in (0.7003, 0.7012))
     assert np.abs(a - b).max() > 1e-3
 

@@ -1,0 +1,29 @@
+"""``flashjax evaluate``: a student against its teacher, in figures and pictures."""
+
+import argparse
+import shlex
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workdir", required=True, help="the student's run")
+    parser.add_argument("--teacher", default="weights/postcards_teacher", help="exported teacher")
+    parser.add_argument("--data", default="data/heldout/heldout.arrayrecord", help="held-out postcards with pictures")
+    parser.add_argument("--classifier", default="weights/postcards_classifier")
+    parser.add_argument("--out", required=True, help="report.html to write; the figures go beside it as .json")
+    parser.add_argument("--limit", type=int, default=None, help="use only so many prompts")
+
+
+def run(args: argparse.Namespace) -> None:
+    from flashjax.commands import quiet
+    from flashjax.evaluate.study import study
+
+    quiet()
+    figures = study(
+        args.workdir, args.teacher, args.data, args.out, classifier_path=args.classifier,
+        command=shlex.join(["flashjax", *sys.argv[1:]]), limit=args.limit,
+    )  # fmt: skip
+    ms = figures["ms_per_image"]
+    print("\n".join(figures["verdict"]))
+    print(f"An image takes {ms['student']:.1f} ms (student) and {ms['teacher']:.1f} ms (teacher): {figures['speedup']:.1f} times faster.")
+    print(f"Report: {args.out}")

@@ -1,0 +1,145 @@
+"""The template of the report's page (jinja2, autoescaped)."""
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ title }}</title>
+<style>
+:root { --paper: #fbfbfa; --card: #ffffff; --ink: #1c1d21; --soft: #63666f; --rule: #e3e3e0; --accent: #2a63c9;
+        --tint: #eef3fd; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #15161a; --card: #1d1f25; --ink: #e9e9ec; --soft: #a0a4b0; --rule: #33363f; --accent: #86aefc;
+          --tint: #232c40; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+       font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+main { max-width: 1040px; margin: 0 auto; padding: 40px 24px 80px; }
+h1 { font-size: 28px; line-height: 1.2; letter-spacing: -0.01em; margin: 0 0 14px; }
+h2 { font-size: 19px; margin: 44px 0 12px; }
+h3 { font-size: 15px; margin: 24px 0 8px; }
+p { margin: 0 0 10px; }
+.soft { color: var(--soft); font-size: 13px; }
+pre, code { font: 12.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+pre { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 12px 14px; margin: 0;
+      overflow: auto; max-height: 480px; }
+.verdict { background: var(--tint); border-radius: 10px; padding: 14px 18px; margin: 22px 0 0; list-style: none; }
+.verdict li + li { margin-top: 6px; }
+.wide { overflow-x: auto; }
+table.figures { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.figures th, .figures td { padding: 7px 10px; text-align: right; border-bottom: 1px solid var(--rule); }
+.figures th:first-child, .figures td:first-child { text-align: left; padding-left: 8px; }
+.figures thead th { font-size: 13px; font-weight: 600; vertical-align: bottom; line-height: 1.3; }
+.figures thead small { display: block; font-weight: 400; color: var(--soft); }
+.figures td:first-child { white-space: nowrap; }
+.figures tr.student td { background: var(--tint); font-weight: 600; }
+table.samples { border-collapse: collapse; }
+.samples th { font-size: 13px; font-weight: 600; text-align: left; padding: 0 12px 8px 0; max-width: 140px;
+              vertical-align: bottom; line-height: 1.3; }
+.samples td { padding: 0 12px 12px 0; vertical-align: middle; }
+.samples td.caption { min-width: 150px; max-width: 260px; font-size: 13.5px; line-height: 1.4; padding-right: 20px; }
+.samples img { display: block; image-rendering: pixelated; border-radius: 4px; box-shadow: 0 0 0 1px var(--rule); }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(400px, 100%), 1fr)); gap: 16px; }
+figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
+         padding: 12px 14px 6px; }
+figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 12px; font-size: 13.5px;
+             font-weight: 600; margin-bottom: 4px; }
+figcaption span { font-weight: 400; color: var(--soft); font-size: 12.5px; }
+svg { display: block; width: 100%; height: auto; }
+svg .grid { stroke: var(--rule); stroke-width: 1; }
+svg .axis { stroke: var(--soft); stroke-width: 1; }
+svg .tick { fill: var(--soft); font-size: 11.5px; font-variant-numeric: tabular-nums; }
+svg .line { fill: none; stroke: var(--accent); stroke-width: 1.75; stroke-linejoin: round; stroke-linecap: round; }
+svg .dot { fill: var(--accent); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 22px; margin: 0; }
+dt { color: var(--soft); }
+dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+details { margin-top: 12px; }
+summary { cursor: pointer; font-weight: 600; padding: 6px 0; }
+summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+</style>
+</head>
+<body>
+<main>
+<h1>{{ title }}</h1>
+<pre>{{ command }}</pre>
+{% if verdict %}
+<ul class="verdict">
+{% for line in verdict %}
+<li>{{ line }}</li>
+{% endfor %}
+</ul>
+{% endif %}
+
+{% for grid in grids %}
+<h2>{{ grid.name }}</h2>
+<div class="wide"><table class="samples">
+<thead><tr><th></th>{% for label in grid.labels %}<th>{{ label }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in grid.rows %}
+<tr><td class="caption">{{ row.caption }}</td>
+{%- for picture in row.pictures %}
+<td><img src="{{ picture.uri }}" width="{{ picture.width }}" height="{{ picture.height }}" alt="{{ row.caption }}"></td>
+{%- endfor %}</tr>
+{% endfor %}
+</tbody>
+</table></div>
+{% endfor %}
+
+{% if table.rows %}
+<h2>Measured on held-out prompts</h2>
+<div class="wide"><table class="figures">
+<thead><tr><th></th>{% for label, wish in table.heads %}<th>{{ label }}<small>{{ wish }}</small></th>
+{%- endfor %}</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr{% if row.student %} class="student"{% endif %}><td>{{ row.label }}</td>
+{%- for cell in row.cells %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table></div>
+<p class="soft">{% for name, count in counts.items() %}{{ name.replace("_", " ") }}: {{ count }}
+{{- "" if loop.last else "; " }}{% endfor %}. The 80-step teacher's own distance is that of a second set of seeds.</p>
+{% endif %}
+
+{% if categories.heads %}
+<h3>Adherence by category</h3>
+<div class="wide"><table class="figures">
+<thead><tr><th></th>{% for head in categories.heads %}<th>{{ head }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in categories.rows %}
+<tr{% if row.student %} class="student"{% endif %}><td>{{ row.label }}</td>
+{%- for cell in row.cells %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table></div>
+{% endif %}
+
+{% if curves %}
+<h2>Training</h2>
+<div class="curves">
+{% for curve in curves %}
+<figure><figcaption>{{ curve.name }}<span>{{ curve.last }}</span></figcaption>{{ curve.svg }}</figure>
+{% endfor %}
+</div>
+{% endif %}
+
+{% if facts %}
+<h2>Facts</h2>
+<dl>
+{% for name, value in facts.items() %}
+<dt>{{ name }}</dt><dd>{{ value }}</dd>
+{% endfor %}
+</dl>
+{% endif %}
+
+<h2>To repeat it</h2>
+<details><summary>Configuration</summary><pre>{{ config_text }}</pre></details>
+<details><summary>Step table</summary><pre>{{ step_table }}</pre></details>
+</main>
+</body>
+</html>
+"""

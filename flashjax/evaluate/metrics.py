@@ -1,0 +1,236 @@
+"""Metrics on arrays: distance, sharpness, saturation, diversity, adherence, and the uncertainty of all of them.
+
+Everything is numpy in float64 and knows no model; prompts are the unit that is resampled, because pictures of one
+prompt are not independent (Miller, "Adding Error Bars to Evals", 2024).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flashjax.errors import UserError
+
+__all__ = ["Interval", "adherence", "adherence_scores", "bootstrap", "diversity", "diversity_ratio",
+           "frechet_distance", "frechet_from_moments", "gap_closed", "saturation", "saturation_drift", "sharpness"]
+
+# One value for each prompt, or a function from the positions of prompts to a figure.
+Statistic = np.ndarray | Sequence[float] | Callable[[np.ndarray], float]
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+class Interval(NamedTuple):
+    """A figure and its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
+    """The squared Fréchet (2-Wasserstein) distance of two Gaussians fitted to features (Heusel et al., 2017).
+
+    Args:
+        features_a: [N, D], any float dtype, N >= 2.
+        features_b: [M, D]. N and M need not agree, but the figure is biased upwards by about 1/N + 1/M; compare
+            only figures of equal numbers.
+
+    Raises:
+        UserError: shapes do not fit, or there are values that are not finite.
+    """
+    a, b = _features(features_a), _features(features_b)
+    if a.shape[1] != b.shape[1]:
+        raise UserError(f"The features have {a.shape[1]} and {b.shape[1]} dimensions; take both from one network.")
+    return frechet_from_moments(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
+
+
+def frechet_from_moments(mean_a, covariance_a, mean_b, covariance_b) -> float:
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2), from means [D] and covariances [D, D].
+
+    The symmetric form has real eigenvalues >= 0, which a square root of C_a C_b has only up to rounding.
+    """
+    covariance_a, covariance_b = np.atleast_2d(covariance_a), np.atleast_2d(covariance_b)
+    values, vectors = np.linalg.eigh(covariance_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    cross = np.linalg.eigvalsh(root @ covariance_b @ root)
+    shift = np.square(np.asarray(mean_a, np.float64) - mean_b).sum()
+    spread = np.trace(covariance_a) + np.trace(covariance_b) - 2 * np.sqrt(np.maximum(cross, 0)).sum()
+    # The spread is >= 0 in exact arithmetic.
+    return float(shift + max(spread, 0.0))
+
+
+def _features(features: np.ndarray) -> np.ndarray:
+    features = np.asarray(features, np.float64)
+    if features.ndim != 2 or len(features) < 2:
+        raise UserError(f"Features have to be [N, D] with N of at least 2, not {list(features.shape)}.")
+    if not np.isfinite(features).all():
+        raise UserError("Some features are not finite; look at the pictures that they were taken from.")
+    return features
+
+
+def sharpness(images: np.ndarray) -> np.ndarray:
+    """Mean absolute Laplacian (four neighbours, inner pixels) of the luma in 0..1: float64 [N].
+
+    Args:
+        images: uint8 [N, H, W, 3], H and W of at least 3. Blur lowers the figure, noise and grid artefacts raise it.
+    """
+    x = _pictures(images) @ _LUMA
+    laplacian = x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:] - 4 * x[:, 1:-1, 1:-1]
+    return np.abs(laplacian).mean((1, 2))
+
+
+def saturation(images: np.ndarray) -> np.ndarray:
+    """Mean chroma, the largest minus the smallest channel in 0..1, of pictures uint8 [N, H, W, 3]: float64 [N]."""
+    x = _pictures(images)
+    return (x.max(-1) - x.min(-1)).mean((1, 2))
+
+
+def saturation_drift(student: np.ndarray, teacher: np.ndarray) -> float:
+    """How much more saturated the student's pictures are than the teacher's, relative: 0.1 is 10 % more.
+
+    Raises:
+        UserError: the teacher's pictures have no colour at all; or not pictures.
+    """
+    base = saturation(teacher).mean()
+    if base == 0:
+        raise UserError("The teacher's pictures are all gray, so there is no saturation to compare with.")
+    return float(saturation(student).mean() / base - 1)
+
+
+def _pictures(images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or min(images.shape[:3], default=0) < 1:
+        raise UserError(f"Pictures have to be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}.")
+    return images.astype(np.float64) / 255
+
+
+def diversity(features: np.ndarray) -> np.ndarray:
+    """Mean Euclidean distance of all pairs of seeds of the same prompt.
+
+    Args:
+        features: [P, S, D], S >= 2 seeds.
+
+    Returns:
+        float64 [P]; 0 where all seeds gave the same picture.
+    """
+    x = np.asarray(features, np.float64)
+    if x.ndim != 3 or x.shape[1] < 2:
+        raise UserError(f"Diversity needs features [prompts, seeds, D] with at least two seeds, not {list(x.shape)}.")
+    first, second = np.triu_indices(x.shape[1], 1)
+    return np.linalg.norm(x[:, first] - x[:, second], axis=-1).mean(-1)
+
+
+def diversity_ratio(student: np.ndarray, teacher: np.ndarray) -> float:
+    """Mean diversity of the student's features [P, S, D] over that of the teacher's; 1 keeps it, 0 is collapse."""
+    base = diversity(teacher).mean()
+    if base == 0:
+        raise UserError("The teacher gives the same picture for all seeds, so there is no diversity to compare with.")
+    return float(diversity(student).mean() / base)
+
+
+def adherence_scores(predictions: Sequence[Mapping[str, str]], named: Sequence[Mapping[str, str]]) -> np.ndarray:
+    """The share of named attributes (`word` left out) that each picture shows: float64 [N], NaN if none is named.
+
+    Args:
+        predictions: attribute to value as seen in the picture, N of them.
+        named: attribute to value as the caption says it, N of them.
+
+    Raises:
+        UserError: the numbers differ, or a named attribute has no prediction.
+    """
+    if len(predictions) != len(named):
+        raise UserError(f"There are {len(predictions)} predictions for {len(named)} captions; give one for each.")
+    scores = np.full(len(named), np.nan)
+    for i, (seen, wanted) in enumerate(zip(predictions, named, strict=True)):
+        if missing := [k for k in wanted if k != "word" and k not in seen]:
+            raise UserError(f"Picture {i} has no prediction of {', '.join(missing)}; judge it as its own category.")
+        right = [seen[k] == v for k, v in wanted.items() if k != "word"]
+        scores[i] = np.mean(right) if right else np.nan
+    return scores
+
+
+def adherence(predictions, named, categories: Sequence[str]) -> dict[str, Any]:
+    """`adherence_scores` averaged over the prompts that name something: {"mean", "prompts", "per_category"}."""
+    scores, kinds = adherence_scores(predictions, named), np.asarray(categories)
+    kept = np.isfinite(scores)
+    if not kept.any():
+        raise UserError("No caption names an attribute, so adherence has no meaning; take other prompts.")
+    groups = {str(k): float(scores[kept & (kinds == k)].mean()) for k in dict.fromkeys(kinds[kept])}
+    return {"mean": float(scores[kept].mean()), "prompts": int(kept.sum()), "per_category": groups}
+
+
+def _statistic(values: Statistic) -> tuple[Callable[[np.ndarray], float], int | None]:
+    if callable(values):
+        return values, None
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
+        raise UserError(f"A bootstrap needs one finite value for each prompt, not an array {list(array.shape)} with "
+                        f"{int((~np.isfinite(array)).sum())} values that are not finite.")
+    return lambda rows: float(array[rows].mean()), len(array)
+
+
+def _count(given: int | None, lengths: Sequence[int | None]) -> int:
+    found = {n for n in (given, *lengths) if n is not None}
+    if len(found) != 1:
+        raise UserError(f"The number of prompts has to be one and the same, but is {sorted(found) or 'not given'}; "
+                        "give arrays of one length, or `count` with functions.")
+    return found.pop()
+
+
+def bootstrap(values: Statistic, *, count: int | None = None, draws: int = 1000, seed: int = 0) -> Interval:
+    """A figure and its percentile 95 % interval, resampling prompts with replacement.
+
+    Args:
+        values: float [P], whose mean is the figure, or a function from positions int64 [P] to the figure. Work on
+            several sets inside one function stays paired.
+        count: P, needed with a function only.
+        draws: how many resamples.
+        seed: of the resampling.
+
+    Raises:
+        UserError: values are missing or not finite.
+    """
+    figure, length = _statistic(values)
+    n = _count(count, [length])
+    rng = np.random.default_rng(seed)
+    found = [figure(rng.integers(0, n, n)) for _ in range(draws)]
+    return Interval(figure(np.arange(n)), *(float(x) for x in np.percentile(found, [2.5, 97.5])))
+
+
+def gap_closed(student: Statistic, few_step: Statistic, many_step: Statistic, *, count: int | None = None,
+               draws: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """The share of the way from the few-step to the many-step teacher that the student goes: 0 nothing, 1 all of it.
+
+    The same formula serves figures where higher is better and where lower is. Resamples of prompts are paired over
+    the three. A Fréchet distance shifts under resampling (repeated prompts narrow the covariance), so the draws are
+    centred on the figure; for means that changes nothing to speak of.
+
+    Args:
+        student, few_step, many_step: as in `bootstrap`.
+        count, draws, seed: as in `bootstrap`.
+
+    Returns:
+        closed and its low and high; gap (many - few) and its gap_low and gap_high; resolved, whether the gap's
+        interval leaves out 0. closed is None where the gap is exactly 0, low and high where it is in over 5 % of draws.
+    """
+    parts = [_statistic(x) for x in (student, few_step, many_step)]
+    n, rng = _count(count, [length for _, length in parts]), np.random.default_rng(seed)
+    rows = [np.arange(n), *(rng.integers(0, n, n) for _ in range(draws))]
+    ours, few, many = (np.array([figure(r) for r in rows]) for figure, _ in parts)
+    gap, way = many - few, ours - few
+    usable = gap != 0
+    ratios = np.where(usable, way / np.where(usable, gap, 1), math.nan)
+    steady = usable[0] and usable[1:].mean() > 0.95
+    low, high = _centred(ratios[0], ratios[1:][usable[1:]]) if steady else (math.nan, math.nan)
+    gap_low, gap_high = _centred(gap[0], gap[1:])
+    result = {"closed": ratios[0], "low": low, "high": high, "gap": gap[0], "gap_low": gap_low, "gap_high": gap_high}
+    told = {k: float(v) if np.isfinite(v) else None for k, v in result.items()}
+    return {**told, "resolved": bool(gap_low > 0 or gap_high < 0)}
+
+
+def _centred(figure: float, draws: np.ndarray) -> tuple[float, float]:
+    low, middle, high = np.percentile(draws, [2.5, 50, 97.5])
+    return figure + low - middle, figure + high - middle

@@ -1,0 +1,235 @@
+"""A run as one self-contained page: what came out, pictures side by side, curves, and everything to repeat it.
+
+The page needs no network and no script: pictures are embedded, curves are SVG, captions are escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from flashjax.errors import UserError
+from flashjax.evaluate._page import PAGE
+
+__all__ = ["contact_sheet", "curve_svg", "write_report"]
+
+# Chart geometry in pixels: the drawing area leaves room for tick labels at the left and below.
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 230, 58, 24, 12, 40
+
+_NOTHING = "\u2013"
+_COLUMNS = (
+    ("adherence", "Adherence", "higher", "{:.1%}"),
+    ("word_accuracy", "Words (OCR)", "higher", "{:.1%}"),
+    ("word_accuracy_classifier", "Words (classifier)", "higher", "{:.1%}"),
+    ("frechet_to_teacher", "Fréchet to teacher", "lower", "{:.2f}"),
+    ("frechet_to_real", "Fréchet to real", "lower", "{:.2f}"),
+    ("diversity", "Diversity", "as teacher", "{:.2f}"),
+    ("sharpness", "Sharpness", "as teacher", "{:.4f}"),
+    ("saturation", "Saturation", "as teacher", "{:.3f}"),
+)
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    command: str,
+    metrics: Mapping[str, Any],
+    grids: Mapping[str, Mapping[str, Any]],
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    step_table: str,
+    config_text: str,
+    facts: Mapping[str, Any],
+) -> Path:
+    """Write the page; it appears under its name only when it is complete.
+
+    Args:
+        path: the .html file; its folder is made.
+        title: the heading.
+        command: the command line that repeats the run.
+        metrics: what `suite.evaluate` gives, or {} where nothing was measured.
+        grids: heading to {"captions": P strings, "columns": label to P pictures uint8 [H, W, 3]}. Rows are prompts,
+            columns stand in the given order; pictures of up to 40 px are shown four times as large, sharp-edged.
+        curves: name to (steps, values); values that are not finite are left out of the line and counted below it.
+        step_table: text, shown as it is.
+        config_text: text, shown as it is.
+        facts: name to value, for instance device, seconds, pictures.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: a grid's columns do not have one picture for each caption, or a curve's lengths differ.
+    """
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+                                     lstrip_blocks=True)
+    page = environment.from_string(PAGE).render(
+        title=title,
+        command=command,
+        verdict=metrics.get("verdict", []),
+        table=_table(metrics.get("entries", {})),
+        categories=_categories(metrics.get("entries", {})),
+        counts=metrics.get("counts", {}),
+        grids=[_grid(name, grid) for name, grid in grids.items()],
+        curves=[_curve(name, *points) for name, points in curves.items()],
+        step_table=step_table,
+        config_text=config_text,
+        facts=facts,
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def _table(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Heads and rows of the table of figures; columns that nobody has are left out."""
+    used = [c for c in _COLUMNS if any(e.get(c[0]) is not None for e in entries.values())]
+    rows = []
+    for name, entry in entries.items():
+        cells = [_NOTHING if entry.get(key) is None else form.format(entry[key]) for key, _, _, form in used]
+        rows.append({"label": entry.get("label", name), "cells": cells, "student": name.startswith("student")})
+    return {"heads": [(label, wish) for _, label, wish, _ in used], "rows": rows}
+
+
+def _categories(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Adherence of every entry in every category."""
+    kinds = list(dict.fromkeys(k for e in entries.values() for k in e.get("adherence_per_category", {})))
+    rows = []
+    for name, entry in entries.items():
+        found = entry.get("adherence_per_category", {})
+        cells = [f"{found[k]:.1%}" if k in found else _NOTHING for k in kinds]
+        rows.append({"label": entry.get("label", name), "cells": cells, "student": name.startswith("student")})
+    return {"heads": kinds, "rows": rows}
+
+
+def _grid(name: str, grid: Mapping[str, Any]) -> dict[str, Any]:
+    captions, columns = list(grid["captions"]), grid["columns"]
+    if wrong := [f"{label} ({len(images)})" for label, images in columns.items() if len(images) != len(captions)]:
+        raise UserError(f"The grid '{name}' has {len(captions)} captions, but other numbers of pictures in "
+                        f"{', '.join(wrong)}; give one picture for each caption.")
+    rows = [{"caption": caption, "pictures": [_picture(images[i]) for images in columns.values()]}
+            for i, caption in enumerate(captions)]
+    return {"name": name, "labels": list(columns), "rows": rows}
+
+
+def _picture(image: np.ndarray) -> dict[str, Any]:
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise UserError(f"A picture of the report has to be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}.")
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    scale = max(1, 160 // image.shape[1]) if image.shape[1] > 40 else 4
+    return {"uri": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}",
+            "width": image.shape[1] * scale, "height": image.shape[0] * scale}
+
+
+def _curve(name: str, steps: Sequence[float], values: Sequence[float]) -> dict[str, Any]:
+    x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    if x.shape != y.shape or x.ndim != 1:
+        raise UserError(f"The curve '{name}' has {x.size} steps and {y.size} values; give one value for each step.")
+    kept = np.isfinite(x) & np.isfinite(y)
+    last = f"{y[kept][-1]:.4g} at step {x[kept][-1]:g}" if kept.any() else "no finite values"
+    lost = int((~kept).sum())
+    return {"name": name, "last": last + (f"; {lost} values not finite" if lost else ""),
+            # Built from numbers and literals only, so there is nothing to escape.
+            "svg": Markup(curve_svg(x[kept], y[kept]))}
+
+
+def curve_svg(x: np.ndarray, y: np.ndarray) -> str:
+    """A line chart as inline SVG text, from finite float arrays [N]; styled by the page (classes grid, tick, line)."""
+    if not len(x):
+        return ""
+    ticks_x, ticks_y = _ticks(float(x.min()), float(x.max())), _ticks(float(y.min()), float(y.max()))
+    low_x, high_x = min(x.min(), ticks_x[0]), max(x.max(), ticks_x[-1])
+    low_y, high_y = min(y.min(), ticks_y[0]), max(y.max(), ticks_y[-1])
+    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+
+    def at_x(value: float) -> float:
+        return _LEFT + (value - low_x) / (high_x - low_x) * (right - _LEFT)
+
+    def at_y(value: float) -> float:
+        return bottom - (value - low_y) / (high_y - low_y) * (bottom - _TOP)
+
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">']
+    for value, label in zip(ticks_y, _labels(ticks_y), strict=True):
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{at_y(value):.1f}" y2="{at_y(value):.1f}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{at_y(value) + 4:.1f}" text-anchor="end">'
+                     f"{label}</text>")
+    for value, label in zip(ticks_x, _labels(ticks_x), strict=True):
+        parts.append(f'<text class="tick" x="{at_x(value):.1f}" y="{bottom + 17}" text-anchor="middle">'
+                     f"{label}</text>")
+    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
+    parts.append(f'<text class="tick" x="{(_LEFT + right) / 2:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">step</text>')
+    points = " ".join(f"{at_x(a):.1f},{at_y(b):.1f}" for a, b in zip(*_thinned(x, y), strict=True))
+    parts.append(f'<polyline class="line" points="{points}"/>')
+    if len(x) == 1:
+        parts.append(f'<circle class="dot" cx="{at_x(x[0]):.1f}" cy="{at_y(y[0]):.1f}" r="3"/>')
+    return "".join([*parts, "</svg>"])
+
+
+def _thinned(x: np.ndarray, y: np.ndarray, most: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    """Fewer points for the page: the smallest and the largest of every stretch, so that no peak is lost."""
+    if len(x) <= most:
+        return x, y
+    kept = []
+    for part in np.array_split(np.arange(len(x)), most // 2):
+        kept += sorted({int(part[y[part].argmin()]), int(part[y[part].argmax()])})
+    return x[kept], y[kept]
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to seven round numbers that span low..high."""
+    if high <= low:
+        margin = abs(low) / 2 or 1.0
+        low, high = low - margin, high + margin
+    raw = (high - low) / 4
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = unit * next(m for m in (1, 2, 2.5, 5, 10) if m * unit >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [step * i for i in range(first, last + 1)]
+
+
+def _labels(ticks: Sequence[float]) -> list[str]:
+    """The ticks as text, all with the same number of decimals."""
+    step, largest = ticks[1] - ticks[0], max(abs(t) for t in ticks)
+    if step < 1e-4 or largest >= 1e6:
+        return [f"{t:.3g}" for t in ticks]
+    places = next(n for n in range(6) if abs(step * 10**n - round(step * 10**n)) < 1e-6)
+    return [f"{t:,.{places}f}" for t in ticks]
+
+
+def contact_sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 3) -> Image.Image:
+    """Pictures in rows on one sheet, for looking at samples during training.
+
+    Args:
+        rows: rows of pictures uint8 [H, W, 3], all of one size; rows may differ in length.
+        scale: whole number by which pictures are enlarged, sharp-edged.
+
+    Raises:
+        UserError: there are no pictures, or their sizes differ.
+    """
+    shapes = {np.asarray(image).shape for row in rows for image in row}
+    if len(shapes) != 1:
+        raise UserError(f"A contact sheet needs pictures of one size; there are {sorted(shapes) or 'none'}.")
+    (height, width, _), gap = shapes.pop(), scale
+    across = max(len(row) for row in rows)
+    size = (across * (width * scale + gap) + gap, len(rows) * (height * scale + gap) + gap)
+    sheet = Image.new("RGB", size, (128, 128, 128))
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            large = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
+            sheet.paste(large, (gap + j * (width * scale + gap), gap + i * (height * scale + gap)))
+    return sheet

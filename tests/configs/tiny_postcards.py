@@ -1,0 +1,45 @@
+"""The postcards' runs in miniature: two layers, eight steps. ``teacher`` trains by flow matching, else it is DMD."""
+
+from ml_collections import ConfigDict
+
+from flashjax.config import parse_arg
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    args = parse_arg(arg, teacher=False, data="", weights="")
+    config = ConfigDict()
+    config.objective = "flow_matching" if args.teacher else "dmd"
+    config.seed = 0
+    config.batch_size = 8
+    config.devices = 1
+    config.image_size = 8
+    size = dict(width=32, layers=2, heads=2, axes_dims=(4, 6, 6))
+    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards") | size)
+    config.data = args.data
+    config.max_text_tokens = 28
+    optim = ConfigDict(dict(lr=1e-3, warmup=2, schedule="constant", b1=0.5, b2=0.99, weight_decay=0.01, clip=1.0))
+    if args.teacher:
+        config.steps = 8
+        config.init = ""
+        config.times = ConfigDict(dict(kind="logit_normal", mean=0.0, std=1.2, shift=1.0))
+        config.drop_rate = 0.1
+        config.optim = optim
+        config.ema_decay = 0.9
+    else:
+        config.student_updates = 3
+        times = dict(kind="uniform", low=0.02, high=0.98)
+        config.distill = ConfigDict(
+            dict(
+                teachers=(args.weights,), specialists=(), classes=3, nfe=2, shift=1.0, guidance_scale=2.0,
+                rollout_mode="euler", student_times=times, critic_times=times, critic_rows=1,
+                critic_updates_per_rollout=2, share_sample=True, critic_warmup=2, ema_decay=0.9,
+            )
+        )  # fmt: skip
+        config.student_optim = optim
+        config.critic_optim = optim.copy_and_resolve_references()
+    config.log_every = 2
+    config.sample_every = 1000
+    config.sample = ConfigDict(dict(steps=1, shift=1.0, guidance_scale=1.0, mode="euler"))
+    config.checkpoint_every = 4
+    config.keep_checkpoints = 10
+    return config

@@ -1,0 +1,150 @@
+"""The step table: ratios met by counting, and everything about a run known before it starts."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flashjax.distill import guidance, schedule
+from flashjax.distill.schedule import CRITIC, FLOW_MATCHING, STUDENT
+
+LAMBDAS = guidance.lambda_table(4, 2, [np.array([[0.0], [0.0], [0.5], [1.0]])])
+
+
+def table(student_updates=24, **changes):
+    arguments = dict(critic_rows=4, lambdas=LAMBDAS, seed=0, critic_warmup=3, task_ratios=(2, 1)) | changes
+    return schedule.distillation_table(student_updates, **arguments)
+
+
+def deviations(ratios, rows):
+    """[len(rows) + 1, choices]: how far each prefix's counts are from their shares."""
+    shares = np.asarray(ratios) / np.sum(ratios)
+    counts = np.cumsum(rows[:, None] == np.arange(len(shares)), axis=0)
+    return np.concatenate([np.zeros((1, len(shares))), counts - np.arange(1, len(rows) + 1)[:, None] * shares])
+
+
+RATIO = st.integers(0, 100) | st.floats(0, 1, allow_subnormal=False)
+
+
+@given(st.lists(RATIO, min_size=1, max_size=6).filter(lambda r: sum(r) > 1e-6), st.integers(0, 200))
+def test_diffuse_stays_within_one_row_in_every_prefix(ratios, count):
+    rows = schedule.diffuse(ratios, count)
+    assert rows.shape == (count,)
+    assert np.abs(deviations(ratios, rows)).max() <= 1 + 1e-6
+
+
+def test_diffuse_with_many_uneven_choices_stays_within_one_row():
+    ratios = [0.35083186, 0.08305453, 0.544035, 0.00424981, 0.00415166, 0.01367714]
+    assert np.abs(deviations(ratios, schedule.diffuse(ratios, 150))).max() <= 1 + 1e-6
+
+
+@given(RATIO, RATIO, st.integers(1, 200))
+def test_two_tasks_stay_within_one_row_in_every_window(a, b, count):
+    """A window is the difference of two prefixes; with two choices each prefix strays by half a row at the most."""
+    if a + b > 1e-6:
+        prefix = deviations((a, b), schedule.diffuse((a, b), count))
+        assert (prefix.max(axis=0) - prefix.min(axis=0)).max() <= 1 + 1e-6
+
+
+def test_diffuse_meets_simple_ratios_exactly_and_never_takes_a_zero():
+    assert np.bincount(schedule.diffuse((3, 1), 400)).tolist() == [300, 100]
+    assert set(schedule.diffuse((0, 1, 0), 50).tolist()) == {1}
+    windows = np.lib.stride_tricks.sliding_window_view(schedule.diffuse((0.5, 0.25, 0.25), 80), 4)
+    assert {tuple(np.bincount(w, minlength=3)) for w in windows[::4]} == {(2, 1, 1)}
+
+
+@pytest.mark.parametrize("ratios", [(), (0, 0), (1, -1, 3)])
+def test_impossible_ratios_are_named(ratios):
+    with pytest.raises(ValueError, match="non-negative with a positive sum"):
+        schedule.diffuse(ratios, 3)
+
+
+@given(st.integers(1, 8), st.integers(0, 60), st.integers(0, 5))
+def test_balanced_takes_every_value_once_a_block(values, count, seed):
+    rows = schedule.balanced(values, count, np.random.default_rng(seed))
+    assert rows.shape == (count,)
+    for start in range(0, count, values):
+        block = rows[start : start + values]
+        assert len(set(block.tolist())) == len(block)
+        assert set(block.tolist()) <= set(range(values))
+
+
+def test_distillation_rows():
+    t = table()
+    assert len(t) == 3 + 24 * 5
+    assert (t.phase[:3] == CRITIC).all()
+    assert t.phase[3:].reshape(24, 5).tolist() == [[STUDENT] + [CRITIC] * 4] * 24
+    for phase, count in ((STUDENT, 24), (CRITIC, 99)):
+        rows = t.phase == phase
+        assert rows.sum() == count
+        assert np.abs(deviations((2, 1), t.task[rows])).max() <= 1
+        k = np.bincount(t.k[rows], minlength=4)
+        assert k.max() - k.min() <= 1
+    # Every student step is trained with every task, not one step with one task by an accident of their periods.
+    student = t.phase == STUDENT
+    assert len({(a, b) for a, b in zip(t.task[student].tolist(), t.k[student].tolist(), strict=True)}) == 8
+
+
+def test_no_critic_rows_is_a_table_of_student_rows():
+    assert (table(critic_rows=0, critic_warmup=0).phase == STUDENT).all()
+
+
+def test_flow_matching_table():
+    t = schedule.flow_matching_table(12, (1, 3))
+    assert (t.phase == FLOW_MATCHING).all()
+    assert np.bincount(t.task).tolist() == [3, 9]
+    assert t.programs() == [schedule.Program(FLOW_MATCHING, task, 0, ()) for task in (1, 0)]
+
+
+@pytest.mark.parametrize("bad", [dict(student_updates=0), dict(critic_rows=-1), dict(critic_warmup=-1)])
+def test_impossible_counts_are_named(bad):
+    with pytest.raises(ValueError, match="has to be positive"):
+        table(**bad)
+
+
+def test_digest_is_of_the_contents_and_changes_with_any_input():
+    assert table().digest() == table().digest()
+    other = LAMBDAS.copy()
+    other[2, 0] = [0.4, 0.6]
+    changes = [
+        dict(student_updates=25), dict(critic_rows=3), dict(critic_warmup=4), dict(seed=1), dict(task_ratios=(1, 1)),
+        dict(lambdas=other), dict(lambdas=guidance.lambda_table(4, 1)), dict(lambdas=LAMBDAS.astype(np.float64)),
+    ]  # fmt: skip
+    assert len({t.digest() for t in [table(), *(table(**change) for change in changes)]}) == len(changes) + 1
+
+
+def test_digest_tells_columns_apart():
+    t = table()
+    assert dataclasses.replace(t, task=t.k, k=t.task).digest() != t.digest()
+
+
+def test_programs_are_exactly_the_distinct_ones_in_order_of_first_use():
+    t = table()
+    by_row = [t.program(i) for i in range(len(t))]
+    assert t.programs() == list(dict.fromkeys(by_row))
+    assert {p.active for p in by_row if p.phase == CRITIC} == {()}
+    assert {p.k: p.active for p in by_row if p.phase == STUDENT} == {0: (0,), 1: (0,), 2: (0, 1), 3: (1,)}
+    assert len({str(p) for p in t.programs()}) == len(t.programs())
+
+
+def test_a_row_does_not_depend_on_the_order_of_reading():
+    """A resumed run reads from the middle: neither the rows before nor the global random state play a part."""
+    order = list(range(len(table())))
+    random.Random(0).shuffle(order)
+    np.random.seed(1)
+    resumed = table()
+    assert {i: resumed.program(i) for i in order} == {i: table().program(i) for i in range(len(order))}
+
+
+def test_describe_counts_rows():
+    t = table()
+    text = t.describe()
+    assert f"step table {t.digest()[:12]}: 123 steps, {len(t.programs())} programs" in text
+    assert [line.split() for line in text.splitlines()[1:]] == [
+        ["student", "24", "rows"], ["task", "0:", "16", "1:", "8"], ["k", "0:", "6", "1:", "6", "2:", "6", "3:", "6"],
+        ["critic", "99", "rows"], ["task", "0:", "66", "1:", "33"],
+        ["k", *np.ravel([[f"{v}:", str(c)] for v, c in enumerate(np.bincount(t.k[t.phase == CRITIC]))])],
+    ]  # fmt: skip

@@ -1,0 +1,107 @@
+"""The judge: it learns, it is stored exactly, it refuses what it cannot judge; and the suite that uses it."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from flashjax.data import postcards
+from flashjax.errors import UserError
+from flashjax.evaluate import classifier, suite
+from flashjax.evaluate.classifier import Config
+
+
+def _records(count):
+    kinds = list(postcards.CATEGORIES)
+    cards = [postcards.make(kinds[i % 3], "train", i // 3, 1) for i in range(count)]
+    return [{**dataclasses.asdict(card), "image": postcards.render(card, 32)} for card in cards]
+
+
+@pytest.fixture(scope="module")
+def records():
+    return _records(64)
+
+
+@pytest.fixture(scope="module")
+def judge(records):
+    config = Config(widths=(8, 16, 24, 24), steps=120, batch=32, learning_rate=6e-3, shift=0, noise=0.0, gain=0.0)
+    return classifier.train(records, config, seed=0)
+
+
+@pytest.fixture(scope="module")
+def images(records):
+    return np.stack([record["image"] for record in records])
+
+
+def test_small_judge_learns_64_pictures_by_heart(judge, records):
+    right = classifier.accuracy(judge, records)
+    assert right["category"] == 1.0
+    assert len(right) == 1 + sum(len(m.ATTRIBUTES) for m in postcards.CATEGORIES.values())
+    assert np.mean(list(right.values())) > 0.9
+
+
+def test_saved_judge_is_the_same_judge(judge, images, tmp_path):
+    classifier.save(dataclasses.replace(judge, card={"seed": 0}), tmp_path / "judge")
+    loaded = classifier.load(tmp_path / "judge")
+    assert loaded.config == judge.config
+    assert loaded.card["seed"] == 0
+    np.testing.assert_array_equal(classifier.features(loaded, images), classifier.features(judge, images))
+
+
+def test_load_tells_what_is_wrong(judge, tmp_path):
+    with pytest.raises(UserError, match="no readable classifier"):
+        classifier.load(tmp_path)
+    classifier.save(judge, tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps(card | {"labels": {}}))
+    with pytest.raises(UserError, match="other attributes"):
+        classifier.load(tmp_path)
+    card["config"]["features"] = 7
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match="shapes"):
+        classifier.load(tmp_path)
+
+
+def test_full_size_judge_is_small():
+    leaves = jax.tree.leaves(classifier.abstract(Config()))
+    assert sum(leaf.size for leaf in leaves) < 400_000
+
+
+def test_judge_refuses_floats_and_wrong_counts(judge, images, records):
+    with pytest.raises(UserError, match="uint8"):
+        classifier.features(judge, images.astype(np.float32))
+    with pytest.raises(UserError, match="64 pictures came with 1"):
+        classifier.predict(judge, images, ["text"])
+    with pytest.raises(UserError, match="only 3 records"):
+        classifier.train(records[:3], Config(), 0)
+
+
+def test_suite_measures_every_set_and_is_json(judge, images, records):
+    rng = np.random.default_rng(0)
+
+    def noisy(scale):
+        return np.clip(images + rng.normal(0, scale, images.shape), 0, 255).astype(np.uint8)
+
+    samples = {"teacher80": noisy(2), "teacher80_b": noisy(2), "teacher4": noisy(90), "student4": noisy(4)}
+    spread = {k: np.stack([v[:6], noisy(9)[:6]], 1) for k, v in samples.items() if k in ("teacher80", "student4")}
+    result = suite.evaluate(samples, records, images, judge, ocr=False, diversity_sets=spread)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    entries, gap = result["entries"], result["gap"]
+    assert set(entries) == {*samples, "real"}
+    assert entries["teacher80"]["frechet_to_teacher"] == entries["teacher80_b"]["frechet_to_teacher"] > 0
+    assert entries["student4"]["frechet_to_teacher"] < entries["teacher4"]["frechet_to_teacher"]
+    assert entries["student4"]["word_accuracy"] is None
+    assert gap["adherence"]["few_step_set"] == "teacher4"
+    assert gap["adherence"]["closed"] > 0.5
+    assert gap["frechet_to_teacher"]["resolved"]
+    assert result["diversity_ratio"]["student4"] > 0
+    assert any("of the gap is closed" in line for line in result["verdict"])
+
+
+def test_suite_refuses_sets_that_do_not_fit(judge, images, records):
+    with pytest.raises(UserError, match="'teacher80', the reference, is missing"):
+        suite.evaluate({"student4": images}, records, images, judge)
+    with pytest.raises(UserError, match=r"student4 \(3\)"):
+        suite.evaluate({"teacher80": images, "student4": images[:3]}, records, images, judge)

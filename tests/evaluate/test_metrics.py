@@ -1,0 +1,133 @@
+"""The metrics against closed forms and against scipy."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from flashjax.errors import UserError
+from flashjax.evaluate import metrics
+
+
+def _correlated(rng, n, d, shift=0.0):
+    return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) / math.sqrt(d) + shift
+
+
+def test_frechet_distance_is_that_of_diagonal_gaussians():
+    mean_a, mean_b = np.array([0.0, 1.0]), np.array([3.0, 1.0])
+    std_a, std_b = np.array([1.0, 2.0]), np.array([4.0, 0.5])
+    found = metrics.frechet_from_moments(mean_a, np.diag(std_a**2), mean_b, np.diag(std_b**2))
+    assert found == pytest.approx(9 + np.square(std_a - std_b).sum(), rel=1e-12)
+
+
+def test_frechet_distance_agrees_with_the_matrix_square_root():
+    rng = np.random.default_rng(0)
+    a, b = _correlated(rng, 200, 12), _correlated(rng, 300, 12, 0.5)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(cov_a @ cov_b).real
+    wanted = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(cov_a + cov_b - 2 * root)
+    assert metrics.frechet_distance(a, b) == pytest.approx(wanted, rel=1e-9)
+    assert metrics.frechet_distance(b, a) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_frechet_distance_holds_for_singular_covariances():
+    rng = np.random.default_rng(1)
+    few = rng.normal(size=(5, 40)).astype(np.float32)
+    assert metrics.frechet_distance(few, few) == pytest.approx(0, abs=1e-6)
+    assert metrics.frechet_distance(few, few + 1) == pytest.approx(40, rel=1e-6)
+
+
+def test_frechet_distance_refuses_what_is_no_feature():
+    good = np.ones((4, 3))
+    with pytest.raises(UserError, match="not finite"):
+        metrics.frechet_distance(good, np.full((4, 3), np.nan))
+    with pytest.raises(UserError, match="3 and 2 dimensions"):
+        metrics.frechet_distance(good, np.ones((4, 2)))
+    with pytest.raises(UserError, match="at least 2"):
+        metrics.frechet_distance(good[:1], good)
+
+
+def test_sharpness_of_a_checkerboard_and_of_a_plain_picture():
+    board = (np.indices((8, 8)).sum(0) % 2 * 255).astype(np.uint8)
+    images = np.stack([np.repeat(board[..., None], 3, -1), np.full((8, 8, 3), 77, np.uint8)])
+    np.testing.assert_allclose(metrics.sharpness(images), [4.0, 0.0], atol=1e-12)
+
+
+def test_saturation_and_its_drift():
+    red, pink = np.zeros((1, 4, 4, 3), np.uint8), np.full((1, 4, 4, 3), 127, np.uint8)
+    red[..., 0], pink[..., 0] = 255, 255
+    assert metrics.saturation(red)[0] == 1.0
+    assert metrics.saturation(pink)[0] == pytest.approx(128 / 255)
+    assert metrics.saturation_drift(red, pink) == pytest.approx(255 / 128 - 1)
+    with pytest.raises(UserError, match="gray"):
+        metrics.saturation_drift(red, np.zeros_like(red))
+    with pytest.raises(UserError, match="uint8"):
+        metrics.saturation(red.astype(np.float32))
+
+
+def test_diversity_is_the_mean_distance_of_pairs():
+    triangle = np.array([[[0.0, 0], [3, 4], [0, 0]], [[1, 1], [1, 1], [1, 1]]])
+    np.testing.assert_allclose(metrics.diversity(triangle), [10 / 3, 0])
+    assert metrics.diversity_ratio(triangle / 2, triangle) == pytest.approx(0.5)
+    with pytest.raises(UserError, match="two seeds"):
+        metrics.diversity(triangle[:, :1])
+
+
+def test_adherence_counts_named_attributes_only():
+    named = [{"sky": "blue", "orb": "none"}, {"word": "GO", "ink": "red"}, {"word": "GO"}]
+    seen = [{"sky": "blue", "orb": "left", "land": "x"}, {"word": "NO", "ink": "red"}, {"word": "GO"}]
+    np.testing.assert_allclose(metrics.adherence_scores(seen, named), [0.5, 1.0, np.nan])
+    told = metrics.adherence(seen, named, ["landscape", "text", "text"])
+    assert told == {"mean": 0.75, "prompts": 2, "per_category": {"landscape": 0.5, "text": 1.0}}
+    with pytest.raises(UserError, match="no prediction of sky"):
+        metrics.adherence_scores([{}], named[:1])
+
+
+def test_bootstrap_of_a_mean_has_the_width_of_the_normal_law():
+    values = np.random.default_rng(2).normal(5, 2, 400)
+    found = metrics.bootstrap(values, draws=2000)
+    assert found.value == pytest.approx(values.mean())
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    assert metrics.bootstrap(values, draws=50) == metrics.bootstrap(values, draws=50)
+    assert metrics.bootstrap(lambda rows: values[rows].mean(), count=400, draws=50) == metrics.bootstrap(
+        values, draws=50)
+
+
+def test_bootstrap_refuses_missing_values():
+    with pytest.raises(UserError, match="1 values that are not finite"):
+        metrics.bootstrap([1.0, np.nan])
+    with pytest.raises(UserError, match="not given"):
+        metrics.bootstrap(lambda rows: 0.0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_gap_closed_is_the_same_for_higher_and_for_lower_is_better(sign):
+    rng = np.random.default_rng(3)
+    few = sign * rng.normal(0, 0.1, 300)
+    many, student = few + sign, few + 0.75 * sign
+    found = metrics.gap_closed(student, few, many)
+    # The differences are the same for all prompts, so pairing leaves no uncertainty.
+    assert [found[k] for k in ("closed", "low", "high")] == pytest.approx([0.75] * 3)
+    assert found["gap"] == pytest.approx(sign)
+    assert found["resolved"]
+
+
+def test_gap_that_is_noise_is_not_resolved():
+    rng = np.random.default_rng(4)
+    student, few, many = rng.normal(size=(3, 50))
+    assert not metrics.gap_closed(student, few, many)["resolved"]
+    none = metrics.gap_closed(student, few, few)
+    assert (none["closed"], none["low"], none["resolved"]) == (None, None, False)
+    assert json.loads(json.dumps(none, allow_nan=False)) == none
+
+
+def test_gap_of_distances_lies_in_its_interval():
+    rng = np.random.default_rng(5)
+    base = rng.normal(size=(120, 6))
+    sets = [base * scale for scale in (1.1, 2.0, 1.02)]
+    parts = [lambda rows, x=x: metrics.frechet_distance(x[rows], base[rows]) for x in sets]
+    found = metrics.gap_closed(*parts, count=120, draws=100)
+    assert found["low"] <= found["closed"] <= found["high"]
+    assert found["resolved"]

@@ -1,0 +1,100 @@
+"""The report: complete, self-contained, and safe against what stands in captions."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flashjax.errors import UserError
+from flashjax.evaluate import report
+
+
+def _write(path, **changes):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    arguments = {
+        "title": "A run & more",
+        "command": "flashjax train --steps=3",
+        "metrics": {"verdict": ["The gap is closed."], "counts": {"prompts": 2}, "entries": {
+            "student4": {"label": "student, 4 NFE", "adherence": 0.9, "word_accuracy": None,
+                         "adherence_per_category": {"text": 0.9}}}},
+        "grids": {"Signs": {"captions": ['a sign that says "GO"', "<script>alert(1)</script>"],
+                            "columns": {"teacher 80 NFE": pictures, "student 4 NFE": list(pictures)}}},
+        "curves": {"loss": (np.arange(5000), np.linspace(2, 1, 5000)), "nothing": ([], [])},
+        "step_table": "step <0>",
+        "config_text": "steps = 3",
+        "facts": {"device": "CPU"},
+    }
+    return report.write_report(path, **(arguments | changes)).read_text(encoding="utf-8"), pictures
+
+
+def test_page_escapes_captions_and_refers_to_nothing_outside(tmp_path):
+    page, _ = _write(tmp_path / "deep" / "report.html")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "step &lt;0&gt;" in page
+    assert "A run &amp; more" in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert "http" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["report.html"]
+
+
+def test_pictures_are_embedded_exactly_and_shown_four_times_as_large(tmp_path):
+    page, pictures = _write(tmp_path / "report.html")
+    found = re.findall(r'src="data:image/png;base64,([^"]+)" width="(\d+)" height="(\d+)"', page)
+    assert len(found) == 4
+    assert {(w, h) for _, w, h in found} == {("128", "128")}
+    decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[0][0]))))
+    np.testing.assert_array_equal(decoded, pictures[0])
+
+
+def test_figures_that_nobody_has_are_left_out(tmp_path):
+    page, _ = _write(tmp_path / "report.html")
+    assert "90.0%" in page
+    assert "Words (OCR)" not in page
+    empty, _ = _write(tmp_path / "empty.html", metrics={})
+    assert "held-out" not in empty
+
+
+def test_curve_keeps_peaks_leaves_out_what_is_not_finite_and_draws_constants(tmp_path):
+    values = np.ones(5000)
+    values[1234], values[7] = 9.0, np.nan
+    page, _ = _write(tmp_path / "report.html", curves={"loss": (np.arange(5000), values)})
+    assert "1 values not finite" in page
+    points = re.search(r'points="([^"]+)"', page)[1].split()
+    assert 300 <= len(points) <= 600
+    assert min(float(p.split(",")[1]) for p in points) < 40
+    assert "nan" not in report.curve_svg(np.array([3.0]), np.array([0.0]))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 5999), (-3e-6, 2e-5), (0.4, 0.4), (0, 0), (1e7, 3e9)])
+def test_ticks_span_the_data_and_have_different_labels(low, high):
+    ticks = report._ticks(low, high)
+    labels = report._labels(ticks)
+    assert ticks[0] <= low <= high <= ticks[-1] + 1e-9 * abs(high)
+    assert 3 <= len(ticks) <= 7
+    assert len(set(labels)) == len(labels)
+
+
+def test_mistakes_are_told(tmp_path):
+    picture = np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(UserError, match=r"student \(1\)"):
+        _write(tmp_path / "a.html", grids={"x": {"captions": ["a", "b"], "columns": {"student": [picture]}}})
+    with pytest.raises(UserError, match="uint8"):
+        _write(tmp_path / "a.html", grids={"x": {"captions": ["a"], "columns": {"s": [picture / 2]}}})
+    with pytest.raises(UserError, match="2 steps and 1 values"):
+        _write(tmp_path / "a.html", curves={"x": ([1, 2], [1])})
+    assert not list(tmp_path.iterdir())
+
+
+def test_contact_sheet_places_pictures_in_rows():
+    red = np.full((4, 4, 3), (255, 0, 0), np.uint8)
+    sheet = report.contact_sheet([[red, red], [red]], scale=2)
+    assert sheet.size == (22, 22)
+    assert sheet.getpixel((3, 3)) == (255, 0, 0)
+    assert sheet.getpixel((15, 15)) == (128, 128, 128)
+    with pytest.raises(UserError, match="none"):
+        report.contact_sheet([])

@@ -1,0 +1,282 @@
+"""The command line: every bad input is one sentence and exit status 2, and overwrites nothing."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from flashjax import cli, convert, pipeline, train
+from flashjax import config as configs
+from flashjax.data import prepare
+from flashjax.models import qwen_image_21
+
+CONFIG = "tests/configs/tiny_postcards.py"
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+@pytest.fixture
+def complaint(capsys):
+    """Runs a command that has to fail, and returns its sentence."""
+
+    def run(*argv: str) -> str:
+        assert cli.main(list(argv)) == 2
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        sentence = said.err[said.err.index(f"flashjax {argv[0]}: ") :]
+        return sentence.removeprefix(f"flashjax {argv[0]}: ").strip()
+
+    return run
+
+
+def model_config():
+    return train.make_model_config(qwen_image_21, configs.load([f"--config={CONFIG}"]).model)
+
+
+@pytest.fixture(scope="module")
+def inputs(request, tmp_path_factory):
+    """A folder with prompts, pictures and a random teacher, exported."""
+    os.chdir(request.config.rootpath)
+    folder = tmp_path_factory.mktemp("inputs")
+
+    def encode(captions):
+        return [np.ones((2 + len(c.split()), 384), np.float32) for c in captions]
+
+    for name, size in (("prompts", None), ("pictures", 8)):
+        prepare.prepare(
+            folder / name, split="train", count_per_category=4, size=size, seed=0, encode=encode, progress=False
+        )  # fmt: skip
+    tiny, rng = model_config(), np.random.default_rng(0)
+    weights = {
+        name: np.asarray(rng.normal(0, 0.1, leaf.shape), np.float32)
+        for name, leaf in train.optim.paths.flatten(qwen_image_21.abstract(tiny)).items()
+    }
+    params = train.optim.paths.unflatten(weights)
+    for name in ("transformer", "scheduler"):
+        (folder / "teacher" / name).mkdir(parents=True)
+    convert.save("qwen_image_21", params, folder / "teacher/transformer/diffusion_pytorch_model.safetensors")
+    (folder / "teacher/transformer/config.json").write_text(json.dumps(tiny.to_diffusers()))
+    described = pipeline.describe(configs.load([f"--config={CONFIG}"]))
+    (folder / "teacher/scheduler/scheduler_config.json").write_text(json.dumps(dict(flashjax=described)))
+    return folder
+
+
+@pytest.fixture
+def command(inputs, tmp_path):
+    """``flashjax train`` in a new folder; settings may be added."""
+
+    def make(*settings: str, arg: str = "", data="prompts/train.arrayrecord", weights="teacher/transformer"):
+        given = f"{arg}data={inputs / data},weights={inputs / weights}"
+        return ["train", f"--workdir={tmp_path / 'run'}", f"--config={CONFIG}:{given}", *settings]
+
+    return make
+
+
+def test_without_a_command_it_explains_itself(capsys):
+    assert cli.main([]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("argv", [["trian"], ["train"], ["export", "--workdir=a", "--out=b", "--nonsense"]])
+def test_what_is_not_understood_exits_with_2(argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(argv)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("flashjax")
+
+
+def test_the_step_table_is_printed(capsys):
+    assert cli.main(["table", "--config=configs/postcards.py:quick", "--rows=2", "--config.distill.nfe=2"]) == 0
+    said = capsys.readouterr().out
+    assert "460 steps, 4 programs" in said
+    assert "step     1  critic task=0 k=" in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--config=configs/postcards.py:quik"], "postcards.py:quik: This configuration has no argument 'quik'"),
+        (["--config=configs/postcard.py"], "There is no configuration file at configs/postcard.py. Did you mean"),
+        (["--config=configs/postcards.py", "--config.student_optm=1"], "did you mean config.student_optim?"),
+        (["--config=configs/postcards.py", "--config.batch_size=x"], "config.batch_size has to be of type int"),
+        (["--config=configs/postcards.py", "--config.objective=dmdd"], "There is no objective 'dmdd'; choose flow"),
+        (["--config=configs/postcards.py", "--config.student_updates=0"], "student_updates (0) has to be positive"),
+        (["--config=configs/postcards.py", "--config.distill.nfe=0"], "A time grid needs at least one step, not 0."),
+        (["--config=configs/postcards.py", "--config.distill.specialists=(2.0,)"], "lambda[0, 0, 0] would be -1."),
+    ],
+)
+def test_settings_that_are_wrong(complaint, argv, expected):
+    said = complaint("table", *argv)
+    assert expected in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["--config.devices=9"], "The configuration asks for 9 devices; this machine has 8."),
+        (["--config.devices=3"], "A batch of 8 does not divide over 3 devices; change config.batch_size."),
+        (["--config.batch_size=100"], "holds 12 records, no batch of 100; lower config.batch_size."),
+        (["--config.max_text_tokens=3"], "raise config.max_text_tokens from 3."),
+        (["--config.model.architecture=unet"], "There is no architecture 'unet'; there are qwen_image_21."),
+        (["--config.model.preset=postcard"], "qwen_image_21 has no preset 'postcard'; its Config names them all."),
+        (["--config.model.heads=3"], "must sum to the head width"),
+        (["--config.model.width=64", "--config.model.heads=4"], "The weights do not fit the model"),
+    ],
+)
+def test_runs_that_cannot_be(complaint, command, settings, expected):
+    assert expected in complaint(*command(*settings))
+
+
+def test_pictures_are_missing(complaint, command):
+    assert "holds prompts only; flow matching needs pictures" in complaint(*command(arg="teacher,"))
+
+
+def test_a_data_set_is_missing(complaint, command, inputs):
+    said, there = complaint(*command(data="prompts/trian.arrayrecord")), f"{inputs}/prompts"
+    assert said == f"There is no data set at {there}/trian.arrayrecord. Did you mean {there}/train.arrayrecord?"
+
+
+def test_weights_are_missing(complaint, command, inputs):
+    said = complaint(*command(weights="teacher/transfromer"))
+    assert said == f"There are no weights at {inputs}/teacher/transfromer. Did you mean {inputs}/teacher/transformer?"
+
+
+def test_weights_are_truncated(complaint, command, inputs, tmp_path):
+    whole = (inputs / "teacher/transformer/diffusion_pytorch_model.safetensors").read_bytes()
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(whole[: len(whole) // 2])
+    assert f"{broken} is truncated" in complaint(*command(weights=str(broken)))
+    broken.write_bytes(b"PK")
+    assert f"{broken} is not a safetensors file" in complaint(*command(weights=str(broken)))
+
+
+def test_a_data_set_is_truncated(complaint, command, inputs, tmp_path):
+    for name in ("train.json", "train.arrayrecord"):
+        content = (inputs / "prompts" / name).read_bytes()
+        (tmp_path / name).write_bytes(content if name.endswith("json") else content[: len(content) // 2])
+    assert "is truncated or of another kind" in complaint(*command(data=str(tmp_path / "train.arrayrecord")))
+
+
+def test_a_folder_of_another_run(complaint, command, tmp_path):
+    assert "There is no data set" in complaint(*command(data="none"))
+    (tmp_path / "run" / "metrics.jsonl").touch()
+    before = (tmp_path / "run" / "config.json").read_text()
+    said = complaint(*command("--config.seed=1", data="none"))
+    assert "belongs to another run: seed is 0 there and 1 here. Use its configuration, or another --workdir." in said
+    assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_a_folder_of_other_files(complaint, command, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("x")
+    assert "holds files but no run of flashjax; give an empty or a new folder." in complaint(*command())
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_debug_shows_the_traceback(command):
+    with pytest.raises(configs.UserError, match="There is no data set"):
+        cli.main([*command(data="none"), "--debug"])
+
+
+def test_a_prompt_that_is_too_long(complaint, inputs, tmp_path):
+    out = tmp_path / "a.png"
+    said = complaint("sample", f"--checkpoint={inputs / 'teacher'}", f"--out={out}", "--prompt", "a red house " * 20)
+    assert "has 62 tokens with [CLS] and [SEP], the limit is 28" in said
+    assert not out.exists()
+
+
+def test_sampling_that_cannot_be(complaint, inputs, tmp_path):
+    def sample(out: str, checkpoint: str = "teacher", steps: int = 1) -> str:
+        return complaint(
+            "sample", f"--checkpoint={inputs / checkpoint}", f"--out={tmp_path / out}", f"--steps={steps}",
+            "--prompt", "a",
+        )  # fmt: skip
+
+    (tmp_path / "there.png").write_text("x")
+    assert "there.png exists; give a new --out, nothing is overwritten." in sample("there.png")
+    assert (tmp_path / "there.png").read_text() == "x"
+    assert "There is no folder" in sample("nowhere/a.png")
+    assert "has to end in .png" in sample("a.txt")
+    assert "is neither a run's work directory nor an exported model" in sample("a.png", checkpoint="prompts")
+    assert "A time grid needs at least one step, not 0." in sample("a.png", steps=0)
+
+
+def test_exports_that_cannot_be(complaint, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("x")
+    argv, file = ["export", f"--workdir={tmp_path}"], tmp_path / "out" / "thesis.txt"
+    assert "is not empty; give a new folder" in complaint(*argv, f"--out={tmp_path / 'out'}")
+    assert "There is no checkpoint folder" in complaint(*argv, f"--out={tmp_path / 'new'}")
+    assert complaint(*argv, f"--out={file}") == f"{file}: Not a directory."
+    assert file.read_text() == "x"
+
+
+def test_sets_that_cannot_be(complaint, inputs, tmp_path):
+    said = complaint("prepare", f"--out={inputs / 'prompts'}", "--count=5", "--prompts-only")
+    assert "already holds another set of the split 'train'" in said
+    assert "at least one postcard a category" in complaint("prepare", f"--out={tmp_path}", "--count=0")
+    assert "text" in complaint("prepare", f"--out={tmp_path}", "--count=1", "--categories", "boats")
+
+
+def test_a_misspelt_setting_is_told_at_once(request):
+    """As a process: nothing slow is imported for it."""
+    code = "import sys; from flashjax import cli; r = cli.main(sys.argv[1:]); print('jax' in sys.modules); sys.exit(r)"
+    argv = ["train", "--workdir=/nowhere", "--config=configs/postcards.py", "--config.lrr=1"]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("flashjax train: There is no setting config.lrr; ")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == "False\n"
+
+
+def test_a_full_disk(tmp_path):
+    """The system's own refusal, of a background write; what was saved before is whole, and a second start goes on."""
+    code = """
+import pathlib, resource, sys
+import jax, jax.numpy as jnp, numpy as np
+from flashjax import cli, commands
+from flashjax.checkpoint import Checkpoints
+def run(args):
+    commands.quiet()
+    saves = Checkpoints(pathlib.Path(sys.argv[1]))
+    start = saves.latest() or 0
+    for step in (start + 1, start + 2):
+        size = 1000 if step == 1 else 500_000
+        if step == 2 and start == 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        saves.save(step, {"a": jnp.asarray(np.random.default_rng(0).random(size, np.float32))}, {}, {})
+    saves.close()
+    print(saves.latest())
+cli.importlib.import_module("flashjax.commands.table").run = run
+sys.exit(cli.main(["table", "--config=x"]))
+"""
+
+    def start():
+        return subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True,
+            # Else the signal ends the process before the write can fail as on a full disk.
+            preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN), restore_signals=False,
+        )  # fmt: skip
+
+    first = start()
+    assert first.returncode == 2, first.stderr
+    assert first.stderr.splitlines()[-1] == (
+        f"flashjax table: A checkpoint could not be written to {tmp_path}: File too large. "
+        "The newest complete one is of step 1; mend this and start again with the same arguments."
+    )
+    assert "Traceback" not in first.stderr
+    second = start()
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.strip() == "3"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3"]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

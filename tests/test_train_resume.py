@@ -1,0 +1,192 @@
+"""Interrupted and resumed is bit for bit uninterrupted; eight devices are one device."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from flashjax import checkpoint, convert, metrics, paths, pictures, train
+from flashjax import config as configs
+from flashjax.data import prepare
+from flashjax.models import qwen_image_21, text
+
+STEPS = 8  # checkpoints at 4 and 8
+STOP = 6  # between them
+
+
+def encode(captions):
+    """A stand-in for the text encoder: every caption has its own states."""
+    return [np.random.default_rng(len(c)).normal(size=(2 + len(c.split()), 384)).astype(np.float32) for c in captions]
+
+
+def without_the_encoder():
+    """The true encoder takes seconds to compile, and these tests are about the loop."""
+    text.null_states = lambda: encode([""])[0]
+    pictures.make_drawer = lambda *_: lambda params, step: None
+
+
+def stop_at(step: int, stop) -> None:
+    """Calls ``stop`` in the loop, as soon as the first checkpoint is complete on disk."""
+    add, init = metrics.MetricsWriter.add, metrics.MetricsWriter.__init__
+
+    def remember(self, folder):
+        init(self, folder)
+        self.checkpoint = folder / "checkpoints" / "4"
+
+    def add_or_stop(self, now, values):
+        while now == step and not self.checkpoint.exists():
+            pass
+        if now == step:
+            stop()
+        add(self, now, values)
+
+    metrics.MetricsWriter.__init__, metrics.MetricsWriter.add = remember, add_or_stop
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """--config for both objectives, with a data set and a random teacher."""
+    folder = tmp_path_factory.mktemp("given")
+    data = prepare.prepare(folder, split="train", count_per_category=9, size=8, seed=0, encode=encode, progress=False)
+    file = f"{os.path.dirname(__file__)}/configs/tiny_postcards.py"
+    tiny = train.make_model_config(qwen_image_21, configs.load([f"--config={file}"]).model)
+    rng, flat = np.random.default_rng(0), paths.flatten(qwen_image_21.abstract(tiny))
+    params = paths.unflatten({name: rng.normal(0, 0.1, x.shape).astype(np.float32) for name, x in flat.items()})
+    convert.save("qwen_image_21", params, folder / "teacher.safetensors")
+    return {
+        "dmd": f"--config={file}:data={data},weights={folder}/teacher.safetensors",
+        "flow_matching": f"--config={file}:teacher,data={data}",
+    }
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    for where, name in ((text, "null_states"), (pictures, "make_drawer")):
+        monkeypatch.setattr(where, name, getattr(where, name))
+    for name in ("add", "__init__"):
+        monkeypatch.setattr(metrics.MetricsWriter, name, getattr(metrics.MetricsWriter, name))
+    without_the_encoder()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(given, tmp_path_factory):
+    """(work directory, programs compiled, programs run) of a whole run of each objective."""
+    made = {}
+
+    def run(objective: str):
+        if objective in made:
+            return made[objective]
+        folder, compiled, used = tmp_path_factory.mktemp(objective), [], []
+        compile_programs = train.compile_programs
+
+        def recorded(table, *rest):
+            programs = compile_programs(table, *rest)
+            compiled.extend(programs)
+            assert list(programs) == table.programs()
+            return {p: lambda *a, p=p: (used.append(p), programs[p](*a))[1] for p in programs}
+
+        train.compile_programs = recorded
+        try:
+            train.train(configs.load([given[objective]]), str(folder))
+        finally:
+            train.compile_programs = compile_programs
+        made[objective] = folder, compiled, used
+        return made[objective]
+
+    return run
+
+
+def everything(folder, step: int) -> dict[str, np.ndarray]:
+    """All that the checkpoint holds, by path."""
+    manager = ocp.CheckpointManager(folder / "checkpoints", item_handlers=checkpoint._handlers())
+    args = dict(state=ocp.args.StandardRestore(), data=ocp.args.JsonRestore(), meta=ocp.args.JsonRestore())
+    found = manager.restore(step, args=ocp.args.Composite(**args))
+    manager.close()
+    leaves = {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(found.state)}
+    return leaves | {name: np.array(json.dumps(found[name], sort_keys=True)) for name in ("data", "meta")}
+
+
+def curves(folder) -> dict:
+    found = metrics.read(folder)
+    found.pop("ms_per_step")
+    return found
+
+
+def assert_same_runs(first, second):
+    a, b = everything(first, STEPS), everything(second, STEPS)
+    assert a.keys() == b.keys()
+    differing = [name for name in a if a[name].tobytes() != b[name].tobytes()]
+    assert differing == []
+    assert curves(first) == curves(second)
+    assert max(next(iter(curves(first).values()))[0]) == STEPS - 1
+
+
+def test_what_a_checkpoint_holds(uninterrupted):
+    folder, _, _ = uninterrupted("dmd")
+    names = everything(folder, STEPS)
+    parts = [f"['{role}']['{part}']" for role in ("student", "critic") for part in ("params", "opt_state")]
+    for part in [*parts, "['ema']"]:
+        assert any(name.startswith(part) for name in names), part
+    assert names["['step']"] == STEPS
+    assert "loader" in str(names["data"])
+
+
+def test_ctrl_c_and_resume(given, uninterrupted, tmp_path):
+    folder = uninterrupted("flow_matching")[0]
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("add", "__init__"):
+            patch.setattr(metrics.MetricsWriter, name, getattr(metrics.MetricsWriter, name))
+        stop_at(STOP, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(configs.load([given["flow_matching"]]), str(tmp_path))
+    assert not (tmp_path / "checkpoints" / str(STEPS)).exists()
+    train.train(configs.load([given["flow_matching"]]), str(tmp_path))
+    assert_same_runs(folder, tmp_path)
+
+
+def test_sigkill_and_resume(given, uninterrupted, tmp_path):
+    folder = uninterrupted("dmd")[0]
+    code = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import conftest, test_train_resume as here
+here.without_the_encoder()
+here.stop_at(here.STOP, lambda: os.kill(os.getpid(), signal.SIGKILL))
+here.train.train(here.configs.load([sys.argv[2]]), sys.argv[3])
+"""
+    argv = [os.path.dirname(__file__), given["dmd"], str(tmp_path)]
+    killed = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (tmp_path / "checkpoints" / str(STEPS)).exists()
+    train.train(configs.load([given["dmd"]]), str(tmp_path))
+    assert_same_runs(folder, tmp_path)
+
+
+@pytest.mark.parametrize("objective", ["dmd", "flow_matching"])
+def test_the_programs_are_those_of_the_table(uninterrupted, objective):
+    _, compiled, used = uninterrupted(objective)
+    assert len(used) == STEPS
+    assert compiled == list(dict.fromkeys(used))
+    assert len(compiled) == (4 if objective == "dmd" else 1)
+
+
+def test_eight_devices_are_one(given, uninterrupted, tmp_path):
+    one = everything(uninterrupted("dmd")[0], STEPS)
+    train.train(configs.load([given["dmd"], "--config.devices=8"]), str(tmp_path))
+    eight = everything(tmp_path, STEPS)
+    worst = {
+        name: float(np.abs(one[name] - eight[name]).max())
+        for name in one
+        if one[name].dtype == np.float32 and "opt_state" not in name
+    }
+    assert max(worst.values()) < 1e-5, max(worst.items(), key=lambda item: item[1])

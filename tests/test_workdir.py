@@ -1,0 +1,112 @@
+"""Work directories: whose they are, and that nothing of another run is touched."""
+
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+from flashjax import workdir
+from flashjax.checkpoint import Checkpoints, check_meta
+from flashjax.errors import UserError
+
+CONFIG = ConfigDict(dict(seed=0, log_every=10, optim=dict(lr=1e-3), data="a", grid=(0, 1)))
+
+
+def changed(**settings) -> ConfigDict:
+    config = CONFIG.copy_and_resolve_references()
+    config.update(settings)
+    return config
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """The folder of a run that has done steps."""
+    folder = workdir.claim(str(tmp_path / "run"), CONFIG)
+    (folder / "metrics.jsonl").touch()
+    return folder
+
+
+def test_a_run_goes_on_in_its_folder(begun):
+    before = (begun / "config.json").read_text()
+    workdir.claim(str(begun), changed(log_every=20))
+    assert (begun / "config.json").read_text() == before
+    assert sorted(p.name for p in begun.iterdir()) == ["config.json", "metrics.jsonl"]
+
+
+def test_another_run_is_named_by_its_settings(begun):
+    before = (begun / "config.json").read_text()
+    with pytest.raises(UserError) as caught:
+        workdir.claim(str(begun), changed(seed=1, optim=dict(lr=2e-3)))
+    assert "optim.lr is 0.001 there and 0.002 here; seed is 0 there and 1 here" in str(caught.value)
+    assert "another --workdir" in str(caught.value)
+    assert (begun / "config.json").read_text() == before
+
+
+def test_a_run_that_never_started_binds_nobody(tmp_path):
+    folder = workdir.claim(str(tmp_path / "run"), CONFIG)
+    workdir.claim(str(folder), changed(data="b"))
+    assert json.loads((folder / "config.json").read_text())["data"] == "b"
+
+
+def test_other_files_are_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(UserError, match="holds files but no run of flashjax; give an empty or a new folder"):
+        workdir.claim(str(tmp_path), CONFIG)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(UserError, match="is a file; give a folder"):
+        workdir.claim(str(tmp_path / "run"), CONFIG)
+    with pytest.raises(UserError, match="cannot be used: Not a directory"):
+        workdir.claim(str(tmp_path / "run" / "below"), CONFIG)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be used: Permission denied"):
+        workdir.claim(str(tmp_path / "run"), CONFIG)
+
+
+def test_a_small_disk(tmp_path):
+    with pytest.raises(UserError, match=r"needs about \d+ MiB .* its disk has \d+ MiB left"):
+        workdir.claim(str(tmp_path / "run"), CONFIG, needed_bytes=1 << 60)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_damaged_record(begun):
+    (begun / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"is damaged .* another --workdir"):
+        workdir.claim(str(begun), CONFIG)
+
+
+def test_existing_names_the_nearest(tmp_path):
+    (tmp_path / "train.arrayrecord").touch()
+    with pytest.raises(UserError, match=r"There is no data set at .*trian.arrayrecord. Did you mean .*train.arrayrec"):
+        workdir.existing(str(tmp_path / "trian.arrayrecord"), "data set")
+    with pytest.raises(UserError, match=r"There is no data set at .*/nowhere/x\.$"):
+        workdir.existing(str(tmp_path / "nowhere" / "x"), "data set")
+
+
+def test_a_checkpoint_of_another_configuration(tmp_path):
+    state, meta = {"a": jnp.arange(3.0)}, dict(config=dict(seed=0, teachers=["t"]), table="abc")
+    saved = Checkpoints(tmp_path / "checkpoints")
+    saved.save(4, state, dict(loader={"at": 7}), meta)
+    saved.close()
+    again = Checkpoints(tmp_path / "checkpoints")
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    with pytest.raises(UserError, match=r"config.seed is 0 there and 1 here; table is 'abc' there and 'abd' here"):
+        again.restore(4, abstract, dict(config=dict(seed=1, teachers=["t"]), table="abd"))
+    restored, data = again.restore(4, abstract, meta)
+    assert restored["a"].tolist() == [0, 1, 2]
+    assert data == dict(loader={"at": 7})
+
+
+def test_many_differences_are_counted():
+    with pytest.raises(UserError, match="and 2 more"):
+        check_meta({str(i): 0 for i in range(7)}, {str(i): 1 for i in range(7)}, "here")
