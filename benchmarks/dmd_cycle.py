@@ -1,14 +1,15 @@
 """What a DMD cycle costs (one student update and five of the critic): counted, and timed against plain PyTorch.
 
-    python benchmarks/dmd_cycle.py [--cycles 3] [--batch 24] [--json FILE]
+    python benchmarks/dmd_cycle.py [--cycles 3] [--batch 24] [--keep-memory] [--json FILE]
 
-At the quickstart's size (configs/postcards.py). Three ways to run the cycle: flashjax as configured, flashjax with nothing
-shared (each critic update makes a rollout of its own), and benchmarks/plain_torch.py. The random weights and texts
-do not matter to the cost. ``--layers`` cuts the network's depth for a quick look; its times mean nothing then.
+At the quickstart's size (configs/postcards.py). Three ways to run the cycle: flashjax as configured, flashjax with no
+sample shared (each critic update makes a rollout of its own), and benchmarks/plain_torch.py. The random weights and
+texts do not matter to the cost. ``--layers`` cuts the network's depth for a quick look; its times mean nothing then.
 """
 
 import argparse
 import copy
+import ctypes
 import json
 import os
 import platform
@@ -24,11 +25,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import plain_torch
 import torch
 from flax import struct
 from safetensors.torch import load_file
 
-import plain_torch
 from flashjax import config as configs
 from flashjax import convert, flow, train
 from flashjax.distill import schedule, steps
@@ -44,7 +45,7 @@ CONFIG = Path(__file__).parent.parent / "configs" / "postcards.py"
 
 
 def block_flops(c: qwen.Config, queries: int, keys: int) -> int:
-    """Products of one block on one sample: q, k, v, out (4 d^2), the MLP (3 d hidden), scores and their sum over v (2 keys d)."""
+    """Products of one block on one sample: q, k, v, out (4 d^2), the MLP (3 d hidden), scores and sum (2 keys d)."""
     return 2 * queries * (4 * c.width**2 + 3 * c.width**2 * c.mlp_ratio + 2 * keys * c.width)
 
 
@@ -72,10 +73,11 @@ class Named:
 
 
 def counted(denoiser: flow.Denoiser, config: qwen.Config, full: bool, ledger: Counter) -> flow.Denoiser:
-    """``denoiser``, which enters every forward (1) and backward (2) pass, in forward-equivalents of a sample, under (owner, passes).
+    """``denoiser``, entering what it computes in the ledger, in forward-equivalents of a sample, under (owner, passes).
 
-    A backward pass counts if its cotangent really arrives. ``full``: each velocity stands for a whole evaluation with
-    the longest prompt, and conditions for nothing, which is the cost of code that shares no contexts.
+    A forward pass counts 1, with its backward pass 3; a backward pass counts if its cotangent really arrives. ``full``:
+    each velocity stands for a whole evaluation with the longest prompt, and conditions for nothing, which is the cost of
+    code that shares no contexts.
     """
     whole = condition_flops(config, 28) + velocity_flops(config, 28, 64)
 
@@ -121,13 +123,14 @@ def count(config: qwen.Config, recipe: steps.Recipe, critic_rows: int, batch: in
     for k in range(nfe):
         for phase, rows in (("student", 1), ("critic", critic_rows)):
             ledger = Counter()
-            shared = dict(k=k, recipe=recipe, denoiser=counted(qwen.denoiser(shallow), config, full, ledger), critic_optimizer=optimizer)
+            denoiser = counted(qwen.denoiser(shallow), config, full, ledger)
+            shared = dict(noise_like=noise, k=k, recipe=recipe, denoiser=denoiser, critic_optimizer=optimizer)
             if phase == "student":
                 step = partial(steps.student_step, active=(0,), student_optimizer=optimizer, **shared)
-                jax.eval_shape(lambda *a, step=step: step(a[0], (a[1],), noise, *a[2:]), state, Named(params, "teacher"), cond, null, classes, key)
+                inputs = dict(teachers=(Named(params, "teacher"),), cond=cond, null=null, classes=classes, key=key)
             else:
-                step = partial(steps.critic_step, **shared)
-                jax.eval_shape(lambda *a, step=step: step(a[0], noise, *a[1:]), state, cond, key)
+                step, inputs = partial(steps.critic_step, **shared), dict(cond=cond, key=key)
+            jax.eval_shape(step, state, **inputs)
             for (owner, passes), amount in ledger.items():
                 if abs(amount) < 1e-9 * batch:
                     continue  # what was entered as forward only, and moved when its backward pass came
@@ -170,7 +173,9 @@ class Timed:
             train.step_call, config=config, model=qwen, denoiser=qwen.denoiser(model_config), recipe=recipe, null=null,
             size=config.image_size, student_optimizer=optimizers[0], critic_optimizer=optimizers[1],
         )  # fmt: skip
-        self.programs = train.compile_programs(table, call, (self.state, self.teachers, self.batch), replicated, by_batch)
+        self.programs = train.compile_programs(
+            table, call, (self.state, self.teachers, self.batch), replicated, by_batch
+        )
         self.by_phase = {(p.phase, p.k): run for p, run in self.programs.items()}
         self.rows = config.distill.critic_rows
 
@@ -181,7 +186,7 @@ class Timed:
 
 
 def measure(cycles: dict, rounds: int, nfe: int) -> dict:
-    """Median over the rounds of wall and processor milliseconds a cycle, each the mean over k; ways take turns within k."""
+    """Median over the rounds of wall and processor milliseconds a cycle, a mean over k; they take turns within k."""
     for run in cycles.values():
         run(0)  # buffers, threads
     times = {name: [] for name in cycles}
@@ -212,12 +217,20 @@ def random_params(config: qwen.Config) -> dict:
     return jax.tree.map(draw, qwen.abstract(config))
 
 
+def keep_memory():
+    """Has glibc keep what is freed, in one arena; else each XLA call maps its buffers anew and faults in every page."""
+    arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2
+    for setting, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 256 << 20)):
+        ctypes.CDLL(None).mallopt(setting, value)
+
+
 def machine() -> dict:
     cpuinfo = Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return dict(
-        cpu=models[0] if models else platform.processor() or platform.machine(), cores=len(os.sched_getaffinity(0)),
-        load=os.getloadavg()[0], device=jax.devices()[0].device_kind, python=platform.python_version(), jax=jax.__version__,
+        cpu=models[0] if models else platform.machine(), cores=len(os.sched_getaffinity(0)), load=os.getloadavg()[0],
+        device=jax.devices()[0].device_kind, python=platform.python_version(), jax=jax.__version__,
         torch=torch.__version__,
     )  # fmt: skip
 
@@ -227,28 +240,36 @@ def main():
     parser.add_argument("--cycles", type=int, default=3, help="timed cycles for every student step; 0 only counts")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--layers", type=int, default=7, help="fewer for a quick look")
+    parser.add_argument("--keep-memory", action="store_true", help="see docs/performance.md; for PyTorch too")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
+    if args.keep_memory:
+        keep_memory()
 
     config = configs.load([f"--config={CONFIG}"]).unlock()
-    config.batch_size, config.model.layers, config.student_updates, config.distill.critic_warmup = args.batch, args.layers, 4, 0
+    config.batch_size, config.model.layers = args.batch, args.layers
+    config.student_updates, config.distill.critic_warmup = config.distill.nfe, 0  # a short table, with every k in it
     plain = copy.deepcopy(config)
-    plain.distill.share_sample, plain.distill.critic_updates_per_rollout, plain.distill.critic_rows = False, 1, CRITIC_UPDATES
+    plain.distill.update(share_sample=False, critic_updates_per_rollout=1, critic_rows=CRITIC_UPDATES)
     model_config = train.make_model_config(qwen, config.model)
-    result = dict(machine=machine(), batch=args.batch, layers=args.layers)
+    result = dict(machine=machine(), batch=args.batch, layers=args.layers, keep_memory=args.keep_memory)
     print("  ".join(f"{k} {v}" for k, v in result["machine"].items()), end="\n\n")
 
     ############################ 1. Counted
+    def forward_equivalents(distill, full):
+        return count(model_config, train.make_recipe(distill), distill.critic_rows, args.batch, full)
+
     columns = {
-        "plain": count(model_config, train.make_recipe(plain.distill), CRITIC_UPDATES, args.batch, full=True),
-        "plain, contexts shared": count(model_config, train.make_recipe(plain.distill), CRITIC_UPDATES, args.batch, full=False),
-        "flashjax": count(model_config, train.make_recipe(config.distill), config.distill.critic_rows, args.batch, full=False),
+        "plain": forward_equivalents(plain.distill, full=True),
+        "plain, contexts shared": forward_equivalents(plain.distill, full=False),
+        "flashjax": forward_equivalents(config.distill, full=False),
     }
     for column in columns.values():
         column["**cycle**"] = sum(column.values())
     result["forward_equivalents"] = columns
     shapes = condition_flops(model_config, 28), velocity_flops(model_config, 28, 64)
-    print(f"F = {sum(shapes) / 1e6:.1f} MFLOP a sample: condition {shapes[0] / sum(shapes):.3f} F, velocity {shapes[1] / sum(shapes):.3f} F\n")
+    condition, velocity = (s / sum(shapes) for s in shapes)
+    print(f"F = {sum(shapes) / 1e6:.1f} MFLOP a sample: condition {condition:.3f} F, velocity {velocity:.3f} F\n")
     print("| forward-equivalents a cycle, mean over k | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
     for part in columns["plain"]:
         print(f"| {part} | " + " | ".join(f"{column[part]:.2f}" for column in columns.values()) + " |")
@@ -262,7 +283,7 @@ def main():
         weights = load_file(Path(folder) / "model.safetensors")
     text = rng.normal(size=(args.batch, 28, model_config.context_dim)).astype(np.float32)
     length = rng.integers(8, 29, args.batch).astype(np.int32)
-    null = rng.normal(size=(1, NULL_TOKENS, model_config.context_dim)).astype(np.float32), np.array([NULL_TOKENS], np.int32)
+    null = text[:1, :NULL_TOKENS], np.array([NULL_TOKENS], np.int32)
     z = rng.normal(size=(args.batch, *IMAGE, model_config.in_channels)).astype(np.float32)
     t = rng.uniform(0.02, 0.98, args.batch).astype(np.float32)
     denoiser = qwen.denoiser(model_config)
@@ -271,9 +292,9 @@ def main():
     text_t, length_t, z_t, t_t, *null_t = map(torch.tensor, (text, length, z, t, *null))
     with torch.no_grad():
         theirs = plain_torch.velocity(weights, model_config, text_t, length_t, z_t, t_t).numpy()
-    result["torch_max_abs_difference"] = float(np.abs(ours - theirs).max())
-    print(f"\ntorch and flashjax: max |difference| {result['torch_max_abs_difference']:.1e} at a standard deviation of {theirs.std():.2f}\n")
-    assert result["torch_max_abs_difference"] < 1e-4 * theirs.std()
+    difference = result["torch_max_abs_difference"] = float(np.abs(ours - theirs).max())
+    print(f"\nPyTorch and flashjax: max |difference| {difference:.1e} at a standard deviation of {theirs.std():.2f}\n")
+    assert difference < 1e-4 * theirs.std()
 
     ############################ 3. Timed
     if args.cycles:
@@ -290,9 +311,14 @@ def main():
         result["times"] = measure(cycles, args.cycles, config.distill.nfe)
         result["machine"]["load_after"] = os.getloadavg()[0]
         base = result["times"]["PyTorch, plain cycle"]
+        if result["machine"]["load"] > 1:
+            print(
+                "The machine was not idle: these times compare nothing. (PyTorch suffers most: OpenMP spins.)\n"
+            )
         print("| | ms a cycle | against PyTorch | processor ms | against PyTorch |\n|---|---|---|---|---|")
         for name, row in result["times"].items():
-            print(f"| {name} | {row['wall_ms']:.0f} | {row['wall_ms'] / base['wall_ms']:.2f} | {row['cpu_ms']:.0f} | {row['cpu_ms'] / base['cpu_ms']:.2f} |")
+            cells = [f"{row[unit]:.0f} | {row[unit] / base[unit]:.2f}" for unit in ("wall_ms", "cpu_ms")]
+            print(f"| {name} | " + " | ".join(cells) + " |")
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 

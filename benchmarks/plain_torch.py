@@ -1,7 +1,7 @@
 """The plain DMD cycle in PyTorch, as one writes it first: what benchmarks/dmd_cycle.py compares with.
 
-The network is that of flashjax/models/qwen_image_21.py, written from the formulas, over a dict of weights with the names
-of the exported file: text and image run through the blocks as one sequence, under one mask. No torch.compile.
+The network is that of flashjax/models/qwen_image_21.py, written from the formulas, over a dict of weights with the
+names of the exported file: text and image run through the blocks as one sequence, under one mask. No torch.compile.
 """
 
 import torch
@@ -9,10 +9,11 @@ import torch.nn.functional as F
 
 
 def velocity(w: dict, c, text, length, z, t):
-    """v like z [B, h, w, channels] at t [B]; text [B, L, context] is right-padded, ``length`` [B] counts its real tokens.
+    """v like z [B, h, w, channels] at t [B]. text [B, L, context] is right-padded after ``length`` [B] tokens,
     ``c`` is the network's Config."""
     batch, tokens, (height, width) = len(z), text.shape[1], z.shape[1:3]
-    x = F.linear(F.rms_norm(text, text.shape[-1:], eps=c.eps) * (1 + w["txt_in.text_norm.weight"]), w["txt_in.in_layer.weight"])
+    x = F.rms_norm(text, text.shape[-1:], 1 + w["txt_in.text_norm.weight"], c.eps)
+    x = F.linear(x, w["txt_in.in_layer.weight"])
     x = F.linear(F.gelu(x, approximate="tanh"), w["txt_in.out_layer.weight"]).expand(batch, -1, -1)
     h = torch.cat([x, F.linear(z.flatten(1, 2), w["img_in.weight"])], 1)
 
@@ -23,14 +24,15 @@ def velocity(w: dict, c, text, length, z, t):
     temb = F.linear(torch.cat([angle.cos(), angle.sin()], -1), w[time + "1.weight"])
     temb = F.silu(F.linear(F.silu(temb), w[time + "2.weight"]))
     rows = F.linear(temb, w["modulation.1.weight"])
-    rows = torch.cat([rows[:1].expand(batch, -1)[:, None].expand(-1, tokens, -1), rows[1:, None].expand(-1, height * width, -1)], 1)
+    rows = [rows[:1, None].expand(batch, tokens, -1), rows[1:, None].expand(-1, height * width, -1)]
+    rows = torch.cat(rows, 1)
     scale1, gate1, scale2, gate2 = rows.chunk(4, -1)
 
-    # Positions (frame, row, column): text counts on, the image stands behind its sample's text and is centred.
+    # Positions (frame, row, column): text counts on in all three, the image stands behind its sample's text, centred.
     y, x = (torch.arange(n) - (n - n // 2) for n in (height, width))
     place = torch.zeros(batch, tokens + height * width, 3)
-    place[:, :tokens, 0], place[:, tokens:, 0] = torch.arange(tokens), length[:, None]
-    place[:, tokens:, 1:] = torch.cartesian_prod(y, x)
+    place[:, :tokens] = torch.arange(tokens)[:, None]
+    place[:, tokens:, 0], place[:, tokens:, 1:] = length[:, None], torch.cartesian_prod(y, x)
     angle = [place[..., i, None] * c.theta ** -(torch.arange(0, d, 2) / d) for i, d in enumerate(c.axes_dims)]
     angle = torch.cat(angle, -1)[:, None]
     rotation = torch.polar(torch.ones_like(angle), angle)
@@ -47,14 +49,16 @@ def velocity(w: dict, c, text, length, z, t):
         b = f"transformer_blocks.{i}."
         a = F.layer_norm(h, h.shape[-1:], eps=c.eps) * (1 + scale1)
         q, k, v = (F.linear(a, w[f"{b}attn.to_{n}.weight"]).unflatten(-1, (c.heads, -1)).transpose(1, 2) for n in "qkv")
-        q, k = (rotate(F.rms_norm(x, x.shape[-1:], w[f"{b}attn.norm_{n}.weight"], c.eps)) for n, x in (("q", q), ("k", k)))
+        q = rotate(F.rms_norm(q, q.shape[-1:], w[b + "attn.norm_q.weight"], c.eps))
+        k = rotate(F.rms_norm(k, k.shape[-1:], w[b + "attn.norm_k.weight"], c.eps))
         a = F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(-2)
         h = h + gate1.tanh() * F.linear(a, w[f"{b}attn.to_out.0.weight"])
         a = F.layer_norm(h, h.shape[-1:], eps=c.eps) * (1 + scale2)
         a = F.silu(F.linear(a, w[f"{b}img_mlp.gate_layer.weight"])) * F.linear(a, w[f"{b}img_mlp.proj.weight"])
         h = h + gate2.tanh() * F.linear(a, w[f"{b}img_mlp.out.weight"])
 
-    h = F.layer_norm(h[:, tokens:], h.shape[-1:], eps=c.eps) * (1 + F.linear(temb[1:], w["norm_out.linear.weight"]))[:, None]
+    scale = F.linear(temb[1:], w["norm_out.linear.weight"])[:, None]
+    h = F.layer_norm(h[:, tokens:], h.shape[-1:], eps=c.eps) * (1 + scale)
     return F.linear(h, w["proj_out.weight"]).reshape(z.shape)
 
 

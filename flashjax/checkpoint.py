@@ -79,7 +79,8 @@ def check_meta(found: dict, expected: dict, where: Any) -> None:
         told = "; ".join(f"{key} is {a.get(key)!r} there and {b.get(key)!r} here" for key in keys[:5])
         more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
         raise UserError(
-            f"The checkpoint in {where} belongs to another run: {told}{more}. Use its configuration, or another --workdir."
+            f"The checkpoint in {where} belongs to another run: {told}{more}. "
+            "Use its configuration, or another --workdir."
         )
 
 
@@ -104,7 +105,8 @@ def restore_params(folder: Path, which: str = "ema") -> tuple[Any, dict, int]:
 
 
 def _handlers() -> dict:
-    return dict(state=ocp.StandardCheckpointHandler(), data=ocp.JsonCheckpointHandler(), meta=ocp.JsonCheckpointHandler())
+    json_handlers = {name: ocp.JsonCheckpointHandler() for name in ("data", "meta")}
+    return dict(state=ocp.StandardCheckpointHandler(), **json_handlers)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

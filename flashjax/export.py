@@ -30,10 +30,17 @@ def export(workdir: str, out: str, which: str = "ema", card: dict | None = None)
     for name in ("transformer", "scheduler"):
         (target / name).mkdir(parents=True)
     params = jax.tree.map(np.asarray, params)
-    convert.save(config.model.architecture, params, target / "transformer" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    convert.save(
+        config.model.architecture,
+        params,
+        target / "transformer" / "diffusion_pytorch_model.safetensors",
+        {"format": "pt"},
+    )
     _write(target / "transformer" / "config.json", model_config.to_diffusers())
     _write(target / "scheduler" / "scheduler_config.json", scheduler_config(described))
-    _write(target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which, **(card or {})))
+    _write(
+        target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which, **(card or {}))
+    )
     return target
 
 

@@ -15,7 +15,9 @@ def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
     """Linear warm-up, then "constant" or "cosine" (to 1 % of the peak at ``steps``, counted in this optimizer's
     updates)."""
     if config.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0, config.lr, config.warmup, max(steps, config.warmup + 1), config.lr / 100)
+        return optax.warmup_cosine_decay_schedule(
+            0.0, config.lr, config.warmup, max(steps, config.warmup + 1), config.lr / 100
+        )
     if config.schedule == "constant":
         return optax.join_schedules(
             [optax.linear_schedule(0.0, config.lr, config.warmup), optax.constant_schedule(config.lr)], [config.warmup]

@@ -69,13 +69,9 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
         for folder in folders:
             node = node.setdefault(folder, {})
             if not isinstance(node, dict):
-                raise PathError(
-                    f"{folder!r} in the path {path!r} is already a leaf; rename one of the two."
-                )
+                raise PathError(f"{folder!r} in the path {path!r} is already a leaf; rename one of the two.")
         if name in node:
-            raise PathError(
-                f"The path {path!r} is already the folder of other leaves; rename one of the two."
-            )
+            raise PathError(f"The path {path!r} is already the folder of other leaves; rename one of the two.")
         node[name] = leaf
     return tree
 
@@ -89,9 +85,7 @@ def match(rules: Rules, path: str) -> Any:
     return rules[_first(_compile(rules), [path])[path]][1]
 
 
-def map_paths(
-    rules: Rules, tree: Mapping[str, Any], *, every_rule_used: bool = False
-) -> dict[str, Any]:
+def map_paths(rules: Rules, tree: Mapping[str, Any], *, every_rule_used: bool = False) -> dict[str, Any]:
     """Replace every leaf of `tree` by the value of its first matching rule.
 
     Args:
@@ -132,10 +126,7 @@ def explain(rules: Rules, tree: Mapping[str, Any]) -> str:
         regex, value = ("(no rule)", "") if index is None else rules[index]
         rows.append((path, shape, regex, str(value)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += [f"unused rule: {regex}" for i, (regex, _) in enumerate(rules) if i not in used]
     return "\n".join(lines)
 
@@ -160,11 +151,8 @@ def _first(compiled: Sequence[re.Pattern[str]], paths: Sequence[str]) -> dict[st
                 chosen[path] = index
                 break
     if uncovered := [path for path in paths if path not in chosen]:
-        shown = ", ".join(uncovered[:20]) + (
-            f" and {len(uncovered) - 20} more" if len(uncovered) > 20 else ""
-        )
+        shown = ", ".join(uncovered[:20]) + (f" and {len(uncovered) - 20} more" if len(uncovered) > 20 else "")
         raise PathError(
-            f"No rule matches {shown}. Rules match whole paths; add a rule, for instance ('.*', "
-            "value) at the end."
+            f"No rule matches {shown}. Rules match whole paths; add a rule, for instance ('.*', value) at the end."
         )
     return chosen

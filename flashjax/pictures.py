@@ -1,22 +1,25 @@
 """Sample grids: the same held-out prompts and the same noise, drawn again and again while a run goes on."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from flashjax import flow
 from flashjax.distill.sampling import make_sampler
+from flashjax.errors import UserError
 from flashjax.models import pixels, text
 
 PROMPTS = (
     "a landscape", "a landscape with a night sky and a lake", "snowy mountains with a red house",
     "desert dunes, the sun on the left, a rainbow", "a portrait", "a person with a pink mohawk",
     "a smiling person with sunglasses and a blue background", "someone with long blonde hair and a hoodie",
-    'a sign that says "OPEN"', '"JAX" in bold letters on a sign', 'the word "MOON" in white letters', 'a yellow sign reading "TEA" in red letters',
+    'a sign that says "OPEN"', '"JAX" in bold letters on a sign', 'the word "MOON" in white letters',
+    'a yellow sign reading "TEA" in red letters',
 )  # fmt: skip
 
 
@@ -39,14 +42,27 @@ def noise(seeds: list[int], size: int) -> jax.Array:
     return pixels.encode(jax.vmap(lambda k: jax.random.normal(k, (size, size, 3)))(keys))
 
 
-def grid_image(images: np.ndarray, columns: int, scale: int = 3) -> Image.Image:
-    """uint8 [N, H, W, 3] in rows of ``columns``, with a white gap."""
-    n, h, w, _ = images.shape
-    sheet = np.full((-(-n // columns) * (h + 2), columns * (w + 2), 3), 255, np.uint8)
-    for i, image in enumerate(images):
-        y, x = (i // columns) * (h + 2), (i % columns) * (w + 2)
-        sheet[y : y + h, x : x + w] = image
-    return Image.fromarray(sheet).resize((sheet.shape[1] * scale, sheet.shape[0] * scale), Image.NEAREST)
+def contact_sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 3, labels: Sequence[str] = ()) -> Image.Image:
+    """Pictures uint8 [H, W, 3] of one size in rows, enlarged sharp-edged; ``labels`` stand in front of the rows.
+
+    Raises UserError if there are no pictures or their sizes differ.
+    """
+    shapes = {np.asarray(image).shape for row in rows for image in row}
+    if len(shapes) != 1:
+        raise UserError(f"A contact sheet needs pictures of one size; there are {sorted(shapes) or 'none'}.")
+    (height, width, _), gap, font = shapes.pop(), scale, ImageFont.load_default(size=5 * scale)
+    left = gap + max((math.ceil(font.getlength(label)) + 3 * gap for label in labels), default=0)
+    across = max(len(row) for row in rows)
+    size = (left + across * (width * scale + gap), len(rows) * (height * scale + gap) + gap)
+    sheet = Image.new("RGB", size, (255, 255, 255) if labels else (128, 128, 128))
+    for i, row in enumerate(rows):
+        top = gap + i * (height * scale + gap)
+        if labels:
+            ImageDraw.Draw(sheet).text((gap, top + height * scale // 2), labels[i], (40, 40, 40), font, anchor="lm")
+        for j, image in enumerate(row):
+            large = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
+            sheet.paste(large, (left + j * (width * scale + gap), top))
+    return sheet
 
 
 def make_drawer(config: ConfigDict, model, denoiser: flow.Denoiser, size: int, folder: Path) -> Callable:
@@ -61,6 +77,8 @@ def make_drawer(config: ConfigDict, model, denoiser: flow.Denoiser, size: int, f
     def draw(params, step: int) -> None:
         grid = flow.time_grid(settings.steps, settings.shift)
         z = sample(params, cond, null, start, grid, settings.guidance_scale, settings.mode)
-        grid_image(pixels.to_uint8(pixels.decode(z)), len(PROMPTS)).save(target / f"step_{step:06d}.png")
+        images = pixels.to_uint8(pixels.decode(z))
+        rows = [images[: len(PROMPTS)], images[len(PROMPTS) :]]
+        contact_sheet(rows).save(target / f"step_{step:06d}.png")
 
     return draw

@@ -33,7 +33,9 @@ class Pipeline:
     max_text_tokens: int
     sample: Sampler
 
-    def draw(self, prompts: list[str], seeds: list[int], encoder: text.TextEncoder, batch: int = 64, **settings) -> np.ndarray:
+    def draw(
+        self, prompts: list[str], seeds: list[int], encoder: text.TextEncoder, batch: int = 64, **settings
+    ) -> np.ndarray:
         """uint8 pictures [N, H, W, 3], one a prompt and seed; ``settings`` override the defaults. The result for a
         prompt and a seed does not depend on the others beyond float rounding."""
         s = self.defaults | {k: v for k, v in settings.items() if v is not None}
@@ -44,7 +46,9 @@ class Pipeline:
             chosen = [min(j, len(prompts) - 1) for j in range(i, i + batch)]
             cond, null = pictures.conditions(self.model, encoder, [prompts[j] for j in chosen], self.max_text_tokens)
             noise = pictures.noise([seeds[j] for j in chosen], self.image_size)
-            z = self.sample(self.params, cond, null, noise, grid, s["guidance_scale"], s["mode"], jax.random.key(seeds[i]))
+            z = self.sample(
+                self.params, cond, null, noise, grid, s["guidance_scale"], s["mode"], jax.random.key(seeds[i])
+            )
             out.append(pixels.to_uint8(pixels.decode(z)))
         return np.concatenate(out)[: len(prompts)]
 
@@ -57,7 +61,9 @@ def load(path: str, which: str = "ema") -> Pipeline:
         return _load_exported(folder)
     if (folder / "config.json").is_file():
         return _load_run(folder, which)
-    raise UserError(f"{folder} is neither a run's work directory nor an exported model (a folder with transformer/ in it).")
+    raise UserError(
+        f"{folder} is neither a run's work directory nor an exported model (a folder with transformer/ in it)."
+    )
 
 
 def _load_exported(folder: Path) -> Pipeline:
@@ -65,7 +71,9 @@ def _load_exported(folder: Path) -> Pipeline:
         described = json.loads((folder / "transformer" / "config.json").read_text())
         scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["flashjax"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise UserError(f"{folder} is not a complete exported model ({error!r}); export it again with flashjax export.") from error
+        raise UserError(
+            f"{folder} is not a complete exported model ({error!r}); export it again with flashjax export."
+        ) from error
     model = models.architecture(scheduler["architecture"])
     config = model.Config.from_diffusers(described)
     params = convert.load(scheduler["architecture"], folder / "transformer", model.abstract(config))

@@ -1,7 +1,7 @@
 """Training, read from top to bottom: flow matching for teachers, DMD for few-step students.
 
-``flashjax train --config=FILE --workdir=DIR``; started again with the same arguments it goes on from the newest checkpoint,
-bit for bit as if it had not stopped.
+``flashjax train --config=FILE --workdir=DIR``; started again with the same arguments it goes on from the newest
+checkpoint, bit for bit as if it had not stopped.
 """
 
 import time
@@ -64,8 +64,8 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     model = models.architecture(config.model.architecture)
     model_config = make_model_config(model, config.model)
     denoiser = model.denoiser(model_config)
-    weights = [config.init] if not distilling else list(config.distill.teachers)
-    trees = [convert.load(config.model.architecture, workdir.existing(w, "weights"), model.abstract(model_config)) for w in weights if w]
+    weights = list(config.distill.teachers) if distilling else [config.init] * bool(config.init)
+    trees = [load_weights(config, model.abstract(model_config), path) for path in weights]
     init = trees[0] if trees else jax.jit(partial(model.init, model_config))(jax.random.key(config.seed))
     teachers = jax.device_put(tuple(trees), replicated) if distilling else ()
     note(f"{config.model.architecture}: {optim.parameter_count(init):,} parameters, {len(teachers)} teachers")
@@ -100,7 +100,7 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     draw = pictures.make_drawer(config, model, denoiser, size, folder)
 
     ############################ 9. The loop. Nothing in it waits for the device but the flush of old metrics.
-    bar = tqdm(range(start, len(table)), initial=start, total=len(table), desc=config.objective, unit="step", mininterval=5)
+    bar = tqdm(range(start, len(table)), config.objective, len(table), unit="step", initial=start, mininterval=5)
     for step in bar:
         batch = meshes.put_batch(next(loader), mesh)
         state, metrics = programs[table.program(step)](state, teachers, batch)
@@ -173,6 +173,11 @@ def make_model_config(model, config: ConfigDict):
         return preset(**overrides)
 
 
+def load_weights(config: ConfigDict, abstract, path: str):
+    """A parameter tree from PyTorch-named weights."""
+    return convert.load(config.model.architecture, workdir.existing(path, "weights"), abstract)
+
+
 def make_optimizers(config: ConfigDict, table: schedule.StepTable):
     """(student's, critic's); a schedule counts the updates of its own network."""
     if config.objective == "flow_matching":
@@ -180,7 +185,8 @@ def make_optimizers(config: ConfigDict, table: schedule.StepTable):
     distill, student_updates = config.distill, int((table.phase == schedule.STUDENT).sum())
     critic_updates = (len(table) - student_updates) * distill.critic_updates_per_rollout
     critic_updates += student_updates if distill.share_sample else 0
-    return optim.make_optimizer(config.student_optim, student_updates), optim.make_optimizer(config.critic_optim, critic_updates)
+    student_optimizer = optim.make_optimizer(config.student_optim, student_updates)
+    return student_optimizer, optim.make_optimizer(config.critic_optim, critic_updates)
 
 
 def null_condition(model, config: ConfigDict):
@@ -194,7 +200,9 @@ def null_condition(model, config: ConfigDict):
     return model.Condition(jnp.asarray(padded), jnp.array([len(states)], jnp.int32))
 
 
-def step_call(state, teachers, batch, *, program, config, model, denoiser, recipe, null, size, student_optimizer, critic_optimizer):
+def step_call(
+    state, teachers, batch, *, program, config, model, denoiser, recipe, null, size, student_optimizer, critic_optimizer
+):
     """One step of the table on a loader's batch: unpacks the batch and calls the pure step of the program's phase."""
     key = jax.random.key(config.seed)
     cond = model.Condition(batch["text"], batch["text_length"])

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from flashjax import checkpoint, convert, metrics, paths, pictures, train
 from flashjax import config as configs
@@ -41,12 +43,24 @@ def stop_at(step: int, stop) -> None:
 
     def add_or_stop(self, now, values):
         while now == step and not self.checkpoint.exists():
-            pass
+            time.sleep(0.05)
         if now == step:
             stop()
         add(self, now, values)
 
     metrics.MetricsWriter.__init__, metrics.MetricsWriter.add = remember, add_or_stop
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Compiling is nearly all that these runs cost, and most are of the same programs; the quickstart does so too."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    compilation_cache.reset_cache()  # else what was decided at the process's first compilation stays
+    yield folder
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +168,7 @@ def test_ctrl_c_and_resume(given, uninterrupted, tmp_path):
     assert_same_runs(folder, tmp_path)
 
 
-def test_sigkill_and_resume(given, uninterrupted, tmp_path):
+def test_sigkill_and_resume(given, uninterrupted, cache, tmp_path):
     folder = uninterrupted("dmd")[0]
     code = """
 import os, signal, sys
@@ -165,7 +179,10 @@ here.stop_at(here.STOP, lambda: os.kill(os.getpid(), signal.SIGKILL))
 here.train.train(here.configs.load([sys.argv[2]]), sys.argv[3])
 """
     argv = [os.path.dirname(__file__), given["dmd"], str(tmp_path)]
-    killed = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
+    # The flags are part of the cache's key, and conftest adds its own again.
+    flags = os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=8", "").strip()
+    env = os.environ | dict(JAX_COMPILATION_CACHE_DIR=str(cache), XLA_FLAGS=flags)
+    killed = subprocess.run([sys.executable, "-c", code, *argv], env=env, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "checkpoints" / str(STEPS)).exists()
     train.train(configs.load([given["dmd"]]), str(tmp_path))

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
         args.workdir, args.teacher, args.data, args.out, classifier_path=args.classifier,
         command=shlex.join(["flashjax", *sys.argv[1:]]), limit=args.limit,
     )  # fmt: skip
-    ms = figures["ms_per_image"]
+    ms, ratio = figures["ms_per_image"], figures["speedup"]
     print("\n".join(figures["verdict"]))
-    print(f"An image takes {ms['student']:.1f} ms (student) and {ms['teacher']:.1f} ms (teacher): {figures['speedup']:.1f} times faster.")
+    print(f"A picture takes {ms['student']:.1f} ms (student), {ms['teacher']:.1f} ms (teacher): {ratio:.1f} times faster.")
     print(f"Report: {args.out}")

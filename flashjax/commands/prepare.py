@@ -14,9 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from flashjax.config import about_settings
+    from flashjax.data import postcards
     from flashjax.data.prepare import prepare
     from flashjax.models import text
 
+    with about_settings():
+        for category in args.categories or ():
+            postcards.make(category, args.split, 0, args.seed)  # names one that there is not, before anything is loaded
     encoder = text.load_text_encoder(text.default_minilm_source())
     path = prepare(
         args.out, split=args.split, count_per_category=args.count, size=None if args.prompts_only else args.size,

@@ -37,5 +37,5 @@ def run(args: argparse.Namespace) -> None:
         flow.time_grid(1 if args.steps is None else args.steps, 1.0)
     seeds = [args.seed + i for i in range(len(args.prompt))]
     images = pipe.draw(args.prompt, seeds, encoder, steps=args.steps, guidance_scale=args.guidance)
-    pictures.grid_image(images, len(images), args.scale).save(args.out)
+    pictures.contact_sheet([images], args.scale).save(args.out)
     print(args.out)

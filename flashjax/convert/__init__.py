@@ -37,9 +37,7 @@ def table_of(model_name: str) -> Table:
       ConversionError: no model has this name.
     """
     if model_name not in MODELS:
-        raise ConversionError(
-            f"There is no conversion for {model_name!r}; there is one for {', '.join(MODELS)}."
-        )
+        raise ConversionError(f"There is no conversion for {model_name!r}; there is one for {', '.join(MODELS)}.")
     return MODELS[model_name].TABLE
 
 
@@ -71,9 +69,7 @@ def load(
     return paths.unflatten(execute(todo, reader.read))
 
 
-def load_flax(
-    path: str | Path, target_abstract: Mapping[str, Any], dtype: Any = None
-) -> dict[str, Any]:
+def load_flax(path: str | Path, target_abstract: Mapping[str, Any], dtype: Any = None) -> dict[str, Any]:
     """Read a safetensors file whose names are Flax paths ("blocks/attn/to_q/kernel"), with the same
     checks as `load`.
 

@@ -50,9 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="keep",
         help="floating dtype of the result; keep: the file's own",
     )
-    parser.add_argument(
-        "--force", action="store_true", help="write into a folder that is not empty"
-    )
+    parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,16 +79,12 @@ def run(args: argparse.Namespace) -> int:
 def _find_source(model: str, source: Path | None) -> Path:
     if source is None:
         if model != "minilm":
-            raise ConversionError(
-                f"There is no packaged {model}; give the folder of its weights with --source."
-            )
+            raise ConversionError(f"There is no packaged {model}; give the folder of its weights with --source.")
         from flashjax.models.text import default_minilm_source
 
         return default_minilm_source()
     if not source.is_dir():
-        raise ConversionError(
-            f"The source {source} is not a folder; give the one with config.json and the weights."
-        )
+        raise ConversionError(f"The source {source} is not a folder; give the one with config.json and the weights.")
     # a whole diffusers pipeline keeps its denoiser in transformer/
     inner = source / "transformer"
     return inner if not (source / "config.json").is_file() and inner.is_dir() else source
@@ -100,13 +94,9 @@ def _check_out(source: Path, out: Path, force: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ConversionError(f"{out} is a file; --out takes a folder.")
     if out.resolve() == source.resolve():
-        raise ConversionError(
-            f"The source and the output are the same folder {out}; choose another --out."
-        )
+        raise ConversionError(f"The source and the output are the same folder {out}; choose another --out.")
     if out.is_dir() and any(out.iterdir()) and not force:
-        raise ConversionError(
-            f"The folder {out} is not empty; choose another --out, or add --force to overwrite."
-        )
+        raise ConversionError(f"The folder {out} is not empty; choose another --out, or add --force to overwrite.")
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -142,9 +132,7 @@ def _qwen_image_21_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     for key, wanted in fixed.items():
         if config.get(key, wanted) not in (wanted, None):
-            raise ConversionError(
-                f"config.json has {key} = {config[key]!r}; only {wanted!r} is built here."
-            )
+            raise ConversionError(f"config.json has {key} = {config[key]!r}; only {wanted!r} is built here.")
     heads = config.get("num_attention_heads", 32)
     return {
         "in_channels": config.get("in_channels", 64),
@@ -201,9 +189,7 @@ class _Bar:
         share = self.done / max(self.total, 1)
         end = "\n" if self.done >= self.total else ""
         bar = "#" * int(30 * share)
-        print(
-            f"\rconverting [{bar:<30}] {share:4.0%} {_human(self.done)}", end=end, file=sys.stderr
-        )
+        print(f"\rconverting [{bar:<30}] {share:4.0%} {_human(self.done)}", end=end, file=sys.stderr)
 
 
 def _human(size: float) -> str:
@@ -216,8 +202,7 @@ def _human(size: float) -> str:
 
 def _summary(args: argparse.Namespace, todo: Plan, size: int, copied: list[str]) -> str:
     lines = [
-        f"{args.out / FLAX_WEIGHTS}: {len(todo.moves)} tensors -> {len(todo.target)} parameters, "
-        f"{_human(size)}",
+        f"{args.out / FLAX_WEIGHTS}: {len(todo.moves)} tensors -> {len(todo.target)} parameters, {_human(size)}",
         f"copied: {', '.join(copied)}",
     ]
     for reason, count in Counter(reason for _, reason in todo.dropped).items():

@@ -44,9 +44,7 @@ def _join(problems: list[str], what: str) -> ConversionError:
     return ConversionError(f"{what} ({len(problems)} problem{'s' * (len(problems) > 1)}):\n{lines}")
 
 
-def plan(
-    table: Table, source: Mapping[str, Spec], target_abstract: Mapping[str, Any], dtype: Any = None
-) -> Plan:
+def plan(table: Table, source: Mapping[str, Spec], target_abstract: Mapping[str, Any], dtype: Any = None) -> Plan:
     """Check source against target completely, both ways, without reading data.
 
     Args:
@@ -86,9 +84,7 @@ def is_float(dtype: np.dtype) -> bool:
     return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float8"))
 
 
-def _assign(
-    table: Table, source: Mapping[str, Spec], problems: list[str]
-) -> tuple[list[Move], list[tuple[str, str]]]:
+def _assign(table: Table, source: Mapping[str, Spec], problems: list[str]) -> tuple[list[Move], list[tuple[str, str]]]:
     moves, dropped = [], []
     drops = [(re.compile(each.source), each.reason) for each in table.drops]
     for name in source:
@@ -176,9 +172,7 @@ def execute(todo: Plan, read: Callable[[str], np.ndarray]) -> dict[str, np.ndarr
     return {path: make() for path, make in makers(todo, read).items()}
 
 
-def export(
-    table: Table, params: Mapping[str, Any]
-) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, Spec]]:
+def export(table: Table, params: Mapping[str, Any]) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, Spec]]:
     """Read the table backwards: give every tensor its PyTorch name.
 
     Args:
@@ -198,15 +192,9 @@ def export(
     specs: dict[str, Spec] = {}
     for path, leaf in paths.flatten(params).items():
         slots = leaf.shape[0] if leaf.shape else 0
-        found = [
-            (rule, names)
-            for rule in table.rules
-            if (names := rule.sources(path, slots)) is not None
-        ]
+        found = [(rule, names) for rule in table.rules if (names := rule.sources(path, slots)) is not None]
         if len(found) != 1:
-            problems.append(
-                f"{path}: {'no row' if not found else 'more than one row'} of the table names it."
-            )
+            problems.append(f"{path}: {'no row' if not found else 'more than one row'} of the table names it.")
             continue
         rule, names = found[0]
         for slot, name in enumerate(names):

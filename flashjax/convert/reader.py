@@ -102,9 +102,7 @@ def open_weights(path: str | Path) -> Reader:
     """
     path = Path(path)
     if not path.exists():
-        raise ConversionError(
-            f"There are no weights at {path}; give a .safetensors file or a folder of them."
-        )
+        raise ConversionError(f"There are no weights at {path}; give a .safetensors file or a folder of them.")
     if path.is_file():
         entries, metadata = _read_header(path)
         return Reader(entries, metadata)
@@ -121,14 +119,10 @@ def open_weights(path: str | Path) -> Reader:
 def _why_no_file(folder: Path, candidates: list[Path]) -> str:
     if candidates:
         names = ", ".join(file.name for file in candidates)
-        return (
-            f"The folder {folder} offers more than one choice ({names}); name the one file to read."
-        )
+        return f"The folder {folder} offers more than one choice ({names}); name the one file to read."
     if pickles := sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES):
         return _refuse_pickle(folder / pickles[0])
-    return (
-        f"The folder {folder} holds no .safetensors file; give the folder of the model's weights."
-    )
+    return f"The folder {folder} holds no .safetensors file; give the folder of the model's weights."
 
 
 def _refuse_pickle(path: Path) -> str:
@@ -144,9 +138,7 @@ def _open_shards(folder: Path, index: Path) -> Reader:
         weight_map = json.loads(index.read_text())["weight_map"]
         shards = sorted(set(weight_map.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConversionError(
-            f"The index {index} has no readable 'weight_map'; fetch it again."
-        ) from error
+        raise ConversionError(f"The index {index} has no readable 'weight_map'; fetch it again.") from error
     if missing := [name for name in shards if not (folder / name).is_file()]:
         raise ConversionError(
             f"The index {index} names {len(shards)} shards, but {', '.join(missing)} is not in the "
@@ -171,9 +163,7 @@ def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER + 1
         if length > _MAX_HEADER:
-            raise ConversionError(
-                f"{path} is not a safetensors file (no header at its start); check what it is."
-            )
+            raise ConversionError(f"{path} is not a safetensors file (no header at its start); check what it is.")
         if 8 + length > size:
             raise ConversionError(
                 f"{path} is truncated or no safetensors file: the header wants {8 + length} bytes, "
@@ -183,9 +173,7 @@ def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
     return _parse_header(path, header, 8 + length, size)
 
 
-def _parse_header(
-    path: Path, header: bytes, data_start: int, size: int
-) -> tuple[dict[str, _Entry], dict[str, str]]:
+def _parse_header(path: Path, header: bytes, data_start: int, size: int) -> tuple[dict[str, _Entry], dict[str, str]]:
     try:
         fields = json.loads(header)
         metadata = fields.pop("__metadata__", None) or {}
@@ -197,18 +185,13 @@ def _parse_header(
     entries = {}
     for name, (dtype, shape, begin, end) in raw.items():
         if dtype not in DTYPES:
-            raise ConversionError(
-                f"The tensor {name} in {path} has the dtype {dtype}, which is not supported here."
-            )
+            raise ConversionError(f"The tensor {name} in {path} has the dtype {dtype}, which is not supported here.")
         spec = Spec(shape, DTYPES[dtype])
         if end - begin != int(np.prod(shape)) * spec.dtype.itemsize or begin < 0:
-            raise ConversionError(
-                f"The header of {path} is damaged: the extent of {name} is not that of its shape."
-            )
+            raise ConversionError(f"The header of {path} is damaged: the extent of {name} is not that of its shape.")
         if data_start + end > size:
             raise ConversionError(
-                f"{path} is truncated: {name} ends at byte {data_start + end}, the file has "
-                f"{size}; fetch it again."
+                f"{path} is truncated: {name} ends at byte {data_start + end}, the file has {size}; fetch it again."
             )
         entries[name] = _Entry(spec, path, data_start + begin)
     return entries, metadata

@@ -50,9 +50,7 @@ class Transform:
 def permute(*axes: int) -> Transform:
     """Reorder axes: conv kernels [O, I, h, w] -> [h, w, I, O] are `permute(2, 3, 1, 0)`."""
     back = tuple(int(axis) for axis in np.argsort(axes))
-    return Transform(
-        f"permute{axes}", lambda x: np.transpose(x, axes), lambda x: np.transpose(x, back)
-    )
+    return Transform(f"permute{axes}", lambda x: np.transpose(x, axes), lambda x: np.transpose(x, back))
 
 
 def squeeze(count: int) -> Transform:
@@ -80,9 +78,7 @@ class Rule:
     def __post_init__(self):
         source, target = (set(m[1] for m in _FIELD.finditer(t)) for t in (self.source, self.target))
         if source != target:
-            raise ValueError(
-                f"The rule {self.source!r} -> {self.target!r} has fields on one side only."
-            )
+            raise ValueError(f"The rule {self.source!r} -> {self.target!r} has fields on one side only.")
 
     @cached_property
     def stack(self) -> str | None:

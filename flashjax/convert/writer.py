@@ -64,9 +64,7 @@ def write_weights(
     return size
 
 
-def write_arrays(
-    path: str | Path, arrays: Mapping[str, Any], metadata: Mapping[str, str] | None = None
-) -> int:
+def write_arrays(path: str | Path, arrays: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> int:
     """Write arrays that exist already (numpy or jax); see `write_weights`."""
     specs = {name: Spec(tuple(a.shape), np.dtype(a.dtype)) for name, a in arrays.items()}
     makers = {name: lambda a=a: np.asarray(a) for name, a in arrays.items()}
@@ -81,17 +79,14 @@ def _order(name: str, specs: Mapping[str, Spec]) -> tuple[int, str]:
 def _header(path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> bytes:
     if wrong := [key for key, value in metadata.items() if not isinstance(value, str)]:
         raise ConversionError(
-            f"The metadata {', '.join(wrong)} for {path} is not text; safetensors stores strings, "
-            "so convert it."
+            f"The metadata {', '.join(wrong)} for {path} is not text; safetensors stores strings, so convert it."
         )
     fields: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name in sorted(specs, key=lambda name: _order(name, specs)):
         shape, dtype = specs[name]
         if dtype not in _NAMES:
-            raise ConversionError(
-                f"{name} has the dtype {dtype}, which safetensors cannot store; cast it first."
-            )
+            raise ConversionError(f"{name} has the dtype {dtype}, which safetensors cannot store; cast it first.")
         end = offset + int(np.prod(shape)) * dtype.itemsize
         fields[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end

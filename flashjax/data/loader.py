@@ -74,9 +74,7 @@ def _example(record: dict[str, Any], *, max_text_tokens: int) -> dict[str, np.nd
             "index": np.int64(record["index"]),
         }
     except KeyError as error:
-        raise RecordError(
-            f"A record has no field {error}; the loader reads files that `prepare` wrote."
-        ) from error
+        raise RecordError(f"A record has no field {error}; the loader reads files that `prepare` wrote.") from error
     if "image" in record:
         example["image"] = record["image"].astype(np.float32) / np.float32(127.5) - np.float32(1)
     if "text" in record:

@@ -113,9 +113,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     manifest = Path(path).with_suffix(".json")
     if not manifest.is_file():
-        raise FileNotFoundError(
-            f"There is no manifest {manifest}; prepare the set again to get one."
-        )
+        raise FileNotFoundError(f"There is no manifest {manifest}; prepare the set again to get one.")
     try:
         return json.loads(manifest.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -126,8 +124,7 @@ def _already_there(path: Path, manifest: Path, request: dict[str, Any]) -> bool:
     if not manifest.is_file():
         if path.exists():
             raise PrepareError(
-                f"{path} exists without its manifest, so what it holds is unknown; delete it "
-                "or choose another folder."
+                f"{path} exists without its manifest, so what it holds is unknown; delete it or choose another folder."
             )
         return False
     found = read_manifest(manifest)
@@ -153,10 +150,7 @@ def _records(
     for start in range(0, total, _CHUNK):
         indices = range(start, min(start + _CHUNK, total))
         cards = [
-            postcards.make(
-                names[i % len(names)], request["split"], i // len(names), request["seed"]
-            )
-            for i in indices
+            postcards.make(names[i % len(names)], request["split"], i // len(names), request["seed"]) for i in indices
         ]
         texts = _encode_all(encode, [card.caption for card in cards], stats) if encode else None
         for n, (index, card) in enumerate(zip(indices, cards, strict=True)):
@@ -204,9 +198,7 @@ def _checked(text: np.ndarray, caption: str, stats: dict[str, Any]) -> np.ndarra
     return half
 
 
-def _write_manifest(
-    manifest: Path, request: dict[str, Any], count: int, path: Path, stats: dict[str, Any]
-) -> None:
+def _write_manifest(manifest: Path, request: dict[str, Any], count: int, path: Path, stats: dict[str, Any]) -> None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     told = {**request, **stats, "count": count, "bytes": path.stat().st_size, "sha256": digest}

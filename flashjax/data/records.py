@@ -46,8 +46,7 @@ def pack(record: Mapping[str, Any]) -> bytes:
         return msgpack.packb(dict(record), default=_encode, use_bin_type=True)
     except TypeError as error:
         raise RecordError(
-            f"A record can hold plain values and numeric arrays only: {error}. Convert the "
-            "value before writing it."
+            f"A record can hold plain values and numeric arrays only: {error}. Convert the value before writing it."
         ) from error
 
 

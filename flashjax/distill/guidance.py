@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def lambda_table(steps: int, classes: int, specialists: Sequence[np.ndarray] | Mapping[int, np.ndarray] = ()) -> np.ndarray:
+def lambda_table(
+    steps: int, classes: int, specialists: Sequence[np.ndarray] | Mapping[int, np.ndarray] = ()
+) -> np.ndarray:
     """float32 [steps, classes, 1 + specialists]; rows sum to 1 because the base teacher takes what is left.
 
     ``specialists``: for every teacher after the base, its weights, broadcastable to [steps, classes], in [0, 1].

@@ -58,8 +58,8 @@ class Recipe:
 
 
 def flow_matching_step(
-    state: TrainState, x0: jax.Array, cond: Any, null: Any, key: jax.Array, *,
-    denoiser: flow.Denoiser, optimizer: optax.GradientTransformation, times: TimeSampler, drop_rate: float, ema_decay: float,
+    state: TrainState, x0: jax.Array, cond: Any, null: Any, key: jax.Array, *, denoiser: flow.Denoiser,
+    optimizer: optax.GradientTransformation, times: TimeSampler, drop_rate: float, ema_decay: float,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
     """Trains the student's slot on real images x0 [B, ...]: ``E |v(z_t, t) - (eps - x0)|^2``.
 
@@ -78,9 +78,7 @@ def flow_matching_step(
 
     loss, grads = jax.value_and_grad(loss_fn)(state.student.params)
     student = state.student.apply(grads, optimizer)
-    state = state.replace(
-        step=state.step + 1, student=student, ema=ema_update(state.ema, student.params, ema_decay)
-    )
+    state = state.replace(step=state.step + 1, student=student, ema=ema_update(state.ema, student.params, ema_decay))
     return state, _metrics(loss=loss, grad_norm=optax.global_norm(grads))
 
 
@@ -128,7 +126,13 @@ def critic_step(
     critic = state.critic
     for i in range(recipe.critic_updates_per_rollout):
         critic, metrics = critic_update(
-            critic, x, cond, jax.random.fold_in(critic_key, i), recipe=recipe, denoiser=denoiser, optimizer=critic_optimizer
+            critic,
+            x,
+            cond,
+            jax.random.fold_in(critic_key, i),
+            recipe=recipe,
+            denoiser=denoiser,
+            optimizer=critic_optimizer,
         )
     return state.replace(step=state.step + 1, critic=critic), metrics
 

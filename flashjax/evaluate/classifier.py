@@ -100,8 +100,10 @@ def train(records: Sequence[Mapping[str, Any]], config: Config, seed: int, *, lo
     """
     images, labels = _stacked(records), _labels(records)
     if len(images) < config.batch:
-        raise UserError(f"The classifier's batch is {config.batch}, but only {len(images)} records were given; "
-                        "prepare more postcards or lower the batch.")
+        raise UserError(
+            f"The classifier's batch is {config.batch}, but only {len(images)} records were given; "
+            "prepare more postcards or lower the batch."
+        )
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, max(1, config.steps // 20), config.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=1e-3))
     params = init(config, seed)
@@ -145,8 +147,10 @@ def _stacked(records: Sequence[Mapping[str, Any]]) -> np.ndarray:
 def _checked(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[1:] != (SIDE, SIDE, 3) or images.dtype != np.uint8:
-        raise UserError(f"The classifier judges pictures uint8 [N, 32, 32, 3], not {images.dtype} "
-                        f"{list(images.shape)}; convert or resize them.")
+        raise UserError(
+            f"The classifier judges pictures uint8 [N, 32, 32, 3], not {images.dtype} "
+            f"{list(images.shape)}; convert or resize them."
+        )
     return images
 
 
@@ -203,8 +207,11 @@ def accuracy(classifier: Classifier, records: Sequence[Mapping[str, Any]]) -> di
     answers, seen = predict(classifier, _stacked(records), categories)
     result = {"category": float(np.mean([a == b for a, b in zip(seen, categories, strict=True)]))}
     for head in HEADS:
-        right = [answer[head.attribute] == record["spec"][head.attribute]
-                 for answer, record in zip(answers, records, strict=True) if record["category"] == head.category]
+        right = [
+            answer[head.attribute] == record["spec"][head.attribute]
+            for answer, record in zip(answers, records, strict=True)
+            if record["category"] == head.category
+        ]
         if right:
             result[f"{head.category}/{head.attribute}"] = float(np.mean(right))
     return result
@@ -232,11 +239,15 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         config = Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()})
         reader = open_weights(folder / "model.safetensors")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"There is no readable classifier in {folder} ({error}); train it with "
-                        "`python -m flashjax.evaluate.classifier`.") from error
+        raise UserError(
+            f"There is no readable classifier in {folder} ({error}); train it with "
+            "`python -m flashjax.evaluate.classifier`."
+        ) from error
     if card.get("labels") != _label_names():
-        raise UserError(f"The classifier in {folder} was trained for other attributes than the postcards have now; "
-                        "train it again with `python -m flashjax.evaluate.classifier`.")
+        raise UserError(
+            f"The classifier in {folder} was trained for other attributes than the postcards have now; "
+            "train it again with `python -m flashjax.evaluate.classifier`."
+        )
     expected = {path: tuple(leaf.shape) for path, leaf in flatten(abstract(config)).items()}
     if {path: spec.shape for path, spec in reader.shapes().items()} != expected:
         raise UserError(f"The weights in {folder} do not have the shapes that its card.json announces; train again.")
@@ -262,9 +273,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds, cpu_seconds = round(time.monotonic() - start, 1), round(time.process_time() - work, 1)
     right = accuracy(judge, _slim(RecordSource(options.heldout)))
     mean = float(np.mean([v for k, v in right.items() if not k.endswith("/word")]))
-    card = {"seed": options.seed, "seconds": seconds, "cpu_seconds": cpu_seconds,
-            "pictures": len(source), "parameters": _size(judge.params),
-            "heldout_accuracy": right, "heldout_accuracy_mean_without_word": mean}
+    card = {
+        "seed": options.seed,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "pictures": len(source),
+        "parameters": _size(judge.params),
+        "heldout_accuracy": right,
+        "heldout_accuracy_mean_without_word": mean,
+    }
     save(dataclasses.replace(judge, card=card), options.out)
     print(json.dumps(card, indent=2))
 
@@ -282,8 +299,10 @@ def _size(params: Mapping[str, Any]) -> int:
 def _print_step(start: float, steps: int):
     def log(step: int, loss: float) -> None:
         passed = time.monotonic() - start
-        print(f"step {step}/{steps}  loss {loss:.3f}  {passed:.0f} s, about {passed * (steps / step - 1):.0f} s left",
-              flush=True)
+        print(
+            f"step {step}/{steps}  loss {loss:.3f}  {passed:.0f} s, about {passed * (steps / step - 1):.0f} s left",
+            flush=True,
+        )
 
     return log
 

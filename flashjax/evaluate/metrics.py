@@ -14,8 +14,20 @@ import numpy as np
 
 from flashjax.errors import UserError
 
-__all__ = ["Interval", "adherence", "adherence_scores", "bootstrap", "diversity", "diversity_ratio",
-           "frechet_distance", "frechet_from_moments", "gap_closed", "saturation", "saturation_drift", "sharpness"]
+__all__ = [
+    "Interval",
+    "adherence",
+    "adherence_scores",
+    "bootstrap",
+    "diversity",
+    "diversity_ratio",
+    "frechet_distance",
+    "frechet_from_moments",
+    "gap_closed",
+    "saturation",
+    "saturation_drift",
+    "sharpness",
+]
 
 # One value for each prompt, or a function from the positions of prompts to a figure.
 Statistic = np.ndarray | Sequence[float] | Callable[[np.ndarray], float]
@@ -167,16 +179,20 @@ def _statistic(values: Statistic) -> tuple[Callable[[np.ndarray], float], int | 
         return values, None
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
-        raise UserError(f"A bootstrap needs one finite value for each prompt, not an array {list(array.shape)} with "
-                        f"{int((~np.isfinite(array)).sum())} values that are not finite.")
+        raise UserError(
+            f"A bootstrap needs one finite value for each prompt, not an array {list(array.shape)} with "
+            f"{int((~np.isfinite(array)).sum())} values that are not finite."
+        )
     return lambda rows: float(array[rows].mean()), len(array)
 
 
 def _count(given: int | None, lengths: Sequence[int | None]) -> int:
     found = {n for n in (given, *lengths) if n is not None}
     if len(found) != 1:
-        raise UserError(f"The number of prompts has to be one and the same, but is {sorted(found) or 'not given'}; "
-                        "give arrays of one length, or `count` with functions.")
+        raise UserError(
+            f"The number of prompts has to be one and the same, but is {sorted(found) or 'not given'}; "
+            "give arrays of one length, or `count` with functions."
+        )
     return found.pop()
 
 
@@ -200,8 +216,15 @@ def bootstrap(values: Statistic, *, count: int | None = None, draws: int = 1000,
     return Interval(figure(np.arange(n)), *(float(x) for x in np.percentile(found, [2.5, 97.5])))
 
 
-def gap_closed(student: Statistic, few_step: Statistic, many_step: Statistic, *, count: int | None = None,
-               draws: int = 1000, seed: int = 0) -> dict[str, Any]:
+def gap_closed(
+    student: Statistic,
+    few_step: Statistic,
+    many_step: Statistic,
+    *,
+    count: int | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
     """The share of the way from the few-step to the many-step teacher that the student goes: 0 nothing, 1 all of it.
 
     The same formula serves figures where higher is better and where lower is. Resamples of prompts are paired over

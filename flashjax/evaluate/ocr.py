@@ -34,8 +34,10 @@ def _engine():
     try:
         module = importlib.import_module("rapidocr_onnxruntime")
     except ImportError as error:
-        raise UserError("Reading words needs the package rapidocr-onnxruntime, which is not installed; install it with "
-                        "`pip install 'flashjax[postcards]'`, or evaluate with ocr=False.") from error
+        raise UserError(
+            "Reading words needs the package rapidocr-onnxruntime, which is not installed; install it with "
+            "`pip install 'flashjax[postcards]'`, or evaluate with ocr=False."
+        ) from error
     return module.RapidOCR(intra_op_num_threads=_THREADS, inter_op_num_threads=1)
 
 
@@ -58,8 +60,9 @@ def read(images: np.ndarray) -> list[str]:
     """
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise UserError(f"Words are read from pictures uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}; "
-                        "convert them.")
+        raise UserError(
+            f"Words are read from pictures uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}; convert them."
+        )
     lines = [_line(image) for image in images]
     found = [i for i, line in enumerate(lines) if line is not None]
     texts = [""] * len(lines)

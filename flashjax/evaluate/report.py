@@ -21,7 +21,7 @@ from PIL import Image
 from flashjax.errors import UserError
 from flashjax.evaluate._page import PAGE
 
-__all__ = ["contact_sheet", "curve_svg", "write_report"]
+__all__ = ["curve_svg", "write_report"]
 
 # Chart geometry in pixels: the drawing area leaves room for tick labels at the left and below.
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 230, 58, 24, 12, 40
@@ -71,8 +71,9 @@ def write_report(
     Raises:
         UserError: a grid's columns do not have one picture for each caption, or a curve's lengths differ.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     page = environment.from_string(PAGE).render(
         title=title,
         command=command,
@@ -118,10 +119,14 @@ def _categories(entries: Mapping[str, Any]) -> dict[str, Any]:
 def _grid(name: str, grid: Mapping[str, Any]) -> dict[str, Any]:
     captions, columns = list(grid["captions"]), grid["columns"]
     if wrong := [f"{label} ({len(images)})" for label, images in columns.items() if len(images) != len(captions)]:
-        raise UserError(f"The grid '{name}' has {len(captions)} captions, but other numbers of pictures in "
-                        f"{', '.join(wrong)}; give one picture for each caption.")
-    rows = [{"caption": caption, "pictures": [_picture(images[i]) for images in columns.values()]}
-            for i, caption in enumerate(captions)]
+        raise UserError(
+            f"The grid '{name}' has {len(captions)} captions, but other numbers of pictures in "
+            f"{', '.join(wrong)}; give one picture for each caption."
+        )
+    rows = [
+        {"caption": caption, "pictures": [_picture(images[i]) for images in columns.values()]}
+        for i, caption in enumerate(captions)
+    ]
     return {"name": name, "labels": list(columns), "rows": rows}
 
 
@@ -132,8 +137,11 @@ def _picture(image: np.ndarray) -> dict[str, Any]:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
     scale = max(1, 160 // image.shape[1]) if image.shape[1] > 40 else 4
-    return {"uri": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}",
-            "width": image.shape[1] * scale, "height": image.shape[0] * scale}
+    return {
+        "uri": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}",
+        "width": image.shape[1] * scale,
+        "height": image.shape[0] * scale,
+    }
 
 
 def _curve(name: str, steps: Sequence[float], values: Sequence[float]) -> dict[str, Any]:
@@ -143,9 +151,12 @@ def _curve(name: str, steps: Sequence[float], values: Sequence[float]) -> dict[s
     kept = np.isfinite(x) & np.isfinite(y)
     last = f"{y[kept][-1]:.4g} at step {x[kept][-1]:g}" if kept.any() else "no finite values"
     lost = int((~kept).sum())
-    return {"name": name, "last": last + (f"; {lost} values not finite" if lost else ""),
-            # Built from numbers and literals only, so there is nothing to escape.
-            "svg": Markup(curve_svg(x[kept], y[kept]))}
+    return {
+        "name": name,
+        "last": last + (f"; {lost} values not finite" if lost else ""),
+        # Built from numbers and literals only, so there is nothing to escape.
+        "svg": Markup(curve_svg(x[kept], y[kept])),
+    }
 
 
 def curve_svg(x: np.ndarray, y: np.ndarray) -> str:
@@ -166,11 +177,9 @@ def curve_svg(x: np.ndarray, y: np.ndarray) -> str:
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">']
     for value, label in zip(ticks_y, _labels(ticks_y), strict=True):
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{at_y(value):.1f}" y2="{at_y(value):.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{at_y(value) + 4:.1f}" text-anchor="end">'
-                     f"{label}</text>")
+        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{at_y(value) + 4:.1f}" text-anchor="end">{label}</text>')
     for value, label in zip(ticks_x, _labels(ticks_x), strict=True):
-        parts.append(f'<text class="tick" x="{at_x(value):.1f}" y="{bottom + 17}" text-anchor="middle">'
-                     f"{label}</text>")
+        parts.append(f'<text class="tick" x="{at_x(value):.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>')
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
     parts.append(f'<text class="tick" x="{(_LEFT + right) / 2:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">step</text>')
     points = " ".join(f"{at_x(a):.1f},{at_y(b):.1f}" for a, b in zip(*_thinned(x, y), strict=True))
@@ -209,27 +218,3 @@ def _labels(ticks: Sequence[float]) -> list[str]:
         return [f"{t:.3g}" for t in ticks]
     places = next(n for n in range(6) if abs(step * 10**n - round(step * 10**n)) < 1e-6)
     return [f"{t:,.{places}f}" for t in ticks]
-
-
-def contact_sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 3) -> Image.Image:
-    """Pictures in rows on one sheet, for looking at samples during training.
-
-    Args:
-        rows: rows of pictures uint8 [H, W, 3], all of one size; rows may differ in length.
-        scale: whole number by which pictures are enlarged, sharp-edged.
-
-    Raises:
-        UserError: there are no pictures, or their sizes differ.
-    """
-    shapes = {np.asarray(image).shape for row in rows for image in row}
-    if len(shapes) != 1:
-        raise UserError(f"A contact sheet needs pictures of one size; there are {sorted(shapes) or 'none'}.")
-    (height, width, _), gap = shapes.pop(), scale
-    across = max(len(row) for row in rows)
-    size = (across * (width * scale + gap) + gap, len(rows) * (height * scale + gap) + gap)
-    sheet = Image.new("RGB", size, (128, 128, 128))
-    for i, row in enumerate(rows):
-        for j, image in enumerate(row):
-            large = Image.fromarray(image).resize((width * scale, height * scale), Image.Resampling.NEAREST)
-            sheet.paste(large, (gap + j * (width * scale + gap), gap + i * (height * scale + gap)))
-    return sheet

@@ -15,6 +15,7 @@ from flashjax import pipeline
 from flashjax.data.records import RecordSource
 from flashjax.evaluate import classifier, report, suite
 from flashjax.models import text
+from flashjax.pictures import contact_sheet
 from flashjax.pipeline import Pipeline
 
 LABELS = {
@@ -27,7 +28,9 @@ DIVERSITY_PROMPTS, DIVERSITY_SEEDS = 18, 8
 SHOWN = 6  # pictures a category in the report
 
 
-def draw_sets(student: Pipeline, teacher: Pipeline, prompts: Sequence[str], encoder: text.TextEncoder) -> dict[str, np.ndarray]:
+def draw_sets(
+    student: Pipeline, teacher: Pipeline, prompts: Sequence[str], encoder: text.TextEncoder
+) -> dict[str, np.ndarray]:
     """uint8 [N, H, W, 3] for every entry of the comparison. All sets start from the same noise a prompt, but for
     ``teacher80_b``, the teacher's second set, which gives the distance between two draws of the same distribution."""
     n, own = len(prompts), student.defaults
@@ -53,7 +56,9 @@ def draw_seeds(pipe: Pipeline, prompts: Sequence[str], encoder: text.TextEncoder
     return images.reshape(len(prompts), DIVERSITY_SEEDS, *images.shape[1:])
 
 
-def time_per_image(student: Pipeline, teacher: Pipeline, encoder: text.TextEncoder, batch: int = 64, repeats: int = 3) -> dict[str, float]:
+def time_per_image(
+    student: Pipeline, teacher: Pipeline, encoder: text.TextEncoder, batch: int = 64, repeats: int = 3
+) -> dict[str, float]:
     """Median milliseconds an image of both, alternating in one run after a warm-up, text encoding included."""
     prompts, times = ["a portrait"] * batch, {"student": [], "teacher": []}
     for i in range(repeats + 1):
@@ -66,7 +71,14 @@ def time_per_image(student: Pipeline, teacher: Pipeline, encoder: text.TextEncod
 
 
 def study(
-    workdir: str, teacher_path: str, data: str, out: str, *, classifier_path: str, command: str, limit: int | None = None
+    workdir: str,
+    teacher_path: str,
+    data: str,
+    out: str,
+    *,
+    classifier_path: str,
+    command: str,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Compares the student of a run with its teacher on the held-out postcards in ``data`` and writes ``out`` (HTML)
     and the same figures beside it as JSON. ``limit``: at most so many prompts. Returns the figures."""
@@ -76,7 +88,9 @@ def study(
     student, teacher = pipeline.load(workdir), pipeline.load(teacher_path)
     sets = draw_sets(student, teacher, prompts, encoder)
     spread_prompts = prompts[:DIVERSITY_PROMPTS]
-    spread = {name: draw_seeds(p, spread_prompts, encoder) for name, p in (("teacher80", teacher), ("student4", student))}
+    spread = {
+        name: draw_seeds(p, spread_prompts, encoder) for name, p in (("teacher80", teacher), ("student4", student))
+    }
     real = np.stack([r["image"] for r in records])
     judge = classifier.load(classifier_path)
     figures = suite.evaluate(sets, records, real, judge, diversity_sets=spread)
@@ -95,7 +109,9 @@ def load_cards(data: str, limit: int | None = None) -> list[dict[str, Any]]:
     return [source[i] for i in range(min(len(source), limit or len(source)))]
 
 
-def write(target: Path, workdir: Path, figures: Mapping, sets: Mapping, records: Sequence[Mapping], command: str) -> None:
+def write(
+    target: Path, workdir: Path, figures: Mapping, sets: Mapping, records: Sequence[Mapping], command: str
+) -> None:
     """The report page of a run that has been measured."""
     grids = {}
     for category in dict.fromkeys(r["category"] for r in records):
@@ -103,10 +119,13 @@ def write(target: Path, workdir: Path, figures: Mapping, sets: Mapping, records:
         columns = {label: [sets[name][i] for i in chosen] for name, label in LABELS.items() if name in sets}
         grids[category] = dict(captions=[records[i]["caption"] for i in chosen], columns=columns)
     config = json.loads((workdir / "config.json").read_text())
+    rows = [[image for grid in grids.values() for image in grid["columns"][label][:3]] for label in LABELS.values()]
+    contact_sheet(rows, labels=list(LABELS.values())).save(target.with_suffix(".png"))
     ms = figures["ms_per_image"]
     report.write_report(
         target, title="A four-step student of the postcards' teacher", command=command, metrics=figures, grids=grids,
-        curves=run_metrics.read(workdir), step_table=(workdir / "step_table.txt").read_text(), config_text=json.dumps(config, indent=1),
+        curves=run_metrics.read(workdir), step_table=(workdir / "step_table.txt").read_text(),
+        config_text=json.dumps(config, indent=1),
         facts={"ms per image, student": round(ms["student"], 2), "ms per image, teacher": round(ms["teacher"], 2),
                "speed-up": f"{figures['speedup']:.1f} x"},
     )  # fmt: skip

@@ -81,8 +81,10 @@ def _check(samples: Mapping[str, np.ndarray], cards: Sequence[Mapping[str, Any]]
     if "teacher80" not in samples:
         raise UserError(f"The samples hold {', '.join(samples) or 'nothing'}; 'teacher80', the reference, is missing.")
     if wrong := [f"{name} ({len(images)})" for name, images in samples.items() if len(images) != len(cards)]:
-        raise UserError(f"There are {len(cards)} prompts, but other numbers of pictures: {', '.join(wrong)}; "
-                        "sample every set for all prompts.")
+        raise UserError(
+            f"There are {len(cards)} prompts, but other numbers of pictures: {', '.join(wrong)}; "
+            "sample every set for all prompts."
+        )
 
 
 def _judge(images: np.ndarray, cards, classifier: judge.Classifier, ocr: bool) -> dict[str, Any]:
@@ -139,8 +141,12 @@ def _ratios(spread: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def _counts(cards, real_images, teacher: Mapping[str, Any]) -> dict[str, int]:
-    return {"prompts": len(cards), "real": len(real_images), "signs": len(teacher["words_classifier"]),
-            "prompts_with_named_attributes": int(np.isfinite(teacher["scores"]).sum())}
+    return {
+        "prompts": len(cards),
+        "real": len(real_images),
+        "signs": len(teacher["words_classifier"]),
+        "prompts_with_named_attributes": int(np.isfinite(teacher["scores"]).sum()),
+    }
 
 
 def _gaps(judged: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -194,8 +200,11 @@ def _roles(few: str, many: str) -> dict[str, str]:
     return {"student": "student4", "few_step": few, "many_step": many}
 
 
-_TITLES = {"adherence": "Adherence to the prompt", "word_accuracy": "Words spelled right (OCR)",
-           "frechet_to_teacher": "Fréchet distance to the teacher (lower is better)"}
+_TITLES = {
+    "adherence": "Adherence to the prompt",
+    "word_accuracy": "Words spelled right (OCR)",
+    "frechet_to_teacher": "Fréchet distance to the teacher (lower is better)",
+}
 
 
 def _verdict(result: Mapping[str, Any]) -> list[str]:
@@ -209,20 +218,23 @@ def _verdict(result: Mapping[str, Any]) -> list[str]:
     if "student4" in result["diversity_ratio"]:
         lines.append(f"Diversity of the student: {result['diversity_ratio']['student4']:.2f} of the teacher's.")
     if result["counts"]["prompts"] < _FRECHET_COMFORT:
-        lines.append(f"Only {result['counts']['prompts']} prompts were used; the Fréchet distances are rough below "
-                     f"{_FRECHET_COMFORT}.")
+        lines.append(
+            f"Only {result['counts']['prompts']} prompts were used; the Fréchet distances are rough below "
+            f"{_FRECHET_COMFORT}."
+        )
     return lines
 
 
 def _gap_line(title: str, gap: Mapping[str, Any], distance: bool) -> str:
     form = (lambda x: f"{x:.2f}") if distance else (lambda x: f"{x:.1%}")
     few = NAMES[gap["few_step_set"]]
-    start = (f"{title}: student, 4 NFE {form(gap['student'])}; {few} {form(gap['few_step'])}; "
-             f"teacher, 80 NFE {form(gap['many_step'])}.")
+    start = (
+        f"{title}: student, 4 NFE {form(gap['student'])}; {few} {form(gap['few_step'])}; "
+        f"teacher, 80 NFE {form(gap['many_step'])}."
+    )
     backwards = (gap["gap"] > 0) == distance
     if not gap["resolved"] or gap["closed"] is None or backwards:
         return f"{start} The gap between the teachers lies within its own uncertainty, or is none to close."
     if gap["low"] is None:
         return f"{start} {gap['closed']:.0%} of the gap is closed; its interval cannot be stated."
-    return (f"{start} {gap['closed']:.0%} of the gap is closed "
-            f"(95 % interval {gap['low']:.0%} to {gap['high']:.0%}).")
+    return f"{start} {gap['closed']:.0%} of the gap is closed (95 % interval {gap['low']:.0%} to {gap['high']:.0%})."

@@ -48,7 +48,8 @@ def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
 class Linear(nnx.Module):
     """A bias-free projection; ``kernel`` [n_in, n_out]."""
 
-    def __init__(self, n_in: int, n_out: int, rngs: nnx.Rngs, dtype: Any, init=nnx.initializers.lecun_normal()):
+    def __init__(self, n_in: int, n_out: int, rngs: nnx.Rngs, dtype: Any, init: Callable | None = None):
+        init = init or nnx.initializers.lecun_normal()
         self.kernel = nnx.Param(init(rngs.params(), (n_in, n_out), dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -52,8 +52,7 @@ class Config:
         for key, wanted in fixed.items():
             if config.get(key, wanted) != wanted:
                 raise ValueError(
-                    f"The text encoder's config.json has {key} = {config[key]!r}; only {wanted!r} "
-                    "is built."
+                    f"The text encoder's config.json has {key} = {config[key]!r}; only {wanted!r} is built."
                 )
         names = {
             "layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads",
@@ -61,9 +60,7 @@ class Config:
             "positions": "max_position_embeddings", "token_types": "type_vocab_size"
         }  # fmt: skip
         if missing := [name for name in names.values() if name not in config]:
-            raise ValueError(
-                f"The text encoder's config.json lacks {', '.join(missing)}; is it a BertModel's?"
-            )
+            raise ValueError(f"The text encoder's config.json lacks {', '.join(missing)}; is it a BertModel's?")
         return cls(**{field: config[name] for field, name in names.items()})
 
 
@@ -131,17 +128,10 @@ class MiniLM(nnx.Module):
           ValueError: L exceeds the learned positions.
         """
         if ids.shape[1] > self.config.positions:
-            raise ValueError(
-                f"The text has {ids.shape[1]} tokens, the encoder has {self.config.positions} "
-                "positions."
-            )
+            raise ValueError(f"The text has {ids.shape[1]} tokens, the encoder has {self.config.positions} positions.")
         mask = mask.astype(bool)
         segment = jnp.zeros_like(ids)
-        x = (
-            self.words(ids)
-            + self.token_types(segment)
-            + self.positions(jnp.arange(ids.shape[1]))[None]
-        )
+        x = self.words(ids) + self.token_types(segment) + self.positions(jnp.arange(ids.shape[1]))[None]
         return self._layers(self.norm(x), mask)
 
     def _layers(self, x: jax.Array, mask: jax.Array) -> jax.Array:

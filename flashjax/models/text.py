@@ -69,9 +69,7 @@ class TextEncoder:
         out: list[np.ndarray] = [np.empty((0, self.width), np.float32)] * len(rows)
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
-            for index, states in zip(
-                chosen, self._encode_batch([rows[i] for i in chosen]), strict=True
-            ):
+            for index, states in zip(chosen, self._encode_batch([rows[i] for i in chosen]), strict=True):
                 out[index] = states
         return out
 
@@ -133,9 +131,7 @@ def load_text_encoder(weights_dir: str | Path) -> TextEncoder:
             return encode(params, ids, mask)
 
     tokenizer, pad = _load_tokenizer(folder)
-    return TextEncoder(
-        tokenizer, lambda ids, mask: apply(params, ids, mask), config.width, config.positions, pad
-    )
+    return TextEncoder(tokenizer, lambda ids, mask: apply(params, ids, mask), config.width, config.positions, pad)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -145,9 +141,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text())
     except ValueError as error:
-        raise ValueError(
-            f"{file} is not valid JSON ({error}); fetch the text encoder again."
-        ) from error
+        raise ValueError(f"{file} is not valid JSON ({error}); fetch the text encoder again.") from error
 
 
 def _load_params(folder: Path, abstract: dict[str, Any]) -> dict[str, Any]:
@@ -159,8 +153,7 @@ def _load_params(folder: Path, abstract: dict[str, Any]) -> dict[str, Any]:
 def _load_tokenizer(folder: Path) -> tuple[Callable[[list[str]], list[list[int]]], int]:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         raise FileNotFoundError(
-            f"There is no tokenizer.json or vocab.txt in {folder}; copy the tokenizer files of the "
-            "encoder there."
+            f"There is no tokenizer.json or vocab.txt in {folder}; copy the tokenizer files of the encoder there."
         )
     from transformers import AutoTokenizer  # slow to import, and only needed where text is encoded
 

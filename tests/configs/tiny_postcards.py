@@ -1,4 +1,4 @@
-"""The postcards' runs in miniature: two layers, eight steps. ``teacher`` trains by flow matching, else it is DMD."""
+"""The postcards' runs in miniature: one layer, eight steps. ``teacher`` trains by flow matching, else it is DMD."""
 
 from ml_collections import ConfigDict
 
@@ -13,7 +13,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.batch_size = 8
     config.devices = 1
     config.image_size = 8
-    size = dict(width=32, layers=2, heads=2, axes_dims=(4, 6, 6))
+    size = dict(width=32, layers=1, heads=2, axes_dims=(4, 6, 6))
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards") | size)
     config.data = args.data
     config.max_text_tokens = 28
@@ -32,7 +32,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             dict(
                 teachers=(args.weights,), specialists=(), classes=3, nfe=2, shift=1.0, guidance_scale=2.0,
                 rollout_mode="euler", student_times=times, critic_times=times, critic_rows=1,
-                critic_updates_per_rollout=2, share_sample=True, critic_warmup=2, ema_decay=0.9,
+                critic_updates_per_rollout=1, share_sample=True, critic_warmup=2, ema_decay=0.9,
             )
         )  # fmt: skip
         config.student_optim = optim

@@ -167,7 +167,7 @@ def test_batch_is_what_the_records_say(prepared):
         np.testing.assert_array_equal(batch["text"][n, :length], record["text"])
         assert length == len(record["text"]) and not batch["text"][n, length:].any()
         np.testing.assert_allclose((batch["image"][n] + 1) * 127.5, record["image"], atol=1e-3)
-    assert -1 <= batch["image"].min() and batch["image"].max() <= 1
+    assert batch["image"].min() >= -1 and batch["image"].max() <= 1
 
 
 def test_every_record_once_an_epoch_in_another_order(prepared):

@@ -34,24 +34,25 @@ def trees_equal(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-# -- a real network, and one whose velocity is a handful of numbers ------------------------------------------------------
+# -- a real network, and one whose velocity is a handful of numbers ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    """(denoiser, parameters of student, critic and teacher, condition, null): tiny Qwen-Image-2.1 with a reference."""
+    """(denoiser, parameters of student, critic and teacher, condition, null): Qwen-Image-2.1 with a reference."""
     config = qwen.Config.tiny(layers=1)
     leaves, tree = jax.tree.flatten(qwen.abstract(config))
 
     @jax.jit
     def randomise(key):
         keys = jax.random.split(key, len(leaves))
-        return tree.unflatten([0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+        return tree.unflatten([0.2 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
 
     cond = qwen.Condition(
         jax.random.normal(KEY, (2, 3, 24)), jnp.array([3, 2]), (jax.random.normal(KEY, (2, 2, 1, 8)),), (1,)
     )
-    return qwen.denoiser(config), [randomise(jax.random.key(i)) for i in range(3)], cond, jax.tree.map(lambda x: x[:1], cond)
+    trees = [randomise(jax.random.key(i)) for i in range(3)]
+    return qwen.denoiser(config), trees, cond, jax.tree.map(lambda x: x[:1], cond)
 
 
 def linear_velocity(params, context, z, t):
@@ -66,18 +67,21 @@ def linear(a=0.5, b=0.1, c=0.2):
     return {"a": jnp.float32(a), "b": jnp.float32(b), "c": jnp.float32(c)}
 
 
+TEACHERS, RECIPE = (linear(0.9),), recipe()
+
+
 def linear_state(optimizer=OPTIMIZER) -> TrainState:
     return make_state(linear(), linear(0.3), optimizer, optimizer)
 
 
-def student_step(state, *, k=1, key=KEY, recipe=recipe(), denoiser=LINEAR, teachers=(linear(0.9),), optimizer=OPTIMIZER):
+def student_step(state, *, k=1, key=KEY, recipe=RECIPE, denoiser=LINEAR, teachers=TEACHERS, optimizer=OPTIMIZER):
     return steps.student_step(
-        state, teachers, LIKE, COND, COND[:1], CLASSES, key, k=k, active=guidance.active(recipe.lambdas, k), recipe=recipe,
-        denoiser=denoiser, student_optimizer=optimizer, critic_optimizer=optimizer,
+        state, teachers, LIKE, COND, COND[:1], CLASSES, key, k=k, active=guidance.active(recipe.lambdas, k),
+        recipe=recipe, denoiser=denoiser, student_optimizer=optimizer, critic_optimizer=optimizer,
     )  # fmt: skip
 
 
-def critic_step(state, *, k=1, key=KEY, recipe=recipe(), denoiser=LINEAR, optimizer=OPTIMIZER):
+def critic_step(state, *, k=1, key=KEY, recipe=RECIPE, denoiser=LINEAR, optimizer=OPTIMIZER):
     return steps.critic_step(state, LIKE, COND, key, k=k, recipe=recipe, denoiser=denoiser, critic_optimizer=optimizer)
 
 
@@ -88,15 +92,14 @@ def flow_step(state, *, drop_rate=0.0, key=KEY, denoiser=LINEAR, cond=COND, null
     )  # fmt: skip
 
 
-# -- gradients go to the active role only ------------------------------------------------------------------------------
+# -- gradients go to the active role only -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", ["student", "critic"])
 def test_a_loss_reaches_its_own_role_and_nobody_else(tiny, phase):
     """The step's own losses, differentiated from outside by every parameter tree at once."""
     denoiser, trees, cond, null = tiny
-    rule = recipe(guidance_scale=2.0)
-    common = dict(k=1, recipe=rule, denoiser=denoiser, critic_optimizer=OPTIMIZER)
+    common = dict(k=1, recipe=RECIPE, denoiser=denoiser, critic_optimizer=OPTIMIZER)
 
     def loss(student, critic, teacher):
         state = make_state(student, critic, OPTIMIZER, OPTIMIZER)
@@ -115,10 +118,12 @@ def test_a_loss_reaches_its_own_role_and_nobody_else(tiny, phase):
 
 
 def test_the_shared_sample_trains_the_critic_without_a_gradient_to_the_student():
-    def loss(student):
-        return student_step(linear_state().replace(student=linear_state().student.replace(params=student)))[1]["critic_loss"][0]
+    def loss(student, critic):
+        return student_step(make_state(student, critic, OPTIMIZER, OPTIMIZER))[1]["critic_loss"][0]
 
-    assert not any(np.any(g) for g in jax.tree.leaves(jax.grad(loss)(linear())))
+    by_student, by_critic = jax.jit(jax.grad(loss, argnums=(0, 1)))(linear(), linear(0.3))
+    assert not any(np.any(g) for g in by_student.values())
+    assert all(np.any(g) for g in by_critic.values())
 
 
 def test_only_the_active_role_moves():
@@ -151,7 +156,7 @@ def test_nan_of_a_teacher_stays_visible():
     assert np.isnan(state.student.params["a"])
 
 
-# -- what a step costs ---------------------------------------------------------------------------------------------------
+# -- what a step costs ------------------------------------------------------------------------------------------------
 
 
 def counting(denoiser):
@@ -236,7 +241,7 @@ def test_four_updates_of_one_rollout_train_as_four_updates():
     assert trees_equal(metrics, last)
 
 
-# -- randomness ------------------------------------------------------------------------------------------------------------
+# -- randomness -------------------------------------------------------------------------------------------------------
 
 
 def still(state, n, step):
@@ -260,16 +265,9 @@ def test_randomness_depends_on_key_and_step_number_only(step):
     assert not trees_equal(other, by_history[0])
 
 
-def test_the_same_state_gives_the_same_step(tiny):
-    denoiser, trees, cond, null = tiny
-    state = make_state(trees[0], trees[1], OPTIMIZER, OPTIMIZER)
-    step = jax.jit(
-        lambda s: steps.student_step(
-            s, (trees[2],), LIKE, cond, null, CLASSES, KEY, k=1, active=(0,), recipe=recipe(guidance_scale=2.0),
-            denoiser=denoiser, student_optimizer=OPTIMIZER, critic_optimizer=OPTIMIZER,
-        )  # fmt: skip
-    )
-    first, second = step(state), step(state)
+@pytest.mark.parametrize("step", [student_step, critic_step, flow_step])
+def test_the_same_state_gives_the_same_step(step):
+    first, second = jax.jit(step)(linear_state()), jax.jit(lambda s: step(s))(linear_state())
     assert trees_equal(first, second)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(first))
 
@@ -302,24 +300,31 @@ def test_draws_of_one_step_are_independent():
     assert np.abs(correlation - np.eye(len(draws))).max() < 0.05
 
 
-# -- training and sampling are one -----------------------------------------------------------------------------------------
+# -- training and sampling are one ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", rollout.MODES)
 def test_the_last_training_step_makes_the_image_that_sampling_makes(tiny, mode):
-    """generate(k = last), a rollout over the whole grid, and the sampler users call: same noise, same image. Float32
-    rounding of z - t v against z + (0 - t) v, in programs that fuse differently."""
+    """generate(k = last) and the sampler that users call, from the same noise. Rounding only: z - t v against
+    z + (0 - t) v, in programs that fuse differently, through four evaluations of a network."""
     denoiser, trees, cond, _ = tiny
     noise_key, rollout_key = jax.random.split(KEY)
     noise = jax.random.normal(noise_key, LIKE.shape)
-    trained = jax.jit(lambda p: steps.generate(denoiser, p, LIKE, cond, KEY, k=3, recipe=recipe(rollout_mode=mode)))(trees[0])
+    rule = recipe(rollout_mode=mode)
+    trained = jax.jit(lambda p: steps.generate(denoiser, p, LIKE, cond, KEY, k=3, recipe=rule))(trees[0])
     sampled = make_sampler(denoiser)(trees[0], cond, None, noise, flow.time_grid(4, 3.0), mode=mode, key=rollout_key)
     np.testing.assert_allclose(sampled, trained, rtol=1e-5, atol=1e-5)
-    context = denoiser.condition(trees[0], cond)
-    velocity = jax.jit(lambda z, t: denoiser.velocity(trees[0], context, z, t))
-    rolled = rollout.rollout(velocity, noise, flow.time_grid(4, 3.0), 4, mode, rollout_key)
-    np.testing.assert_allclose(rolled, trained, rtol=1e-5, atol=1e-5)
     assert np.abs(trained - noise).max() > 0.1
+
+
+@pytest.mark.parametrize("mode", rollout.MODES)
+def test_the_last_training_step_is_a_rollout_over_the_whole_grid(mode):
+    noise_key, rollout_key = jax.random.split(KEY)
+    trained = steps.generate(LINEAR, linear(), LIKE, COND, KEY, k=3, recipe=recipe(rollout_mode=mode))
+    velocity = functools.partial(linear_velocity, linear(), LINEAR.condition(linear(), COND))
+    noise = jax.random.normal(noise_key, LIKE.shape)
+    rolled = rollout.rollout(velocity, noise, flow.time_grid(4, 3.0), 4, mode, rollout_key)
+    np.testing.assert_allclose(rolled, trained, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", range(4))
@@ -351,14 +356,14 @@ def test_the_rollout_before_step_k_carries_no_gradient():
     np.testing.assert_allclose(slope["c"], -GRID[1] * z.size, rtol=1e-5)
 
 
-# -- one program, one compilation ------------------------------------------------------------------------------------------
+# -- one program, one compilation -------------------------------------------------------------------------------------
 
 
 def test_every_program_compiles_once():
-    """A run through a table with two specialists: jit's own cache must hold one entry a program after 24 rows, in which
+    """A run through a table with a specialist: jit's own cache must hold one entry a program after 24 rows, in which
     states come from fresh creation and from every kind of step."""
     lambdas = guidance.lambda_table(2, 2, [[[0, 0], [0.5, 1]]])
-    table = schedule.distillation_table(6, critic_rows=3, lambdas=lambdas, seed=0, task_ratios=(1, 1))
+    table = schedule.distillation_table(6, critic_rows=3, lambdas=lambdas, seed=0)
     rule = recipe(grid=tuple(flow.time_grid(2).tolist()), lambdas=lambdas, critic_updates_per_rollout=2)
     teachers = tuple(gaussian([[m, 0.0]] * 2, np.eye(2)) for m in (1.0, 2.0))
     like, jitted = jax.ShapeDtypeStruct((2, 2), jnp.float32), {}
@@ -368,8 +373,9 @@ def test_every_program_compiles_once():
         if program.phase == schedule.CRITIC:
             return steps.critic_step(state, like, classes, KEY, **common)
         return steps.student_step(
-            state, teachers, like, classes, None, classes, KEY, active=program.active, student_optimizer=OPTIMIZER, **common
-        )
+            state, teachers, like, classes, None, classes, KEY, active=program.active, student_optimizer=OPTIMIZER,
+            **common,
+        )  # fmt: skip
 
     student = affine(np.zeros((2, 2)), np.eye(2))
     state = make_state(student, as_gaussian(student), OPTIMIZER, OPTIMIZER)
@@ -413,7 +419,7 @@ def test_a_fresh_state_holds_no_buffer_twice():
     assert trees_equal(state.critic.params, params)
 
 
-# -- flow matching ---------------------------------------------------------------------------------------------------------
+# -- flow matching ----------------------------------------------------------------------------------------------------
 
 
 def test_flow_matching_regresses_noise_minus_image_and_moves_the_average():
@@ -445,24 +451,18 @@ def test_dropped_conditions_become_the_null_condition(tiny):
 
 
 def test_conditions_are_dropped_at_the_rate_and_by_sample():
-    """The loss per sample tells: with a velocity that is the condition, 4,096 samples, one standard deviation 0.006."""
-    seen = []
-
-    def condition(params, cond):
-        seen.append(np.asarray(cond))
-        return cond
-
-    net = flow.Denoiser(condition, lambda params, context, z, t: context * z * params["a"])
-    with jax.disable_jit():
-        steps.flow_matching_step(
-            TrainState.create(linear(), optax.sgd(0.0)), jnp.ones((4096, 3)), jnp.ones((4096, 1)), jnp.zeros((1, 1)), KEY,
-            denoiser=net, optimizer=optax.sgd(0.0), times=steps.TimeSampler(), drop_rate=0.2, ema_decay=0.9,
-        )  # fmt: skip
-    assert set(np.unique(seen[0])) == {0.0, 1.0}
-    assert abs(seen[0].mean() - 0.8) < 0.025
+    """With a parameter a sample: no gradient where the condition, 1, became 0. For 4,096 samples one standard deviation
+    of the rate is 0.006."""
+    net, optimizer = flow.Denoiser(lambda params, cond: params * cond, lambda p, context, z, t: context), recorder(1)
+    state, _ = steps.flow_matching_step(
+        TrainState.create(jnp.zeros((4096, 1)), optimizer), jnp.ones((4096, 1)), jnp.ones((4096, 1)),
+        jnp.zeros((1, 1)), KEY, denoiser=net, optimizer=optimizer, times=steps.TimeSampler(), drop_rate=0.2,
+        ema_decay=0.9,
+    )  # fmt: skip
+    assert abs(np.mean(state.student.opt_state[1][0] != 0) - 0.8) < 0.025
 
 
-# -- times -----------------------------------------------------------------------------------------------------------------
+# -- times ------------------------------------------------------------------------------------------------------------
 
 
 def test_time_samplers():

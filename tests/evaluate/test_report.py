@@ -88,13 +88,3 @@ def test_mistakes_are_told(tmp_path):
     with pytest.raises(UserError, match="2 steps and 1 values"):
         _write(tmp_path / "a.html", curves={"x": ([1, 2], [1])})
     assert not list(tmp_path.iterdir())
-
-
-def test_contact_sheet_places_pictures_in_rows():
-    red = np.full((4, 4, 3), (255, 0, 0), np.uint8)
-    sheet = report.contact_sheet([[red, red], [red]], scale=2)
-    assert sheet.size == (22, 22)
-    assert sheet.getpixel((3, 3)) == (255, 0, 0)
-    assert sheet.getpixel((15, 15)) == (128, 128, 128)
-    with pytest.raises(UserError, match="none"):
-        report.contact_sheet([])

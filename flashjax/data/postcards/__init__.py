@@ -104,22 +104,16 @@ def make(category: str, split: str, index: int, seed: int) -> Postcard:
         if split == "heldout_words" or _allowed_target(category, split, edit_spec):
             break
     seed_of_picture = int(rng.integers(2**31))
-    return Postcard(
-        category, spec, named, caption, seed_of_picture, edit_spec, instruction, changed
-    )
+    return Postcard(category, spec, named, caption, seed_of_picture, edit_spec, instruction, changed)
 
 
 def _check(category: str, split: str) -> None:
     if category not in CATEGORIES:
-        raise ValueError(
-            f"There is no category '{category}' of postcards; take one of {', '.join(CATEGORIES)}."
-        )
+        raise ValueError(f"There is no category '{category}' of postcards; take one of {', '.join(CATEGORIES)}.")
     if split not in SPLITS:
         raise ValueError(f"There is no split '{split}' of postcards; take one of {SPLITS}.")
     if split == "heldout_words" and category != "text":
-        raise ValueError(
-            f"Only the category 'text' has the split 'heldout_words', not '{category}'."
-        )
+        raise ValueError(f"Only the category 'text' has the split 'heldout_words', not '{category}'.")
 
 
 def _allowed_target(category: str, split: str, spec: dict[str, str]) -> bool:
@@ -128,9 +122,7 @@ def _allowed_target(category: str, split: str, spec: dict[str, str]) -> bool:
     return spec.get("word") not in HELDOUT_WORDS
 
 
-def _draw(
-    category: str, split: str, rng: np.random.Generator
-) -> tuple[dict[str, str], dict[str, str]]:
+def _draw(category: str, split: str, rng: np.random.Generator) -> tuple[dict[str, str], dict[str, str]]:
     """A description and its named part that both belong to the split."""
     count = _named_count(category, split, rng)
     while True:
@@ -153,9 +145,7 @@ def _named_count(category: str, split: str, rng: np.random.Generator) -> int:
     return count if split == "train" or category == "text" else max(count, 1)
 
 
-def _named(
-    spec: dict[str, str], count: int, split: str, rng: np.random.Generator
-) -> dict[str, str]:
+def _named(spec: dict[str, str], count: int, split: str, rng: np.random.Generator) -> dict[str, str]:
     others = [k for k in spec if k != "word"]
     chosen = {others[int(i)] for i in rng.permutation(len(others))[:count]}
     if "word" in spec and (split != "train" or rng.random() < _WORD_SHARE):

@@ -23,9 +23,11 @@ __all__ = [
     "sample",
 ]
 
-TRAINING_WORDS: tuple[str, ...] = tuple(
-    ["GO", "UP", "NO", "HI", "JAX", "TPU", "RUN", "SKY", "ZOO", "TEA", "ICE", "SUN", "ART", "BUS", "CAT", "HOT", "SALE", "OPEN", "CAFE", "LOVE", "NEWS", "STOP", "BLUE", "GOLD", "KING", "MOON", "STAR", "LUCK", "FAST", "HELLO", "FLASH", "PIZZA", "MUSIC", "HOTEL", "DREAM", "SHARK"]
-)
+TRAINING_WORDS: tuple[str, ...] = (
+    "GO", "UP", "NO", "HI", "JAX", "TPU", "RUN", "SKY", "ZOO", "TEA", "ICE", "SUN", "ART", "BUS",
+    "CAT", "HOT", "SALE", "OPEN", "CAFE", "LOVE", "NEWS", "STOP", "BLUE", "GOLD", "KING", "MOON",
+    "STAR", "LUCK", "FAST", "HELLO", "FLASH", "PIZZA", "MUSIC", "HOTEL", "DREAM", "SHARK",
+)  # fmt: skip
 HELDOUT_WORDS: tuple[str, ...] = ("ON", "FUN", "CAR", "LAKE", "TIME", "HOUSE")
 
 _INK = {
