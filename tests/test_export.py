@@ -1,5 +1,6 @@
 """An exported model is the model that was trained: same weights, same grid, same pictures, in other tools' terms."""
 
+import itertools
 import json
 
 import jax
@@ -72,7 +73,7 @@ def test_drawing_is_the_rollout_on_the_grid(folder):
     context = denoiser.condition(pipe.params, cond)
     z = pictures.noise([5, 6], 16)
     grid = flow.time_grid(4, 3.0)
-    for t, t_next in zip(grid[:-1], grid[1:], strict=True):
+    for t, t_next in itertools.pairwise(grid):
         z = z + (t_next - t) * denoiser.velocity(pipe.params, context, z, np.full(2, t, np.float32))
     # rounding to 8 bit may fall on either side of a half
     assert np.abs(drawn.astype(int) - pixels.to_uint8(pixels.decode(z)).astype(int)).max() <= 1

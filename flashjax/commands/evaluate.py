@@ -25,5 +25,5 @@ def run(args: argparse.Namespace) -> None:
     )  # fmt: skip
     ms, ratio = figures["ms_per_image"], figures["speedup"]
     print("\n".join(figures["verdict"]))
-    print(f"A picture takes {ms['student']:.1f} ms (student), {ms['teacher']:.1f} ms (teacher): {ratio:.1f} times faster.")
+    print(f"A picture takes {ms['student']:.1f} ms, the teacher's {ms['teacher']:.1f} ms: {ratio:.1f} times faster.")
     print(f"Report: {args.out}")

@@ -78,14 +78,21 @@ class StepTable:
 
 
 def diffuse(ratios: Sequence[float], count: int) -> np.ndarray:
-    """int8 [count] of choices whose running shares never stray from ``ratios`` by more than one row."""
+    """int8 [count] of choices whose running shares never stray from ``ratios`` by more than one row.
+
+    Among the choices that may come next without running ahead, the one that is due first (Tijdeman's rule). Always
+    taking what is owed most, plain error diffusion, strays further from four choices on.
+    """
     shares = np.asarray(ratios, np.float64)
     if len(shares) == 0 or (shares < 0).any() or shares.sum() <= 0:
         raise ValueError(f"Ratios {list(ratios)} have to be non-negative with a positive sum.")
     shares, owed, rows = shares / shares.sum(), np.zeros(len(shares)), np.zeros(count, np.int8)
+    slack = 1 / max(2 * np.count_nonzero(shares) - 2, 1)
     for i in range(count):
         owed += shares
-        rows[i] = np.argmax(np.round(owed, 9))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a share of 0 is never due
+            due = np.where(owed >= slack - 1e-9, (1 - slack - owed) / shares, np.inf)
+        rows[i] = np.argmin(np.round(due, 9))
         owed[rows[i]] -= 1
     return rows
 
@@ -123,10 +130,13 @@ def distillation_table(
         )
     cycle = [STUDENT] + [CRITIC] * critic_rows
     phase = np.array([CRITIC] * critic_warmup + cycle * student_updates, np.int8)
-    rng = np.random.default_rng(seed)
     task, k = np.zeros_like(phase), np.zeros_like(phase)
     for p in (STUDENT, CRITIC):
         rows = phase == p
         task[rows] = diffuse(task_ratios, int(rows.sum()))
-        k[rows] = balanced(len(lambdas), int(rows.sum()), rng)
+        for choice in range(len(task_ratios)):
+            # A generator a phase and task: a longer run begins with the rows of a shorter one, and every task
+            # trains every k equally often.
+            chosen = rows & (task == choice)
+            k[chosen] = balanced(len(lambdas), int(chosen.sum()), np.random.default_rng([seed, p, choice]))
     return StepTable(phase, task, k, lambdas)

@@ -79,7 +79,7 @@ def flow_matching_step(
     loss, grads = jax.value_and_grad(loss_fn)(state.student.params)
     student = state.student.apply(grads, optimizer)
     state = state.replace(step=state.step + 1, student=student, ema=ema_update(state.ema, student.params, ema_decay))
-    return state, _metrics(loss=loss, grad_norm=optax.global_norm(grads))
+    return state, _metrics(loss=loss, grad_norm=optax.tree.norm(grads))
 
 
 def student_step(
@@ -105,7 +105,7 @@ def student_step(
 
     (loss, (x, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.student.params)
     student, critic = state.student.apply(grads, student_optimizer), state.critic
-    metrics = _metrics(student_loss=loss, student_grad_norm=optax.global_norm(grads), **stats)
+    metrics = _metrics(student_loss=loss, student_grad_norm=optax.tree.norm(grads), **stats)
     if recipe.share_sample:
         critic, critic_metrics = critic_update(
             critic, x, cond, critic_key, recipe=recipe, denoiser=denoiser, optimizer=critic_optimizer
@@ -207,7 +207,7 @@ def critic_update(
         return dmd.critic_loss(v, x, eps)
 
     loss, grads = jax.value_and_grad(loss_fn)(critic.params)
-    return critic.apply(grads, optimizer), _metrics(critic_loss=loss, critic_grad_norm=optax.global_norm(grads))
+    return critic.apply(grads, optimizer), _metrics(critic_loss=loss, critic_grad_norm=optax.tree.norm(grads))
 
 
 def _metrics(**values: jax.Array) -> Metrics:
