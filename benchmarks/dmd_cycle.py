@@ -75,9 +75,9 @@ class Named:
 def counted(denoiser: flow.Denoiser, config: qwen.Config, full: bool, ledger: Counter) -> flow.Denoiser:
     """``denoiser``, entering what it computes in the ledger, in forward-equivalents of a sample, under (owner, passes).
 
-    A forward pass counts 1, with its backward pass 3; a backward pass counts if its cotangent really arrives. ``full``:
-    each velocity stands for a whole evaluation with the longest prompt, and conditions for nothing, which is the cost of
-    code that shares no contexts.
+    A forward pass counts 1, with its backward pass 3; a backward pass counts if its cotangent really arrives.
+    ``full``: each velocity stands for a whole evaluation with the longest prompt and conditions for nothing, the cost
+    of code that shares no contexts.
     """
     whole = condition_flops(config, 28) + velocity_flops(config, 28, 64)
 
@@ -209,12 +209,11 @@ def random_params(config: qwen.Config) -> dict:
     """Weights at which all outputs are of order 1; a fresh network would give zeros, and hide a difference."""
     rng = np.random.default_rng(0)
 
-    def draw(leaf):
-        fan_in = leaf.shape[-2] if len(leaf.shape) > 1 and leaf.shape[-2] > 32 else 1
-        center = 1.0 if fan_in == 1 else 0.0  # norms
-        return (center + rng.normal(size=leaf.shape) * (fan_in**-0.5 if fan_in > 1 else 0.2)).astype(np.float32)
+    def draw(path, leaf):
+        noise = rng.normal(size=leaf.shape).astype(np.float32)
+        return 1 + 0.2 * noise if path[-1].key == "scale" else noise * leaf.shape[-2] ** -0.5
 
-    return jax.tree.map(draw, qwen.abstract(config))
+    return jax.tree.map_with_path(draw, qwen.abstract(config))
 
 
 def keep_memory():
@@ -312,9 +311,7 @@ def main():
         result["machine"]["load_after"] = os.getloadavg()[0]
         base = result["times"]["PyTorch, plain cycle"]
         if result["machine"]["load"] > 1:
-            print(
-                "The machine was not idle: these times compare nothing. (PyTorch suffers most: OpenMP spins.)\n"
-            )
+            print("The machine was not idle: these times compare nothing. (PyTorch suffers most: OpenMP spins.)\n")
         print("| | ms a cycle | against PyTorch | processor ms | against PyTorch |\n|---|---|---|---|---|")
         for name, row in result["times"].items():
             cells = [f"{row[unit]:.0f} | {row[unit] / base[unit]:.2f}" for unit in ("wall_ms", "cpu_ms")]

@@ -45,6 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     if rest and not getattr(args, "takes_settings", False):
         top.error(f"not understood: {' '.join(rest)} (see flashjax {name} --help)")
     args.settings = rest
+    from flashjax.parallel.host import keep_memory
+
+    keep_memory()
     # No accelerator plugin and a chatty backend would otherwise bury our own lines.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from flashjax.errors import UserError
