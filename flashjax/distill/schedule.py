@@ -90,7 +90,7 @@ def diffuse(ratios: Sequence[float], count: int) -> np.ndarray:
     slack = 1 / max(2 * np.count_nonzero(shares) - 2, 1)
     for i in range(count):
         owed += shares
-        with np.errstate(divide="ignore", invalid="ignore"):  # a share of 0 is never due
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # a share of 0 is never due
             due = np.where(owed >= slack - 1e-9, (1 - slack - owed) / shares, np.inf)
         rows[i] = np.argmin(np.round(due, 9))
         owed[rows[i]] -= 1
