@@ -9,7 +9,6 @@ texts do not matter to the cost. ``--layers`` cuts the network's depth for a qui
 
 import argparse
 import copy
-import ctypes
 import json
 import os
 import platform
@@ -36,6 +35,7 @@ from flashjax.distill import schedule, steps
 from flashjax.distill.state import Role, TrainState
 from flashjax.models import qwen_image_21 as qwen
 from flashjax.parallel import mesh as meshes
+from flashjax.parallel.host import keep_memory
 
 IMAGE, NULL_TOKENS, CRITIC_UPDATES = (8, 8), 2, 5
 CONFIG = Path(__file__).parent.parent / "configs" / "postcards.py"
@@ -124,13 +124,22 @@ def count(config: qwen.Config, recipe: steps.Recipe, critic_rows: int, batch: in
         for phase, rows in (("student", 1), ("critic", critic_rows)):
             ledger = Counter()
             denoiser = counted(qwen.denoiser(shallow), config, full, ledger)
-            shared = dict(noise_like=noise, k=k, recipe=recipe, denoiser=denoiser, critic_optimizer=optimizer)
-            if phase == "student":
-                step = partial(steps.student_step, active=(0,), student_optimizer=optimizer, **shared)
-                inputs = dict(teachers=(Named(params, "teacher"),), cond=cond, null=null, classes=classes, key=key)
-            else:
-                step, inputs = partial(steps.critic_step, **shared), dict(cond=cond, key=key)
-            jax.eval_shape(step, state, **inputs)
+            common = dict(recipe=recipe, denoiser=denoiser)
+
+            def row(state, teachers, cond, null, classes, key, common=common, phase=phase, k=k):
+                """As train.py runs a row. A student row at k = 0 needs no context from "begin", but gets one."""
+                student = state.student.params
+                context, z = steps.begin(student, state.step, noise, cond, key, denoiser=common["denoiser"])
+                for i in range(k):
+                    z = steps.advance(student, state.step, context, z, i, key, **common)
+                if phase == "critic":
+                    return steps.critic_step(state, context, z, k, cond, key, critic_optimizer=optimizer, **common)
+                return steps.student_step(
+                    state, teachers, z, k, cond, null, classes, key, active=(0,), student_optimizer=optimizer,
+                    critic_optimizer=optimizer, **common,
+                )  # fmt: skip
+
+            jax.eval_shape(row, state, (Named(params, "teacher"),), cond, null, classes, key)
             for (owner, passes), amount in ledger.items():
                 if abs(amount) < 1e-9 * batch:
                     continue  # what was entered as forward only, and moved when its backward pass came
@@ -176,12 +185,21 @@ class Timed:
         self.programs = train.compile_programs(
             table, call, (self.state, self.teachers, self.batch), replicated, by_batch
         )
-        self.by_phase = {(p.phase, p.k): run for p, run in self.programs.items()}
-        self.rows = config.distill.critic_rows
+        self.table = table
+        # One student row and its critic rows at every k, taken from the table by phase and k.
+        self.rows = {
+            (phase, k): int(np.flatnonzero((table.phase == phase) & (table.k == k))[0])
+            for phase in (schedule.STUDENT, schedule.CRITIC)
+            for k in range(config.distill.nfe)
+        }
+        self.critic_rows = config.distill.critic_rows
 
     def __call__(self, k: int):
-        for phase in [schedule.STUDENT] + [schedule.CRITIC] * self.rows:
-            self.state, metrics = self.by_phase[phase, k](self.state, self.teachers, self.batch)
+        for phase in [schedule.STUDENT] + [schedule.CRITIC] * self.critic_rows:
+            row = self.rows[phase, k]
+            self.state, metrics = train.run_row(
+                self.programs, self.table, row, self.state, self.teachers, self.batch
+            )
         jax.block_until_ready((self.state, metrics))
 
 
@@ -214,13 +232,6 @@ def random_params(config: qwen.Config) -> dict:
         return 1 + 0.2 * noise if path[-1].key == "scale" else noise * leaf.shape[-2] ** -0.5
 
     return jax.tree.map_with_path(draw, qwen.abstract(config))
-
-
-def keep_memory():
-    """Has glibc keep what is freed, in one arena; else each XLA call maps its buffers anew and faults in every page."""
-    arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2
-    for setting, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 256 << 20)):
-        ctypes.CDLL(None).mallopt(setting, value)
 
 
 def machine() -> dict:

@@ -16,6 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from flashjax import checkpoint, convert, metrics, paths, pictures, train
 from flashjax import config as configs
 from flashjax.data import prepare
+from flashjax.distill import schedule
 from flashjax.models import qwen_image_21, text
 
 STEPS = 8  # checkpoints at 4 and 8
@@ -191,7 +192,7 @@ here.train.train(here.configs.load([sys.argv[2]]), sys.argv[3])
 @pytest.mark.parametrize("objective", ["dmd", "flow_matching"])
 def test_the_programs_are_those_of_the_table(uninterrupted, objective):
     _, compiled, used = uninterrupted(objective)
-    assert len(used) == STEPS
+    assert sum(schedule.PHASES[p.phase] not in ("begin", "advance") for p in used) == STEPS
     assert compiled == list(dict.fromkeys(used))
     assert len(compiled) == (4 if objective == "dmd" else 1)
 

@@ -22,4 +22,4 @@ def run(args: argparse.Namespace) -> None:
     for program in table.programs():
         print(f"  program: {program}")
     for step in range(min(args.rows, len(table))):
-        print(f"  step {step:>5}  {table.program(step)}")
+        print(f"  step {step:>5}  {table.program(step)} k={table.k[step]}")

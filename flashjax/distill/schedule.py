@@ -14,23 +14,21 @@ import numpy as np
 
 from flashjax.distill import guidance
 
-PHASES = ("flow_matching", "student", "critic")
-FLOW_MATCHING, STUDENT, CRITIC = range(3)
+# "begin" and "advance" are no rows of their own: they roll the student out to step k in front of a row.
+PHASES = ("flow_matching", "student", "critic", "begin", "advance")
+FLOW_MATCHING, STUDENT, CRITIC, BEGIN, ADVANCE = range(5)
 
 
 class Program(NamedTuple):
-    """What distinguishes one compiled step from another. ``active`` are the teachers that it runs."""
+    """What distinguishes one compiled step from another: k does not, the teachers that it runs (``active``) do."""
 
     phase: int
     task: int
-    k: int
-    active: tuple[int, ...]
+    active: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        if self.phase == FLOW_MATCHING:
-            return f"{PHASES[self.phase]} task={self.task}"
         teachers = f" teachers={','.join(map(str, self.active))}" if self.active else ""
-        return f"{PHASES[self.phase]} task={self.task} k={self.k}{teachers}"
+        return f"{PHASES[self.phase]} task={self.task}{teachers}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +44,23 @@ class StepTable:
         return len(self.phase)
 
     def program(self, step: int) -> Program:
-        """The program that runs at ``step``."""
-        phase, k = int(self.phase[step]), int(self.k[step])
-        teachers = guidance.active(self.lambdas, k) if phase == STUDENT else ()
-        return Program(phase, int(self.task[step]), k, teachers)
+        """The program that updates the state at ``step``."""
+        phase = int(self.phase[step])
+        teachers = guidance.active(self.lambdas, int(self.k[step])) if phase == STUDENT else ()
+        return Program(phase, int(self.task[step]), teachers)
+
+    def rollout(self, step: int) -> list[Program]:
+        """The programs that run before it: none for flow matching, else the beginning and k steps of the student."""
+        if self.phase[step] == FLOW_MATCHING:
+            return []
+        task = int(self.task[step])
+        return [Program(BEGIN, task)] + [Program(ADVANCE, task)] * int(self.k[step])
 
     def programs(self) -> list[Program]:
         """Every program of the run, in order of first use: exactly these get compiled."""
         columns = np.stack([self.phase, self.task, self.k], axis=1)
         first = np.unique(columns, axis=0, return_index=True)[1]
-        return list(dict.fromkeys(self.program(int(i)) for i in sorted(first)))
+        return list(dict.fromkeys(p for i in sorted(first.tolist()) for p in (*self.rollout(i), self.program(i))))
 
     def digest(self) -> str:
         """sha256 over all columns and the lambda table; a checkpoint of another table cannot be resumed."""

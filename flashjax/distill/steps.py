@@ -82,23 +82,59 @@ def flow_matching_step(
     return state, _metrics(loss=loss, grad_norm=optax.tree.norm(grads))
 
 
+def step_keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Four independent keys of a step: first noise, rollout, distribution matching, critic."""
+    key, critic_key = jax.random.split(jax.random.fold_in(key, step))
+    return *jax.random.split(key), jax.random.fold_in(key, 2), critic_key
+
+
+def begin(
+    params: flow.Params, step: jax.Array, noise_like: jax.ShapeDtypeStruct, cond: Any, key: jax.Array, *,
+    denoiser: flow.Denoiser,
+) -> tuple[flow.Context, jax.Array]:  # fmt: skip
+    """The student's context and its first state z_0, the noise [B, ...] of this step."""
+    noise = jax.random.normal(step_keys(key, step)[0], noise_like.shape, jnp.float32)
+    return denoiser.condition(params, cond), noise
+
+
+def advance(
+    params: flow.Params, step: jax.Array, context: flow.Context, z: jax.Array, i: jax.Array, key: jax.Array, *,
+    recipe: Recipe, denoiser: flow.Denoiser,
+) -> jax.Array:  # fmt: skip
+    """z_{i+1} from z_i: one student evaluation, no gradient. Backward simulation is ``begin`` and k of these, so that
+    the student meets its own states and never noised real images. i is an array: one program serves every step."""
+    grid = jnp.asarray(recipe.grid, jnp.float32)
+    t, t_next = (rollout.times(x, len(z)) for x in (grid[i], grid[i + 1]))
+    fresh = None
+    if recipe.rollout_mode == "renoise":
+        fresh = jax.random.normal(jax.random.fold_in(step_keys(key, step)[1], i), z.shape, z.dtype)
+    return rollout.advance(denoiser.velocity(params, context, z, t), z, t, t_next, recipe.rollout_mode, fresh)
+
+
+def predict(denoiser: flow.Denoiser, params: flow.Params, context: flow.Context, z: jax.Array, k, recipe: Recipe):
+    """x_theta [B, ...], the student's clean prediction at its step k; z_k is data, whatever made it."""
+    z = jax.lax.stop_gradient(z)
+    t = rollout.times(jnp.asarray(recipe.grid, jnp.float32)[k], len(z))
+    return flow.x0_from_velocity(z, denoiser.velocity(params, context, z, t), t)
+
+
 def student_step(
-    state: TrainState, teachers: tuple[flow.Params, ...], noise_like: jax.ShapeDtypeStruct, cond: Any, null: Any,
-    classes: jax.Array, key: jax.Array, *, k: int, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
+    state: TrainState, teachers: tuple[flow.Params, ...], z: jax.Array, k: jax.Array, cond: Any, null: Any,
+    classes: jax.Array, key: jax.Array, *, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
     student_optimizer: optax.GradientTransformation, critic_optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
     """One DMD update of the student at its step k, and of the critic on the same sample if the recipe shares it.
 
-    teachers: all parameter trees, base first; only ``active`` ones are read. noise_like: shape [B, ...] of the latents.
+    teachers: all parameter trees, base first; only ``active`` ones are read. z: the student's state z_k [B, ...].
     null: the negative condition (batch 1 or B). classes: int32 [B], the condition class of each sample in the lambda
     table.
     """
-    key, critic_key = jax.random.split(jax.random.fold_in(key, state.step))
+    _, _, dmd_key, critic_key = step_keys(key, state.step)
 
     def loss_fn(params):
-        x = generate(denoiser, params, noise_like, cond, key, k=k, recipe=recipe)
+        x = predict(denoiser, params, denoiser.condition(params, cond), z, k, recipe)
         grad, stats = dmd_gradient(
-            jax.lax.stop_gradient(x), state.critic.params, teachers, cond, null, classes, jax.random.fold_in(key, 2),
+            jax.lax.stop_gradient(x), state.critic.params, teachers, cond, null, classes, dmd_key,
             k=k, active=active, recipe=recipe, denoiser=denoiser,
         )  # fmt: skip
         return dmd.student_loss(x, grad), (x, stats)
@@ -116,51 +152,25 @@ def student_step(
 
 
 def critic_step(
-    state: TrainState, noise_like: jax.ShapeDtypeStruct, cond: Any, key: jax.Array, *, k: int, recipe: Recipe,
-    denoiser: flow.Denoiser, critic_optimizer: optax.GradientTransformation,
+    state: TrainState, context: flow.Context, z: jax.Array, k: jax.Array, cond: Any, key: jax.Array, *,
+    recipe: Recipe, denoiser: flow.Denoiser, critic_optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
-    """One student rollout without gradient, then ``critic_updates_per_rollout`` critic updates on it, each with its own
-    (t, noise)."""
-    key, critic_key = jax.random.split(jax.random.fold_in(key, state.step))
-    x = generate(denoiser, state.student.params, noise_like, cond, key, k=k, recipe=recipe)
+    """``critic_updates_per_rollout`` critic updates on the student's prediction from z_k, each with its own (t, noise).
+    ``context`` is the student's."""
+    critic_key = step_keys(key, state.step)[3]
+    x = predict(denoiser, state.student.params, context, z, k, recipe)
     critic = state.critic
     for i in range(recipe.critic_updates_per_rollout):
         critic, metrics = critic_update(
-            critic,
-            x,
-            cond,
-            jax.random.fold_in(critic_key, i),
-            recipe=recipe,
-            denoiser=denoiser,
-            optimizer=critic_optimizer,
-        )
+            critic, x, cond, jax.random.fold_in(critic_key, i),
+            recipe=recipe, denoiser=denoiser, optimizer=critic_optimizer,
+        )  # fmt: skip
     return state.replace(step=state.step + 1, critic=critic), metrics
-
-
-def generate(
-    denoiser: flow.Denoiser, params: flow.Params, noise_like: jax.ShapeDtypeStruct, cond: Any, key: jax.Array, *,
-    k: int, recipe: Recipe,
-) -> jax.Array:  # fmt: skip
-    """x_theta [B, ...]: the first k student steps without gradient, then the clean prediction at step k with it.
-
-    Backward simulation: the student meets its own states, never noised real images. One context serves all k + 1
-    evaluations; only the last one differentiates through it.
-    """
-    noise_key, rollout_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, noise_like.shape, jnp.float32)
-    context = denoiser.condition(params, cond)
-    frozen_params, frozen_context = jax.lax.stop_gradient((params, context))
-    z = rollout.rollout(
-        lambda z, t: denoiser.velocity(frozen_params, frozen_context, z, t),
-        noise, recipe.grid, k, recipe.rollout_mode, rollout_key,
-    )  # fmt: skip
-    t = rollout.times(recipe.grid[k], len(z))
-    return flow.x0_from_velocity(z, denoiser.velocity(params, context, z, t), t)
 
 
 def dmd_gradient(
     x: jax.Array, critic: flow.Params, teachers: tuple[flow.Params, ...], cond: Any, null: Any, classes: jax.Array,
-    key: jax.Array, *, k: int, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
+    key: jax.Array, *, k: jax.Array, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:  # fmt: skip
     """The weighted distribution-matching gradient at student samples x, and health figures.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from flashjax import flow
+from flashjax.distill import steps
 from flashjax.distill.state import Role, TrainState
 
 
@@ -49,3 +50,31 @@ def make_state(student, critic, student_optimizer=None, critic_optimizer=None) -
     student_optimizer, critic_optimizer = student_optimizer or optax.sgd(0.1), critic_optimizer or optax.sgd(0.1)
     roles = Role.create(student, student_optimizer), Role.create(critic, critic_optimizer)
     return TrainState(jnp.zeros((), jnp.int32), *roles, student)
+
+
+def roll_out(denoiser, params, step, like, cond, key, k, recipe):
+    """(context, z_k) as train.py's programs make them: one beginning, k steps."""
+    context, z = steps.begin(params, step, like, cond, key, denoiser=denoiser)
+    for i in range(k):
+        z = steps.advance(params, step, context, z, i, key, recipe=recipe, denoiser=denoiser)
+    return context, z
+
+
+def generate(denoiser, params, like, cond, key, *, k, recipe):
+    """x_theta of step 0: the student's own rollout and the differentiable prediction at its end."""
+    context, z = roll_out(denoiser, params, 0, like, cond, key, k, recipe)
+    return steps.predict(denoiser, params, context, z, k, recipe)
+
+
+def student_row(state, teachers, like, cond, null, classes, key, *, k, recipe, denoiser, **kwargs):
+    """A student row of the step table, with its rollout."""
+    _, z = roll_out(denoiser, state.student.params, state.step, like, cond, key, k, recipe)
+    return steps.student_step(
+        state, teachers, z, k, cond, null, classes, key, recipe=recipe, denoiser=denoiser, **kwargs
+    )  # fmt: skip
+
+
+def critic_row(state, like, cond, key, *, k, recipe, denoiser, **kwargs):
+    """A critic row of the step table, with its rollout."""
+    context, z = roll_out(denoiser, state.student.params, state.step, like, cond, key, k, recipe)
+    return steps.critic_step(state, context, z, k, cond, key, recipe=recipe, denoiser=denoiser, **kwargs)

@@ -5,7 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from gaussians import DENOISER, affine, as_gaussian, gaussian, gaussian_velocity, make_state
+from gaussians import (
+    DENOISER,
+    affine,
+    as_gaussian,
+    critic_row,
+    gaussian,
+    gaussian_velocity,
+    generate,
+    make_state,
+    student_row,
+)
 
 from flashjax import flow
 from flashjax.distill import dmd, guidance, steps
@@ -76,15 +86,15 @@ def test_student_loss_through_a_generator_agrees_with_finite_differences():
     rng = np.random.default_rng(1)
     eps, theta = jnp.asarray(rng.normal(size=(6, 3))), jnp.asarray(rng.normal(size=(3, 3)))
 
-    def generate(theta):
+    def sample_of(theta):
         return jnp.tanh(eps @ theta) @ theta
 
     real, fake = (jnp.asarray(rng.normal(size=(6, 3))) for _ in range(2))
-    grad = dmd.gradient(generate(theta), fake, real)
-    actual = jax.grad(lambda th: dmd.student_loss(generate(th), dmd.gradient(generate(th), fake, real)))(theta)
+    grad = dmd.gradient(sample_of(theta), fake, real)
+    actual = jax.grad(lambda th: dmd.student_loss(sample_of(th), dmd.gradient(sample_of(th), fake, real)))(theta)
     for i, j in np.ndindex(3, 3):
         h = jnp.zeros((3, 3)).at[i, j].set(1e-6)
-        slope = jnp.sum(grad * (generate(theta + h) - generate(theta - h))) / 2e-6 / grad.size
+        slope = jnp.sum(grad * (sample_of(theta + h) - sample_of(theta - h))) / 2e-6 / grad.size
         np.testing.assert_allclose(actual[i, j], slope, rtol=1e-6, atol=1e-9)
 
 
@@ -135,7 +145,7 @@ def train_with_exact_critic(student, teachers, classes, recipe, null=None, updat
 
     def update(state, _):
         state = state.replace(critic=Role(as_gaussian(state.student.params), state.critic.opt_state))
-        return steps.student_step(
+        return student_row(
             state, teachers, like, classes, null, classes, KEY, k=0, active=guidance.active(recipe.lambdas, 0),
             recipe=recipe, denoiser=DENOISER, student_optimizer=optimizer, critic_optimizer=optimizer,
         )  # fmt: skip
@@ -188,11 +198,11 @@ def test_a_trained_critic_recovers_mean_and_covariance():
     common = dict(k=0, recipe=rule, denoiser=DENOISER, critic_optimizer=critic_optimizer)
 
     def cycle(state, _):
-        state, _ = steps.student_step(
+        state, _ = student_row(
             state, teachers, like, classes, None, classes, KEY, active=(0,), student_optimizer=student_optimizer,
             **common,
         )  # fmt: skip
-        return steps.critic_step(state, like, classes, KEY, **common)
+        return critic_row(state, like, classes, KEY, **common)
 
     # A critic that starts far from the student, too: it has to be trained to be of any use.
     state = make_state(WRONG, gaussian([[-1.0, 1.0]], 0.5 * np.eye(2)), student_optimizer, critic_optimizer)
@@ -274,11 +284,11 @@ def test_a_mixture_is_recovered_with_its_modes_and_their_weights():
 
     def distil(state, _):
         for k in (0, 1):
-            state, _ = steps.student_step(
+            state, _ = student_row(
                 state, ("exact",), size, none, None, classes, KEY, k=k, active=(0,),
                 student_optimizer=student_optimizer, **common,
             )  # fmt: skip
-            state, metrics = steps.critic_step(state, size, none, KEY, k=k, **common)
+            state, metrics = critic_row(state, size, none, KEY, k=k, **common)
         return state, metrics
 
     @jax.jit
@@ -291,7 +301,7 @@ def test_a_mixture_is_recovered_with_its_modes_and_their_weights():
     @jax.jit
     def sample(params):
         many = jax.ShapeDtypeStruct((4096, 2), jnp.float32)
-        return steps.generate(net, params, many, jnp.zeros((4096, 1)), jax.random.key(7), k=1, recipe=rule)
+        return generate(net, params, many, jnp.zeros((4096, 1)), jax.random.key(7), k=1, recipe=rule)
 
     before, after = (sample(params) for params in train(jax.random.key(3)))
     assert 1 - census(before).sum() > 0.3

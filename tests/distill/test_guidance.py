@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from gaussians import DENOISER, affine, as_gaussian, gaussian, make_state
+from gaussians import DENOISER, affine, as_gaussian, gaussian, make_state, student_row
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -111,7 +111,7 @@ def train(teachers, lambdas, active, updates=5):
 
     @jax.jit
     def step(state):
-        return steps.student_step(
+        return student_row(
             state, teachers, jax.ShapeDtypeStruct((8, 2), jnp.float32), classes, None, classes, jax.random.key(0), k=0,
             active=active, recipe=recipe, denoiser=DENOISER, student_optimizer=optimizer, critic_optimizer=optimizer,
         )  # fmt: skip

@@ -101,7 +101,7 @@ def test_flow_matching_table():
     t = schedule.flow_matching_table(12, (1, 3))
     assert (t.phase == FLOW_MATCHING).all()
     assert np.bincount(t.task).tolist() == [3, 9]
-    assert t.programs() == [schedule.Program(FLOW_MATCHING, task, 0, ()) for task in (1, 0)]
+    assert t.programs() == [schedule.Program(FLOW_MATCHING, task) for task in (1, 0)]
 
 
 @pytest.mark.parametrize("bad", [dict(student_updates=0), dict(critic_rows=-1), dict(critic_warmup=-1)])
@@ -128,10 +128,12 @@ def test_digest_tells_columns_apart():
 
 def test_programs_are_exactly_the_distinct_ones_in_order_of_first_use():
     t = table()
-    by_row = [t.program(i) for i in range(len(t))]
+    by_row = [p for i in range(len(t)) for p in (*t.rollout(i), t.program(i))]
     assert t.programs() == list(dict.fromkeys(by_row))
     assert {p.active for p in by_row if p.phase == CRITIC} == {()}
-    assert {p.k: p.active for p in by_row if p.phase == STUDENT} == {0: (0,), 1: (0,), 2: (0, 1), 3: (1,)}
+    student = np.flatnonzero(t.phase == STUDENT)
+    assert {int(t.k[i]): t.program(i).active for i in student} == {0: (0,), 1: (0,), 2: (0, 1), 3: (1,)}
+    assert [len(t.rollout(i)) for i in range(len(t))] == (1 + t.k).tolist()
     assert len({str(p) for p in t.programs()}) == len(t.programs())
 
 

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from gaussians import DENOISER, affine, as_gaussian, gaussian, make_state
+from gaussians import DENOISER, affine, as_gaussian, critic_row, gaussian, generate, make_state, student_row
 
 from flashjax import flow
 from flashjax.distill import guidance, rollout, schedule, steps
 from flashjax.distill.sampling import make_sampler
 from flashjax.distill.state import TrainState, ema_update
 from flashjax.models import qwen_image_21 as qwen
+from flashjax.train import run_row
 
 KEY = jax.random.key(0)
 GRID = tuple(flow.time_grid(4, 3.0).tolist())
@@ -75,14 +76,14 @@ def linear_state(optimizer=OPTIMIZER) -> TrainState:
 
 
 def student_step(state, *, k=1, key=KEY, recipe=RECIPE, denoiser=LINEAR, teachers=TEACHERS, optimizer=OPTIMIZER):
-    return steps.student_step(
+    return student_row(
         state, teachers, LIKE, COND, COND[:1], CLASSES, key, k=k, active=guidance.active(recipe.lambdas, k),
         recipe=recipe, denoiser=denoiser, student_optimizer=optimizer, critic_optimizer=optimizer,
     )  # fmt: skip
 
 
 def critic_step(state, *, k=1, key=KEY, recipe=RECIPE, denoiser=LINEAR, optimizer=OPTIMIZER):
-    return steps.critic_step(state, LIKE, COND, key, k=k, recipe=recipe, denoiser=denoiser, critic_optimizer=optimizer)
+    return critic_row(state, LIKE, COND, key, k=k, recipe=recipe, denoiser=denoiser, critic_optimizer=optimizer)
 
 
 def flow_step(state, *, drop_rate=0.0, key=KEY, denoiser=LINEAR, cond=COND, null=0 * COND[:1]):
@@ -104,8 +105,8 @@ def test_a_loss_reaches_its_own_role_and_nobody_else(tiny, phase):
     def loss(student, critic, teacher):
         state = make_state(student, critic, OPTIMIZER, OPTIMIZER)
         if phase == "critic":
-            return steps.critic_step(state, LIKE, cond, KEY, **common)[1]["critic_loss"][0]
-        _, metrics = steps.student_step(
+            return critic_row(state, LIKE, cond, KEY, **common)[1]["critic_loss"][0]
+        _, metrics = student_row(
             state, (teacher,), LIKE, cond, null, CLASSES, KEY, active=(0,), student_optimizer=OPTIMIZER, **common
         )
         return metrics["student_loss"][0]
@@ -178,8 +179,8 @@ def counting(denoiser):
 def test_early_exit_evaluates_k_times_and_once_with_gradient(tiny, k):
     inner, trees, cond, _ = tiny
     denoiser, calls = counting(inner)
-    x = jax.eval_shape(lambda p: steps.generate(denoiser, p, LIKE, cond, KEY, k=k, recipe=recipe()), trees[0])
-    assert calls == dict(condition=1, velocity=k + 1)
+    x = jax.eval_shape(lambda p: generate(denoiser, p, LIKE, cond, KEY, k=k, recipe=recipe()), trees[0])
+    assert calls == dict(condition=1, velocity=k + 1)  # one context for all of them
     assert (x.shape, x.dtype) == (LIKE.shape, jnp.float32)
 
 
@@ -230,8 +231,8 @@ def test_updates_of_one_rollout_differ_in_time_and_noise():
 def test_four_updates_of_one_rollout_train_as_four_updates():
     state, many = linear_state(), recipe(critic_updates_per_rollout=4)
     new, metrics = critic_step(state, recipe=many)
-    key, critic_key = jax.random.split(jax.random.fold_in(KEY, 0))
-    x = steps.generate(LINEAR, state.student.params, LIKE, COND, key, k=1, recipe=many)
+    critic_key = steps.step_keys(KEY, 0)[3]
+    x = generate(LINEAR, state.student.params, LIKE, COND, KEY, k=1, recipe=many)
     critic = state.critic
     for i in range(4):
         critic, last = steps.critic_update(
@@ -284,12 +285,12 @@ def test_draws_of_one_step_are_independent():
     zero = linear(0.0)
     like, cond = jax.ShapeDtypeStruct((4096, 4), jnp.float32), jnp.ones((4096, 1))
     rule = recipe(grid=(1.0, 0.5, 0.0), lambdas=guidance.lambda_table(2, 1), rollout_mode="renoise", share_sample=False)
-    key, critic_key = jax.random.split(jax.random.fold_in(KEY, 0))
+    _, _, dmd_key, critic_key = steps.step_keys(KEY, 0)
     net = flow.Denoiser(lambda params, cond: None, velocity)
-    x = steps.generate(net, zero, like, cond, key, k=1, recipe=rule)
+    x = generate(net, zero, like, cond, KEY, k=1, recipe=rule)
     classes = jnp.zeros(4096, jnp.int32)
     steps.dmd_gradient(
-        x, zero, (zero,), cond, None, classes, jax.random.fold_in(key, 2), k=1, active=(0,), recipe=rule, denoiser=net
+        x, zero, (zero,), cond, None, classes, dmd_key, k=1, active=(0,), recipe=rule, denoiser=net
     )
     (noise, _), (z1, _), (x_t, t), _ = drawn
     t = t[:, None]
@@ -308,10 +309,10 @@ def test_the_last_training_step_makes_the_image_that_sampling_makes(tiny, mode):
     """generate(k = last) and the sampler that users call, from the same noise. Rounding only: z - t v against
     z + (0 - t) v, in programs that fuse differently, through four evaluations of a network."""
     denoiser, trees, cond, _ = tiny
-    noise_key, rollout_key = jax.random.split(KEY)
+    noise_key, rollout_key, *_ = steps.step_keys(KEY, 0)
     noise = jax.random.normal(noise_key, LIKE.shape)
     rule = recipe(rollout_mode=mode)
-    trained = jax.jit(lambda p: steps.generate(denoiser, p, LIKE, cond, KEY, k=3, recipe=rule))(trees[0])
+    trained = jax.jit(lambda p: generate(denoiser, p, LIKE, cond, KEY, k=3, recipe=rule))(trees[0])
     sampled = make_sampler(denoiser)(trees[0], cond, None, noise, flow.time_grid(4, 3.0), mode=mode, key=rollout_key)
     np.testing.assert_allclose(sampled, trained, rtol=1e-5, atol=1e-5)
     assert np.abs(trained - noise).max() > 0.1
@@ -319,8 +320,8 @@ def test_the_last_training_step_makes_the_image_that_sampling_makes(tiny, mode):
 
 @pytest.mark.parametrize("mode", rollout.MODES)
 def test_the_last_training_step_is_a_rollout_over_the_whole_grid(mode):
-    noise_key, rollout_key = jax.random.split(KEY)
-    trained = steps.generate(LINEAR, linear(), LIKE, COND, KEY, k=3, recipe=recipe(rollout_mode=mode))
+    noise_key, rollout_key, *_ = steps.step_keys(KEY, 0)
+    trained = generate(LINEAR, linear(), LIKE, COND, KEY, k=3, recipe=recipe(rollout_mode=mode))
     velocity = functools.partial(linear_velocity, linear(), LINEAR.condition(linear(), COND))
     noise = jax.random.normal(noise_key, LIKE.shape)
     rolled = rollout.rollout(velocity, noise, flow.time_grid(4, 3.0), 4, mode, rollout_key)
@@ -337,8 +338,8 @@ def test_a_training_step_starts_where_sampling_is_after_k_steps(k):
         return (z - 3.0) / flow.expand(t, z)
 
     net = flow.Denoiser(lambda params, cond: None, velocity)
-    x = steps.generate(net, {}, LIKE, COND, KEY, k=k, recipe=recipe())
-    noise = jax.random.normal(jax.random.split(KEY)[0], LIKE.shape)
+    x = generate(net, {}, LIKE, COND, KEY, k=k, recipe=recipe())
+    noise = jax.random.normal(steps.step_keys(KEY, 0)[0], LIKE.shape)
     z, t = seen[-1]
     np.testing.assert_array_equal(t, np.full(2, GRID[k], np.float32))
     np.testing.assert_allclose(z, (1 - GRID[k]) * 3 + GRID[k] * noise, rtol=1e-5, atol=1e-5)
@@ -348,9 +349,9 @@ def test_a_training_step_starts_where_sampling_is_after_k_steps(k):
 def test_the_rollout_before_step_k_carries_no_gradient():
     """x = z_1 - t_1 v(z_1): only the a of the last evaluation counts, though z_1 depends on it, too."""
     params = linear()
-    slope = jax.grad(lambda p: steps.generate(LINEAR, p, LIKE, COND, KEY, k=1, recipe=recipe()).sum())(params)
+    slope = jax.grad(lambda p: generate(LINEAR, p, LIKE, COND, KEY, k=1, recipe=recipe()).sum())(params)
     context = LINEAR.condition(params, COND)
-    noise = jax.random.normal(jax.random.split(KEY)[0], LIKE.shape)
+    noise = jax.random.normal(steps.step_keys(KEY, 0)[0], LIKE.shape)
     z = noise + (GRID[1] - GRID[0]) * linear_velocity(params, context, noise, jnp.full(2, GRID[0]))
     np.testing.assert_allclose(slope["a"], -GRID[1] * z.sum(), rtol=1e-4)
     np.testing.assert_allclose(slope["c"], -GRID[1] * z.size, rtol=1e-5)
@@ -361,31 +362,36 @@ def test_the_rollout_before_step_k_carries_no_gradient():
 
 def test_every_program_compiles_once():
     """A run through a table with a specialist: jit's own cache must hold one entry a program after 24 rows, in which
-    states come from fresh creation and from every kind of step."""
+    states come from fresh creation and from every kind of step, and k changes from row to row."""
     lambdas = guidance.lambda_table(2, 2, [[[0, 0], [0.5, 1]]])
     table = schedule.distillation_table(6, critic_rows=3, lambdas=lambdas, seed=0)
     rule = recipe(grid=tuple(flow.time_grid(2).tolist()), lambdas=lambdas, critic_updates_per_rollout=2)
     teachers = tuple(gaussian([[m, 0.0]] * 2, np.eye(2)) for m in (1.0, 2.0))
     like, jitted = jax.ShapeDtypeStruct((2, 2), jnp.float32), {}
 
-    def call(state, teachers, classes, *, program):
-        common = dict(k=program.k, recipe=rule, denoiser=DENOISER, critic_optimizer=OPTIMIZER)
-        if program.phase == schedule.CRITIC:
-            return steps.critic_step(state, like, classes, KEY, **common)
-        return steps.student_step(
-            state, teachers, like, classes, None, classes, KEY, active=program.active, student_optimizer=OPTIMIZER,
-            **common,
-        )  # fmt: skip
+    common = dict(recipe=rule, denoiser=DENOISER)
+
+    def call(state, teachers, classes, carry, k, *, program):
+        match program.phase:
+            case schedule.BEGIN:
+                return steps.begin(state.student.params, state.step, like, classes, KEY, denoiser=DENOISER)
+            case schedule.ADVANCE:
+                return carry[0], steps.advance(state.student.params, state.step, *carry, k, KEY, **common)
+            case schedule.CRITIC:
+                return steps.critic_step(state, *carry, k, classes, KEY, critic_optimizer=OPTIMIZER, **common)
+            case schedule.STUDENT:
+                return steps.student_step(
+                    state, teachers, carry[1], k, classes, None, classes, KEY, active=program.active,
+                    student_optimizer=OPTIMIZER, critic_optimizer=OPTIMIZER, **common,
+                )  # fmt: skip
 
     student = affine(np.zeros((2, 2)), np.eye(2))
     state = make_state(student, as_gaussian(student), OPTIMIZER, OPTIMIZER)
-    for i in range(len(table)):
-        program = table.program(i)
-        if program not in jitted:
-            jitted[program] = jax.jit(functools.partial(call, program=program))
-        state, _ = jitted[program](state, teachers, jnp.array([0, 1], jnp.int32))
+    for program in table.programs():
+        jitted[program] = jax.jit(functools.partial(call, program=program))
+    for step in range(len(table)):
+        state, _ = run_row(jitted, table, step, state, teachers, jnp.array([0, 1], jnp.int32))
     assert int(state.step) == len(table) == 24
-    assert set(jitted) == set(table.programs())
     assert {program: f._cache_size() for program, f in jitted.items()} == dict.fromkeys(jitted, 1)
 
 
@@ -397,8 +403,8 @@ def test_a_step_returns_a_state_of_the_types_it_takes(tiny, phase):
     common = dict(k=1, recipe=recipe(), denoiser=denoiser, critic_optimizer=OPTIMIZER)
     step = {
         "flow_matching": lambda s: flow_step(s, denoiser=denoiser, cond=cond, null=null),
-        "critic": lambda s: steps.critic_step(s, LIKE, cond, KEY, **common),
-        "student": lambda s: steps.student_step(
+        "critic": lambda s: critic_row(s, LIKE, cond, KEY, **common),
+        "student": lambda s: student_row(
             s, (trees[2],), LIKE, cond, null, CLASSES, KEY, active=(0,), student_optimizer=OPTIMIZER, **common
         ),
     }[phase]
