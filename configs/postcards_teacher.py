@@ -33,8 +33,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     config.ema_decay = 0.998
     config.log_every = 20
-    config.sample_every = 500
-    config.sample = ConfigDict(dict(steps=20, shift=1.0, guidance_scale=2.0, mode="euler"))
+    config.sample_every = 1000
+    config.sample = ConfigDict(dict(steps=40, shift=1.0, guidance_scale=2.0, mode="euler"))
     config.checkpoint_every = 250
     config.keep_checkpoints = 2
     return config
