@@ -3,9 +3,9 @@
     flashjax prepare --out data/postcards --split train --count 15000
     flashjax train --config=configs/postcards_teacher.py --workdir=runs/teacher
 
-Cost: see weights/postcards_teacher/card.json. Result: attributes that a caption names are right and words are legible
-at 80 NFE (40 Euler steps with guidance); on four steps its pictures are blurred averages, which is what distillation
-mends.
+Cost: 6,000 steps are about an hour and a half on two busy cores (weights/postcards_teacher/card.json). Result at 80 NFE
+(40 Euler steps with guidance): sharp pictures; 64 % of what a prompt names is right, words are not legible yet
+(docs/results.md). On four steps its pictures are blurred, which is what distillation mends.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,7 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder to write SPLIT.arrayrecord and SPLIT.json to")
-    parser.add_argument("--split", default="train", choices=("train", "heldout", "heldout_words"))
+    parser.add_argument("--split", default="train", choices=("train", "teacher", "heldout", "heldout_words"))
     parser.add_argument("--count", type=int, default=2000, help="postcards a category (default 2000)")
     parser.add_argument("--size", type=int, default=32, help="side of the pictures in pixels (default 32)")
     parser.add_argument("--prompts-only", action="store_true", help="no pictures: all that distillation needs")

@@ -105,3 +105,10 @@ def test_suite_refuses_sets_that_do_not_fit(judge, images, records):
         suite.evaluate({"student4": images}, records, images, judge)
     with pytest.raises(UserError, match=r"student4 \(3\)"):
         suite.evaluate({"teacher80": images, "student4": images[:3]}, records, images, judge)
+
+
+def test_no_picture_is_far_from_all_others(judge):
+    """Noise lies outside of all that the judge was trained on; its features are no longer than a postcard's."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
+    lengths = np.linalg.norm(classifier.features(judge, images), axis=1)
+    np.testing.assert_allclose(lengths, np.sqrt(judge.config.features), rtol=1e-5)
