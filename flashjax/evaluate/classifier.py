@@ -167,7 +167,7 @@ def _all(classifier: Classifier, images: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def features(classifier: Classifier, images: np.ndarray) -> np.ndarray:
-    """The penultimate features of pictures uint8 [N, 32, 32, 3]: float32 [N, config.features], of length sqrt(features).
+    """The penultimate features of pictures uint8 [N, 32, 32, 3]: float32 [N, D], each of length sqrt(D).
 
     The length is fixed because it says how far a picture lies outside of what the network knows, without bound: a few
     unreadable words once made two sets of one teacher's pictures further apart (522) than teacher and student (335).
