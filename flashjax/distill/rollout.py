@@ -1,14 +1,13 @@
 """Walking down the time grid: the few-step student (in training and at inference) and the many-step teacher.
 
-``velocity(z, t)`` is a closure over parameters and context; ``grid`` is ``flow.time_grid``'s array. Training and
-inference use the same ``advance``, so a student can only be trained on the steps that it will take.
+``velocity(z, t)`` is a closure over parameters and context. Training and inference take the same steps, so a student
+can only be trained on those that it will take.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from flashjax import flow
 
@@ -34,12 +33,9 @@ def advance(v: jax.Array, z: jax.Array, t: jax.Array, t_next: jax.Array, mode: s
     raise ValueError(f"Unknown rollout mode {mode!r}; choose one of {', '.join(MODES)}.")
 
 
-def rollout(velocity: Velocity, noise: jax.Array, grid: np.ndarray, k: int, mode: str, key: jax.Array) -> jax.Array:
-    """The student's state z_k after its first k steps from noise [B, ...]: backward simulation with early exit, k
-    network evaluations and no more. k is static; ``k = len(grid) - 1`` gives the finished image."""
-    z = noise
-    for i in range(k):
-        t, t_next = times(grid[i], len(z)), times(grid[i + 1], len(z))
-        fresh = jax.random.normal(jax.random.fold_in(key, i), z.shape, z.dtype) if mode == "renoise" else None
-        z = advance(velocity(z, t), z, t, t_next, mode, fresh)
-    return z
+def take_step(velocity: Velocity, z: jax.Array, t, t_next, mode: str, key: jax.Array) -> jax.Array:
+    """The state at t_next from the one at t (scalars): one network evaluation; ``key`` serves "renoise" only. Training
+    and every sampler go down their grids by this."""
+    t, t_next = times(t, len(z)), times(t_next, len(z))
+    fresh = jax.random.normal(key, z.shape, z.dtype) if mode == "renoise" else None
+    return advance(velocity(z, t), z, t, t_next, mode, fresh)

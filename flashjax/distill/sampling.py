@@ -26,10 +26,10 @@ def make_sampler(denoiser: flow.Denoiser) -> Sampler:
 
     @partial(jax.jit, static_argnames="mode", donate_argnames="z")
     def step(params, contexts, z, t, t_next, scale, key, mode):
-        t, t_next = (rollout.times(x, len(z)) for x in (t, t_next))
-        v = guided_velocity_from_contexts(denoiser, params, *contexts, scale, z, t)
-        noise = jax.random.normal(key, z.shape, z.dtype) if mode == "renoise" else None
-        return rollout.advance(v, z, t, t_next, mode, noise)
+        def velocity(z, t):
+            return guided_velocity_from_contexts(denoiser, params, *contexts, scale, z, t)
+
+        return rollout.take_step(velocity, z, t, t_next, mode, key)
 
     def sample(params, cond, null, noise, grid, guidance_scale=1.0, mode="euler", key=None):
         key = jax.random.key(0) if key is None else key

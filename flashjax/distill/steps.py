@@ -104,11 +104,10 @@ def advance(
     """z_{i+1} from z_i: one student evaluation, no gradient. Backward simulation is ``begin`` and k of these, so that
     the student meets its own states and never noised real images. i is an array: one program serves every step."""
     grid = jnp.asarray(recipe.grid, jnp.float32)
-    t, t_next = (rollout.times(x, len(z)) for x in (grid[i], grid[i + 1]))
-    fresh = None
-    if recipe.rollout_mode == "renoise":
-        fresh = jax.random.normal(jax.random.fold_in(step_keys(key, step)[1], i), z.shape, z.dtype)
-    return rollout.advance(denoiser.velocity(params, context, z, t), z, t, t_next, recipe.rollout_mode, fresh)
+    fresh_key = jax.random.fold_in(step_keys(key, step)[1], i)
+    return rollout.take_step(
+        lambda z, t: denoiser.velocity(params, context, z, t), z, grid[i], grid[i + 1], recipe.rollout_mode, fresh_key
+    )
 
 
 def predict(denoiser: flow.Denoiser, params: flow.Params, context: flow.Context, z: jax.Array, k, recipe: Recipe):

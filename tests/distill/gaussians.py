@@ -4,11 +4,12 @@ Data N(mu, F F^T) gives p_t = N((1 - t) mu, (1 - t)^2 F F^T + t^2 I), whose velo
 tells its role by its keys, because one denoiser serves student, critic and teachers.
 """
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from flashjax import flow
-from flashjax.distill import steps
+from flashjax.distill import rollout, steps
 from flashjax.distill.state import Role, TrainState
 
 
@@ -78,3 +79,11 @@ def critic_row(state, like, cond, key, *, k, recipe, denoiser, **kwargs):
     """A critic row of the step table, with its rollout."""
     context, z = roll_out(denoiser, state.student.params, state.step, like, cond, key, k, recipe)
     return steps.critic_step(state, context, z, k, cond, key, recipe=recipe, denoiser=denoiser, **kwargs)
+
+
+def walk_down(velocity, noise, grid, k, mode, key):
+    """The first k steps of a grid from noise, one after another."""
+    z = noise
+    for i in range(k):
+        z = rollout.take_step(velocity, z, grid[i], grid[i + 1], mode, jax.random.fold_in(key, i))
+    return z

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gaussians import gaussian_velocity
+from gaussians import gaussian_velocity, walk_down
 
 from flashjax import flow
 from flashjax.distill import rollout
@@ -20,7 +20,7 @@ def noise():
 
 
 def walk(velocity, noise, steps, mode="euler", k=None, shift=1.0):
-    return rollout.rollout(velocity, noise, flow.time_grid(steps, shift), steps if k is None else k, mode, KEY)
+    return walk_down(velocity, noise, flow.time_grid(steps, shift), steps if k is None else k, mode, KEY)
 
 
 def test_euler_converges_to_the_exact_map_at_first_order(noise):
@@ -69,13 +69,13 @@ def test_renoise_diffuses_the_prediction_to_the_next_time_with_fresh_noise(noise
         assert abs(np.std(eps) - 1) < 0.2  # 128 numbers: 0.06 is one standard deviation
         for other in drawn[:i]:
             assert abs(np.mean(np.asarray(eps) * other)) < 0.4  # 0.09 is one
-    other_key = rollout.rollout(velocity, noise, grid, 1, "renoise", jax.random.key(5))
+    other_key = walk_down(velocity, noise, grid, 1, "renoise", jax.random.key(5))
     assert np.abs(other_key - walk(velocity, noise, 4, "renoise", 1, 3)).max() > 0.1
 
 
 def test_euler_ignores_the_key(noise):
     grid = flow.time_grid(3)
-    a, b = (rollout.rollout(lambda z, t: jnp.sin(z), noise, grid, 3, "euler", jax.random.key(i)) for i in (0, 1))
+    a, b = (walk_down(lambda z, t: jnp.sin(z), noise, grid, 3, "euler", jax.random.key(i)) for i in (0, 1))
     np.testing.assert_array_equal(a, b)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from gaussians import DENOISER, affine, as_gaussian, critic_row, gaussian, generate, make_state, student_row
+from gaussians import DENOISER, affine, as_gaussian, critic_row, gaussian, generate, make_state, student_row, walk_down
 
 from flashjax import flow
 from flashjax.distill import guidance, rollout, schedule, steps
@@ -324,7 +324,7 @@ def test_the_last_training_step_is_a_rollout_over_the_whole_grid(mode):
     trained = generate(LINEAR, linear(), LIKE, COND, KEY, k=3, recipe=recipe(rollout_mode=mode))
     velocity = functools.partial(linear_velocity, linear(), LINEAR.condition(linear(), COND))
     noise = jax.random.normal(noise_key, LIKE.shape)
-    rolled = rollout.rollout(velocity, noise, flow.time_grid(4, 3.0), 4, mode, rollout_key)
+    rolled = walk_down(velocity, noise, flow.time_grid(4, 3.0), 4, mode, rollout_key)
     np.testing.assert_allclose(rolled, trained, rtol=1e-6, atol=1e-6)
 
 
