@@ -42,7 +42,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             ema_decay=0.98,
         )
     )
-    optim = dict(warmup=10, schedule="constant", b1=0.0, b2=0.99, weight_decay=0.0, clip=1.0)
+    optim = dict(kind="adamw", warmup=10, schedule="constant", b1=0.0, b2=0.99, weight_decay=0.0, clip=1.0)
     config.student_optim = ConfigDict(optim | dict(lr=5e-5))
     config.critic_optim = ConfigDict(optim | dict(lr=2e-4))
     config.log_every = 15

@@ -14,7 +14,7 @@ from flashjax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, steps=6000, batch=64)
+    args = parse_arg(arg, steps=5000, batch=64)
     config = ConfigDict()
     config.objective = "flow_matching"
     config.seed = 0
@@ -22,18 +22,18 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.batch_size = args.batch
     config.image_size = 32
     config.devices = 0
-    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards"))
+    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="bfloat16"))
     config.init = ""
-    config.data = "data/postcards/train.arrayrecord"
-    config.max_text_tokens = 28
-    config.times = ConfigDict(dict(kind="logit_normal", mean=0.0, std=1.2, shift=1.0))
+    config.data = "data/teacher/teacher.arrayrecord"
+    config.max_text_tokens = 32
+    config.times = ConfigDict(dict(kind="logit_normal", mean=0.4, std=1.2, shift=1.0))
     config.drop_rate = 0.1
     config.optim = ConfigDict(
-        dict(lr=2e-3, warmup=200, schedule="cosine", b1=0.9, b2=0.99, weight_decay=0.01, clip=1.0)
+        dict(kind="muon", lr=1.5e-3, warmup=100, schedule="cosine", b1=0.9, b2=0.99, weight_decay=0.01, clip=1.0)
     )
     config.ema_decay = 0.998
     config.log_every = 20
-    config.sample_every = 1000
+    config.sample_every = 500
     config.sample = ConfigDict(dict(steps=40, shift=1.0, guidance_scale=2.0, mode="euler"))
     config.checkpoint_every = 250
     config.keep_checkpoints = 2

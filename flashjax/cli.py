@@ -34,7 +34,10 @@ def parser(name: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a sub-command; returns 0, 2 for an error that a person can mend (one sentence), 130 for Ctrl-C."""
+    """Runs a sub-command; returns 0, 2 for an error that a person can mend (one sentence), 130 for Ctrl-C.
+
+    ``argv`` None is the process's own command line; a caller that gives one keeps its process and its allocator."""
+    own_process = argv is None
     argv = sys.argv[1:] if argv is None else argv
     name = next((a for a in argv if a in COMMANDS), None)
     top = parser(name)
@@ -45,9 +48,10 @@ def main(argv: list[str] | None = None) -> int:
     if rest and not getattr(args, "takes_settings", False):
         top.error(f"not understood: {' '.join(rest)} (see flashjax {name} --help)")
     args.settings = rest
-    from flashjax.parallel.host import keep_memory
+    if own_process:
+        from flashjax.parallel.host import keep_memory
 
-    keep_memory()
+        keep_memory()
     # No accelerator plugin and a chatty backend would otherwise bury our own lines.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from flashjax.errors import UserError

@@ -3,12 +3,16 @@
 import jax
 import optax
 from ml_collections import ConfigDict
+from optax import contrib
 
 from flashjax import paths
 from flashjax.errors import UserError
 
-# Matrices decay, norms do not. First match wins.
+# First match wins. Matrices decay, norms do not.
 DECAY = ((r".*/scale", False), (r".*/kernel", True))
+# Muon is for the matrices inside the network; what reads pictures, text and time, and what writes velocities, is
+# Adam's, as Muon's authors advise.
+MUON = ((r"blocks/.*/kernel", True), (r".*", False))
 
 
 def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
@@ -26,13 +30,35 @@ def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """AdamW behind a clip by global norm. ``config``: lr, warmup, schedule, b1, b2, weight_decay, clip."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(
-            learning_rate(config, steps), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay,
-            mask=lambda params: paths.map_paths(DECAY, params),
-        ),
+    """AdamW, or Muon for the matrices and AdamW for the rest, behind a clip by global norm.
+
+    ``config``: kind ("adamw" or "muon"), lr, warmup, schedule, b1, b2, weight_decay, clip. One learning rate serves
+    both kinds: Muon's updates are scaled to the size of Adam's (root mean square 0.2, arXiv 2502.16982). With Muon
+    only its own matrices decay.
+    """
+    if config.kind not in ("adamw", "muon"):
+        raise UserError(f"Unknown optimizer {config.kind!r}; choose adamw or muon.")
+    lr = learning_rate(config, steps)
+
+    def decays(params):
+        return paths.map_paths(DECAY, params)
+
+    if config.kind == "adamw":
+        rule = optax.adamw(lr, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay, mask=decays)
+    else:
+        rule = contrib.muon(
+            lr, beta=0.95, consistent_rms=0.2, weight_decay=config.weight_decay, weight_decay_mask=decays,
+            adam_b1=config.b1, adam_b2=config.b2,
+            muon_weight_dimension_numbers=_muon_dimensions,
+        )  # fmt: skip
+    return optax.chain(optax.clip_by_global_norm(config.clip), rule)
+
+
+def _muon_dimensions(params):
+    """Where the two sides of Muon's matrices are, behind a leading layer axis; None for Adam's parameters."""
+    return jax.tree.map(
+        lambda muon, p: contrib.MuonDimensionNumbers(p.ndim - 2, p.ndim - 1) if muon else None,
+        paths.map_paths(MUON, params), params,
     )  # fmt: skip
 
 

@@ -10,7 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=32, help="side of the pictures in pixels (default 32)")
     parser.add_argument("--prompts-only", action="store_true", help="no pictures: all that distillation needs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--categories", nargs="+", default=None, help="landscape, portrait, text (default: all)")
+    parser.add_argument(
+        "--categories", nargs="+", help="landscape, portrait, text (default: all); one named twice gets twice as many"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -55,10 +55,11 @@ def prepare(
     Args:
         out_dir: the folder, made if absent.
         split: one of `postcards.SPLITS`.
-        count_per_category: how many postcards of each category.
+        count_per_category: how many postcards for each entry of `categories`.
         size: side of the pictures in pixels; None leaves the pictures out (a set of prompts).
         seed: chooses the set.
-        categories: which to write, in turn; all that the split has where None.
+        categories: which to write, in turn; all that the split has where None. One that is named
+            twice gets twice as many postcards.
         encode: the text encoder; None leaves `text` out.
         encoder_name: written to the manifest, so that another encoder makes another set.
         progress: show a bar with the time left.
@@ -146,12 +147,10 @@ def _already_there(path: Path, manifest: Path, request: dict[str, Any]) -> bool:
 def _records(
     request: dict[str, Any], total: int, encode: Encode | None, stats: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    names, kinds = request["categories"], list(postcards.CATEGORIES)
+    kinds = list(postcards.CATEGORIES)
     for start in range(0, total, _CHUNK):
         indices = range(start, min(start + _CHUNK, total))
-        cards = [
-            postcards.make(names[i % len(names)], request["split"], i // len(names), request["seed"]) for i in indices
-        ]
+        cards = [_card(request, i) for i in indices]
         texts = _encode_all(encode, [card.caption for card in cards], stats) if encode else None
         for n, (index, card) in enumerate(zip(indices, cards, strict=True)):
             record = {"index": index, "category_id": kinds.index(card.category)}
@@ -161,6 +160,15 @@ def _records(
             if texts is not None:
                 record["text"] = texts[n]
             yield record
+
+
+def _card(request: dict[str, Any], i: int) -> postcards.Postcard:
+    """The set's i-th postcard: the entries of `categories` take turns, and no postcard comes twice."""
+    names = request["categories"]
+    turn, place = divmod(i, len(names))
+    category = names[place]
+    index = turn * names.count(category) + names[:place].count(category)
+    return postcards.make(category, request["split"], index, request["seed"])
 
 
 def _encode_all(encode: Encode, captions: list[str], stats: dict[str, Any]) -> list[np.ndarray]:

@@ -32,7 +32,7 @@ def draw_sets(
     student: Pipeline, teacher: Pipeline, prompts: Sequence[str], encoder: text.TextEncoder
 ) -> dict[str, np.ndarray]:
     """uint8 [N, H, W, 3] for every entry of the comparison. All sets start from the same noise a prompt, but for
-    ``teacher80_b``, the teacher's second set, which gives the distance between two draws of the same distribution."""
+    ``reference``, the teacher's second set, to which the distances of all others are measured."""
     n, own = len(prompts), student.defaults
     few = dict(steps=own["steps"], shift=own["shift"])
     guidance = teacher.defaults["guidance_scale"]
@@ -41,7 +41,7 @@ def draw_sets(
         "teacher4": (teacher, 1, few | dict(guidance_scale=1.0)),
         "teacher4_guided": (teacher, 1, few | dict(guidance_scale=guidance)),
         "teacher80": (teacher, 1, {}),
-        "teacher80_b": (teacher, 1 + n, {}),
+        "reference": (teacher, 1 + n, {}),
     }
     sets = {}
     for name, (pipe, seed, settings) in tqdm(plans.items(), desc="drawing", unit="set"):

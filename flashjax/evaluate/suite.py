@@ -18,7 +18,7 @@ __all__ = ["NAMES", "evaluate"]
 
 NAMES: dict[str, str] = {
     "teacher80": "teacher, 80 NFE",
-    "teacher80_b": "teacher, 80 NFE, other seeds",
+    "reference": "teacher, 80 NFE, other seeds",
     "teacher4": "teacher, 4 NFE",
     "teacher4_guided": "teacher, 4 steps guided (8 NFE)",
     "student4": "student, 4 NFE",
@@ -43,8 +43,9 @@ def evaluate(
 
     Args:
         samples: name to uint8 [N, 32, 32, 3], the same N prompts in the same order. "teacher80" has to be there;
-            "teacher80_b" (other seeds) gives the floor of the distances; "student4" with "teacher4" or
-            "teacher4_guided" gives the gap.
+            "student4" with "teacher4" or "teacher4_guided" gives the gap. "reference" is the teacher once more, from
+            noise that no other set started from: Fréchet distances are to it. Had it the noise of one of the sets,
+            that set would be nearer for its noise, and the teacher itself further away than a student (it was).
         cards: N records with category and named (attribute to value).
         real_images: uint8 [M, 32, 32, 3]; where M is N they are taken for the real pictures of the prompts and judged
             too, as "real": what the judges themselves lose.
@@ -79,7 +80,10 @@ def evaluate(
 
 def _check(samples: Mapping[str, np.ndarray], cards: Sequence[Mapping[str, Any]]) -> None:
     if "teacher80" not in samples:
-        raise UserError(f"The samples hold {', '.join(samples) or 'nothing'}; 'teacher80', the reference, is missing.")
+        raise UserError(
+            f"The samples hold {', '.join(samples) or 'nothing'}; 'teacher80', the teacher as it is meant to be, is "
+            "missing."
+        )
     if wrong := [f"{name} ({len(images)})" for name, images in samples.items() if len(images) != len(cards)]:
         raise UserError(
             f"There are {len(cards)} prompts, but other numbers of pictures: {', '.join(wrong)}; "
@@ -112,12 +116,10 @@ def _entry(name: str, sets, judged, real: np.ndarray, cards, spread) -> dict[str
     own, images = judged[name], sets[name]
     told = metrics.adherence(own["seen"], [c["named"] for c in cards], [c["category"] for c in cards])
     scores = own["scores"][np.isfinite(own["scores"])]
-    teacher = judged["teacher80"]["features"]
-    # The teacher's own distance is measured against its second seeds, so that the floor is not 0.
-    other = judged.get("teacher80_b", {}).get("features") if name == "teacher80" else own["features"]
+    reference = judged.get("reference") if name != "reference" else None
     return {
         "label": NAMES.get(name, name),
-        "frechet_to_teacher": None if other is None else metrics.frechet_distance(other, teacher),
+        "frechet_to_teacher": reference and metrics.frechet_distance(own["features"], reference["features"]),
         "frechet_to_real": None if name == "real" else metrics.frechet_distance(own["features"], real),
         "adherence": told["mean"],
         "adherence_interval": list(metrics.bootstrap(scores)[1:]),
@@ -161,7 +163,7 @@ def _gaps(judged: Mapping[str, Any], seed: int) -> dict[str, Any]:
     if judged["student4"]["words"] is not None:
         values = {k: v["words"] for k, v in judged.items()}
         found["word_accuracy"] = _mean_gap(values, max(few, key=lambda k: values[k].mean()), seed)
-    if "teacher80_b" in judged:
+    if "reference" in judged:
         found["frechet_to_teacher"] = _frechet_gap(judged, few, seed)
     return found
 
@@ -173,18 +175,18 @@ def _mean_gap(values: Mapping[str, np.ndarray], few: str, seed: int) -> dict[str
 
 
 def _frechet_gap(judged: Mapping[str, Any], few: Sequence[str], seed: int) -> dict[str, Any]:
-    teacher = judged["teacher80"]["features"]
+    reference = judged["reference"]["features"]
 
     def distance(name: str):
         features = judged[name]["features"]
-        return lambda rows: metrics.frechet_distance(features[rows], teacher[rows])
+        return lambda rows: metrics.frechet_distance(features[rows], reference[rows])
 
-    every = np.arange(len(teacher))
+    every = np.arange(len(reference))
     best = min(few, key=lambda name: distance(name)(every))
-    roles = _roles(best, "teacher80_b")
+    roles = _roles(best, "teacher80")
     parts = [distance(roles[name]) for name in ("student", "few_step", "many_step")]
     with _one_thread():
-        told = metrics.gap_closed(*parts, count=len(teacher), draws=_FRECHET_DRAWS, seed=seed)
+        told = metrics.gap_closed(*parts, count=len(reference), draws=_FRECHET_DRAWS, seed=seed)
     figures = {name: distance(key)(every) for name, key in roles.items()}
     return {**told, **figures, "few_step_set": best}
 

@@ -1,6 +1,7 @@
 """Parts that every transformer here shares: norms, sinusoids, stacked layers."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -36,24 +37,57 @@ def silu(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1 + jnp.tanh(0.5 * x))
 
 
-def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def project(x: jax.Array, kernel: jax.Array, products: Any = None) -> jax.Array:
     """x [..., n] times kernel [n, m], in x's dtype, as one product of two matrices.
+
+    ``products`` rounds the factors to another dtype and still adds up in float32, forwards and backwards: with bfloat16
+    and float32 activations, a CPU that has the instruction multiplies twice as fast. None multiplies in x's dtype.
 
     The tokens are flattened first because XLA's CPU backend computes the kernel's gradient 2.5 times slower
     when it has to contract over two axes (batch, sequence); elsewhere it makes no difference.
     """
-    return (x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], -1)
+    flat = x.reshape(-1, x.shape[-1])
+    y = flat @ kernel.astype(x.dtype) if products is None else _rounded_product(flat, kernel, jnp.dtype(products))
+    return y.astype(x.dtype).reshape(*x.shape[:-1], -1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _rounded_product(x, kernel, dtype):
+    return _rounded_forward(x, kernel, dtype)[0]
+
+
+def _rounded_forward(x, kernel, dtype):
+    # The dtypes of the two travel as empty arrays: residuals have to be arrays.
+    factors = x.astype(dtype), kernel.astype(dtype)
+    return _dot(*factors, 1, 0), (*factors, jnp.empty(0, x.dtype), jnp.empty(0, kernel.dtype))
+
+
+def _rounded_backward(dtype, saved, g):
+    # Not what differentiation would give: it leaves g in float32, and the products with it as slow as before.
+    x, kernel, x_like, kernel_like = saved
+    g = g.astype(dtype)
+    return _dot(g, kernel, 1, 1).astype(x_like.dtype), _dot(x, g, 0, 0).astype(kernel_like.dtype)
+
+
+def _dot(a, b, a_axis: int, b_axis: int):
+    return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+_rounded_product.defvjp(_rounded_forward, _rounded_backward)
 
 
 class Linear(nnx.Module):
-    """A bias-free projection; ``kernel`` [n_in, n_out]."""
+    """A bias-free projection; ``kernel`` [n_in, n_out]. ``products``: see ``project``."""
 
-    def __init__(self, n_in: int, n_out: int, rngs: nnx.Rngs, dtype: Any, init: Callable | None = None):
+    def __init__(
+        self, n_in: int, n_out: int, rngs: nnx.Rngs, dtype: Any, init: Callable | None = None, products: Any = None
+    ):
         init = init or nnx.initializers.lecun_normal()
         self.kernel = nnx.Param(init(rngs.params(), (n_in, n_out), dtype))
+        self.products = products
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return project(x, self.kernel[...])
+        return project(x, self.kernel[...], self.products)
 
 
 class Scale(nnx.Module):

@@ -35,6 +35,7 @@ class Config:
     eps: float = 1e-6
     dtype: Any = jnp.bfloat16  # of activations and products; norms, softmax and time stay in float32
     param_dtype: Any = jnp.float32
+    products: Any = None  # rounds the factors of matrix products, see layers.project; None leaves them in dtype
     scan_layers: bool = True
     remat: bool = True
 
@@ -147,13 +148,14 @@ class Attention(nnx.Module):
         d = config.width
         self.to_q, self.to_k, self.to_v, self.to_out = (_linear(config, d, d, rngs) for _ in range(4))
         self.norm_q, self.norm_k = (layers.Scale(config.head_dim, 1.0, config.param_dtype) for _ in range(2))
-        self.head_dim, self.eps = config.head_dim, config.eps
+        self.head_dim, self.eps, self.products = config.head_dim, config.eps, config.products
 
     def qkv(self, x: jax.Array, cos: jax.Array, sin: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Normalised and rotated queries and keys, and values: [B, S, H, D] each. One product for all three."""
         q_kernel, k_kernel = (rope.split_pairs(p.kernel[...], self.head_dim) for p in (self.to_q, self.to_k))
         kernel = jnp.concatenate([q_kernel, k_kernel, self.to_v.kernel[...]], axis=-1)
-        q, k, v = (y.reshape(*y.shape[:-1], -1, self.head_dim) for y in jnp.split(layers.project(x, kernel), 3, -1))
+        qkv = jnp.split(layers.project(x, kernel, self.products), 3, axis=-1)
+        q, k, v = (y.reshape(*y.shape[:-1], -1, self.head_dim) for y in qkv)
         q, k = (
             rope.rotate(layers.rms_norm(y, rope.split_pairs(norm.scale[...], self.head_dim), self.eps), cos, sin)
             for y, norm in ((q, self.norm_q), (k, self.norm_k))
@@ -169,10 +171,11 @@ class MLP(nnx.Module):
         d, hidden = config.width, config.width * config.mlp_ratio
         self.proj, self.gate = (_linear(config, d, hidden, rngs) for _ in range(2))
         self.out = _linear(config, hidden, d, rngs)
+        self.products = config.products
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = jnp.concatenate([self.gate.kernel[...], self.proj.kernel[...]], axis=-1)
-        gate, value = jnp.split(layers.project(x, kernel), 2, axis=-1)
+        gate, value = jnp.split(layers.project(x, kernel, self.products), 2, axis=-1)
         return self.out(layers.silu(gate) * value)
 
 
@@ -325,7 +328,7 @@ def denoiser(config: Config) -> flow.Denoiser:
 
 
 def _linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs, **kwargs) -> layers.Linear:
-    return layers.Linear(n_in, n_out, rngs, config.param_dtype, **kwargs)
+    return layers.Linear(n_in, n_out, rngs, config.param_dtype, products=config.products, **kwargs)
 
 
 def _scaled(h: jax.Array, scale: jax.Array, eps: float) -> jax.Array:

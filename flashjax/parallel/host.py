@@ -1,21 +1,23 @@
 """The host's memory allocator, which decides a third of a training step's time on CPU."""
 
-import ctypes
+import os
 import platform
+import sys
 
-# glibc's mallopt parameters (malloc.h).
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+# One heap, grown in big pieces, never given back, on huge pages where the system offers them.
+_TUNABLES = dict(arena_max=1, mmap_max=0, trim_threshold=1 << 40, top_pad=256 << 20, hugetlb=1)
 
 
-def keep_memory() -> bool:
-    """Makes glibc keep freed memory instead of returning it to the system; call it before JAX starts its threads.
+def keep_memory() -> None:
+    """Starts this command anew under a glibc that keeps freed memory; elsewhere, and in the new process, does nothing.
 
     XLA on CPU frees a step's temporaries after every call and asks for them again in the next; by default glibc unmaps
     them and the system clears and maps each page anew. Kept, a forward and backward pass takes 0.65 of the processor
-    time for a fifth more memory (docs/performance.md). Returns whether it applied: Linux with glibc only.
+    time (docs/performance.md). ``mallopt`` would not need the new process but cannot name a threshold above 2 GB, and
+    a step that needs more lost its pages every time. Who sets GLIBC_TUNABLES keeps what was set.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 256 << 20))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    if platform.libc_ver()[0] != "glibc" or "GLIBC_TUNABLES" in os.environ:
+        return
+    os.environ["GLIBC_TUNABLES"] = ":".join(f"glibc.malloc.{name}={value}" for name, value in _TUNABLES.items())
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -17,7 +17,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards") | size)
     config.data = args.data
     config.max_text_tokens = 28
-    optim = ConfigDict(dict(lr=1e-3, warmup=2, schedule="constant", b1=0.5, b2=0.99, weight_decay=0.01, clip=1.0))
+    kind = "muon" if args.teacher else "adamw"
+    optim = ConfigDict(
+        dict(kind=kind, lr=1e-3, warmup=2, schedule="constant", b1=0.5, b2=0.99, weight_decay=0.01, clip=1.0)
+    )
     if args.teacher:
         config.steps = 8
         config.init = ""
