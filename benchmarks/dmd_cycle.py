@@ -30,7 +30,7 @@ from flax import struct
 from safetensors.torch import load_file
 
 from flashjax import config as configs
-from flashjax import convert, flow, train
+from flashjax import convert, flow, models, programs, train
 from flashjax.distill import schedule, steps
 from flashjax.distill.state import Role, TrainState
 from flashjax.models import qwen_image_21 as qwen
@@ -172,17 +172,17 @@ class Timed:
     def __init__(self, config, params, batch, null):
         recipe = train.make_recipe(config.distill)
         table = train.make_table(config, recipe)
-        model_config = train.make_model_config(qwen, config.model)
+        model_config = models.make_config(qwen, config.model)
         optimizers = train.make_optimizers(config, table)
         mesh = meshes.make_mesh(config.devices)
         replicated, by_batch = meshes.replicated(mesh), meshes.batch_sharded(mesh)
         self.state = jax.device_put(TrainState.create(params, *optimizers), replicated)
         self.teachers, self.batch = jax.device_put((params,), replicated), meshes.put_batch(batch, mesh)
         call = partial(
-            train.step_call, config=config, model=qwen, denoiser=qwen.denoiser(model_config), recipe=recipe, null=null,
-            size=config.image_size, student_optimizer=optimizers[0], critic_optimizer=optimizers[1],
+            programs.step_call, config=config, model=qwen, denoiser=qwen.denoiser(model_config), recipe=recipe,
+            null=null, size=config.image_size, student_optimizer=optimizers[0], critic_optimizer=optimizers[1],
         )  # fmt: skip
-        self.programs = train.compile_programs(
+        self.programs = programs.compile_programs(
             table, call, (self.state, self.teachers, self.batch), replicated, by_batch
         )
         self.table = table
@@ -197,7 +197,7 @@ class Timed:
     def __call__(self, k: int):
         for phase in [schedule.STUDENT] + [schedule.CRITIC] * self.critic_rows:
             row = self.rows[phase, k]
-            self.state, metrics = train.run_row(
+            self.state, metrics = programs.run_row(
                 self.programs, self.table, row, self.state, self.teachers, self.batch
             )
         jax.block_until_ready((self.state, metrics))
@@ -261,7 +261,7 @@ def main():
     config.student_updates, config.distill.critic_warmup = config.distill.nfe, 0  # a short table, with every k in it
     plain = copy.deepcopy(config)
     plain.distill.update(share_sample=False, critic_updates_per_rollout=1, critic_rows=CRITIC_UPDATES)
-    model_config = train.make_model_config(qwen, config.model)
+    model_config = models.make_config(qwen, config.model)
     result = dict(machine=machine(), batch=args.batch, layers=args.layers, keep_memory=args.keep_memory)
     print("  ".join(f"{k} {v}" for k, v in result["machine"].items()), end="\n\n")
 

@@ -42,10 +42,11 @@ class Checkpoints:
     def restore(self, step: int, abstract_state: Any, meta: dict) -> tuple[Any, dict]:
         """State and data position of ``step``. ``abstract_state`` carries the shardings to restore to; ``meta`` must
         equal what was saved, else the run would silently continue as another one."""
-        found = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        check_meta(found, meta, self._manager.directory)
         args = dict(state=ocp.args.StandardRestore(abstract_state), data=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        with _reading(self._manager.directory, step):
+            found = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+            check_meta(found, meta, self._manager.directory)
+            restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         return restored.state, restored.data
 
     def close(self) -> None:
@@ -71,6 +72,21 @@ class Checkpoints:
             ) from error
 
 
+@contextlib.contextmanager
+def _reading(folder: Any, step: int) -> Iterator[None]:
+    """Says which checkpoint is damaged; Orbax and its storage layer raise one of these, with a page of text."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"The checkpoint {folder}/{step} cannot be read ({reason}). Delete this folder, and the run goes on from "
+            "the checkpoint before it, or from the start if there is none."
+        ) from error
+
+
 def check_meta(found: dict, expected: dict, where: Any) -> None:
     """Raises UserError naming every setting in which a checkpoint differs from this run."""
     a, b = _flat(found), _flat(expected)
@@ -94,12 +110,14 @@ def restore_params(folder: Path, which: str = "ema") -> tuple[Any, dict, int]:
     step = manager.latest_step()
     if step is None:
         raise UserError(f"{folder} holds no complete checkpoint.")
-    meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # the run's own devices may not exist here
-    tree = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), manager.item_metadata(step).state
-    )
-    restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(tree))).state
+    with _reading(folder, step):
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        tree = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+            manager.item_metadata(step).state,
+        )
+        restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(tree))).state
     manager.close()
     return (restored["ema"] if which == "ema" else restored["student"]["params"]), meta, step
 

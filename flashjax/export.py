@@ -11,7 +11,6 @@ from flashjax import convert, models
 from flashjax.checkpoint import restore_params
 from flashjax.errors import UserError
 from flashjax.pipeline import describe
-from flashjax.train import make_model_config
 
 
 def export(workdir: str, out: str, which: str = "ema", card: dict | None = None) -> Path:
@@ -25,7 +24,7 @@ def export(workdir: str, out: str, which: str = "ema", card: dict | None = None)
     params, meta, step = restore_params(Path(workdir) / "checkpoints", which)
     config = ConfigDict(meta["config"])
     model = models.architecture(config.model.architecture)
-    model_config = make_model_config(model, config.model)
+    model_config = models.make_config(model, config.model)
     described = describe(config)
     for name in ("transformer", "scheduler"):
         (target / name).mkdir(parents=True)

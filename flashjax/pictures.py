@@ -25,15 +25,8 @@ PROMPTS = (
 
 def conditions(model, encoder: text.TextEncoder, prompts: list[str], max_tokens: int):
     """(condition of the prompts padded to ``max_tokens``, null condition of batch 1)."""
-    states = encoder.encode([*prompts, ""], max_tokens=max_tokens)
-
-    def pack(rows, tokens):
-        out = np.zeros((len(rows), tokens, encoder.width), np.float32)
-        for i, row in enumerate(rows):
-            out[i, : len(row)] = row
-        return model.Condition(out, np.array([len(r) for r in rows], np.int32))
-
-    return pack(states[:-1], max_tokens), pack(states[-1:], len(states[-1]))
+    *states, empty = encoder.encode([*prompts, ""], max_tokens=max_tokens)
+    return model.Condition(*text.pack(states, max_tokens)), model.Condition(*text.pack([empty]))
 
 
 def noise(seeds: list[int], size: int) -> jax.Array:
@@ -65,9 +58,10 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 3, labels: 
     return sheet
 
 
-def make_drawer(config: ConfigDict, model, denoiser: flow.Denoiser, size: int, folder: Path) -> Callable:
+def make_drawer(
+    config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, size: int, folder: Path
+) -> Callable:
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``: two seeds of each of PROMPTS."""
-    encoder = text.load_text_encoder(text.default_minilm_source())
     cond, null = conditions(model, encoder, list(PROMPTS) * 2, config.max_text_tokens)
     start = noise([1] * len(PROMPTS) + [2] * len(PROMPTS), size)
     sample, settings = make_sampler(denoiser), config.sample

@@ -14,7 +14,6 @@ from flashjax.checkpoint import restore_params
 from flashjax.distill.sampling import Sampler, make_sampler
 from flashjax.errors import UserError
 from flashjax.models import pixels, text
-from flashjax.train import make_model_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,7 @@ def _load_run(folder: Path, which: str) -> Pipeline:
     params, meta, _ = restore_params(folder / "checkpoints", which)
     config = ConfigDict(meta["config"])
     model = models.architecture(config.model.architecture)
-    return _pipeline(model, make_model_config(model, config.model), params, describe(config))
+    return _pipeline(model, models.make_config(model, config.model), params, describe(config))
 
 
 def describe(config: ConfigDict) -> dict:

@@ -4,13 +4,10 @@
 checkpoint, bit for bit as if it had not stopped.
 """
 
-import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -25,13 +22,14 @@ from flashjax.distill import guidance, schedule, steps
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError
 from flashjax.metrics import MetricsWriter
-from flashjax.models import pixels
+from flashjax.models import text
 from flashjax.parallel import mesh as meshes
+from flashjax.programs import compile_programs, run_row, step_call
 
 
-def note(text: str) -> None:
+def note(line: str) -> None:
     """The log tells the story of the run."""
-    logging.info("\033[33mNOTE\033[0m %s", text)
+    logging.info("\033[33mNOTE\033[0m %s", line)
 
 
 def train(config: ConfigDict, workdir_path: str) -> Path:
@@ -49,6 +47,11 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     (folder / "step_table.txt").write_text(table.describe() + "\n")
     replicated, by_batch = meshes.replicated(mesh), meshes.batch_sharded(mesh)
     note(f"{mesh.size} x {jax.devices()[0].device_kind}; work directory {folder}")
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
+    start = checkpoints.latest() or 0
+    if start == len(table):
+        note("finished before; there is nothing left to do")
+        return folder
 
     ############################ 3. Data
     path = workdir.existing(config.data, "data set")
@@ -58,11 +61,12 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
         path, batch_size=config.batch_size, seed=config.seed, max_text_tokens=config.max_text_tokens,
         shard=(jax.process_index(), jax.process_count()),
     )  # fmt: skip
+    encoder = text.load_text_encoder(text.default_minilm_source())
     note(f"{manifest['count']} records in {path}")
 
     ############################ 4. Model: one architecture, roles are parameter trees
     model = models.architecture(config.model.architecture)
-    model_config = make_model_config(model, config.model)
+    model_config = models.make_config(model, config.model)
     denoiser = model.denoiser(model_config)
     weights = list(config.distill.teachers) if distilling else [config.init] * bool(config.init)
     trees = [load_weights(config, model.abstract(model_config), path) for path in weights]
@@ -76,7 +80,9 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     del init, trees  # the state has its own copies, and donated buffers must not be seen again
 
     ############################ 6. Programs: compiled before the first step
-    null = null_condition(model, config)
+    # Padded to the text length where it takes the place of dropped captions, else of its true two tokens.
+    null_tokens = config.max_text_tokens if not distilling else None
+    null = model.Condition(*text.pack(encoder.encode([""]), null_tokens))
     first = meshes.put_batch(peek(loader), mesh)
     size = manifest["size"] or config.image_size
     call = partial(
@@ -86,9 +92,7 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     programs = compile_programs(table, call, (state, teachers, first), replicated, by_batch)
 
     ############################ 7. Resume
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
     meta = dict(config=workdir.identity(config), table=table.digest())
-    start = checkpoints.latest() or 0
     if start:
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), state)
         state, position = checkpoints.restore(start, abstract, meta)
@@ -97,7 +101,7 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
 
     ############################ 8. What is looked at on the way
     writer = MetricsWriter(folder)
-    draw = pictures.make_drawer(config, model, denoiser, size, folder)
+    draw = pictures.make_drawer(config, model, denoiser, encoder, size, folder)
 
     ############################ 9. The loop. Nothing in it waits for the device but the flush of old metrics.
     bar = tqdm(range(start, len(table)), config.objective, len(table), unit="step", initial=start, mininterval=5)
@@ -163,16 +167,6 @@ def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.Step
     )  # fmt: skip
 
 
-def make_model_config(model, config: ConfigDict):
-    """The preset with the configuration's overrides (every key but ``architecture`` and ``preset``)."""
-    overrides = {k: v for k, v in config.items() if k not in ("architecture", "preset")}
-    preset = getattr(model.Config, config.preset, None)
-    if preset is None:
-        raise UserError(f"{config.architecture} has no preset {config.preset!r}; its Config names them all.")
-    with about_settings():
-        return preset(**overrides)
-
-
 def load_weights(config: ConfigDict, abstract, path: str):
     """A parameter tree from PyTorch-named weights."""
     return convert.load(config.model.architecture, workdir.existing(path, "weights"), abstract)
@@ -187,92 +181,6 @@ def make_optimizers(config: ConfigDict, table: schedule.StepTable):
     critic_updates += student_updates if distill.share_sample else 0
     student_optimizer = optim.make_optimizer(config.student_optim, student_updates)
     return student_optimizer, optim.make_optimizer(config.critic_optim, critic_updates)
-
-
-def null_condition(model, config: ConfigDict):
-    """The encoded empty prompt, batch 1, padded to the text length where captions are dropped in training."""
-    from flashjax.models import text  # loads the text encoder's tokenizer
-
-    states = text.null_states()
-    tokens = config.max_text_tokens if config.objective == "flow_matching" else len(states)
-    padded = np.zeros((1, tokens, states.shape[1]), np.float32)
-    padded[0, : len(states)] = states
-    return model.Condition(jnp.asarray(padded), jnp.array([len(states)], jnp.int32))
-
-
-def run_row(programs: dict, table: schedule.StepTable, step: int, state, teachers, batch):
-    """One row of the table: the student rolls out to its step k, then the row's program updates the state."""
-    carry = None
-    for i, program in enumerate(table.rollout(step)):
-        carry = programs[program](state, teachers, batch, carry, np.int32(i - 1))
-    return programs[table.program(step)](state, teachers, batch, carry, np.int32(table.k[step]))
-
-
-def step_call(
-    state, teachers, batch, carry, k, *, program, config, model, denoiser, recipe, null, size, student_optimizer,
-    critic_optimizer,
-):  # fmt: skip
-    """A program of the table on a loader's batch: unpacks the batch and calls the pure step of the program's phase.
-
-    ``carry`` is the student's (context, z): made by "begin", moved by "advance", used up by "student" and "critic".
-    """
-    key, cond = jax.random.key(config.seed), model.Condition(batch["text"], batch["text_length"])
-    optimizers = dict(critic_optimizer=critic_optimizer)
-    match program.phase:
-        case schedule.FLOW_MATCHING:
-            return steps.flow_matching_step(
-                state, pixels.encode(batch["image"]), cond, null, key, denoiser=denoiser, optimizer=student_optimizer,
-                times=steps.TimeSampler(**config.times), drop_rate=config.drop_rate, ema_decay=config.ema_decay,
-            )  # fmt: skip
-        case schedule.BEGIN:
-            pixel_shape = jax.ShapeDtypeStruct((len(batch["text"]), size, size, 3), jnp.float32)
-            noise_like = jax.eval_shape(pixels.encode, pixel_shape)
-            return steps.begin(state.student.params, state.step, noise_like, cond, key, denoiser=denoiser)
-        case schedule.ADVANCE:
-            context, z = carry
-            z = steps.advance(
-                state.student.params, state.step, context, z, k, key, recipe=recipe, denoiser=denoiser
-            )
-            return context, z
-        case schedule.CRITIC:
-            return steps.critic_step(state, *carry, k, cond, key, recipe=recipe, denoiser=denoiser, **optimizers)
-        case schedule.STUDENT:
-            return steps.student_step(
-                state, teachers, carry[1], k, cond, null, batch["category"], key, active=program.active,
-                recipe=recipe, denoiser=denoiser, student_optimizer=student_optimizer, **optimizers,
-            )  # fmt: skip
-
-
-def compile_programs(table: schedule.StepTable, call, example, replicated, by_batch) -> dict:
-    """Every program of the table, compiled ahead of the loop; two at a time, as XLA compiles outside Python's lock.
-
-    The rollout's beginnings come first: where they put the student's context is where the other programs find it.
-    """
-    start, k = time.monotonic(), np.int32(0)
-
-    def build(program, carry=None, carry_sharding=None):
-        rolls = program.phase in (schedule.BEGIN, schedule.ADVANCE)
-        jitted = jax.jit(
-            partial(call, program=program),
-            donate_argnums={schedule.BEGIN: (), schedule.ADVANCE: 3}.get(program.phase, 0),
-            in_shardings=(replicated, replicated, by_batch, carry_sharding, replicated),
-            out_shardings=carry_sharding if rolls else (replicated, replicated),
-        )
-        return jitted.lower(*example, carry, k).compile()
-
-    wanted = table.programs()
-    begins = [p for p in wanted if p.phase == schedule.BEGIN]
-    programs = {p: build(p) for p in begins}
-    carries = {
-        p.task: (jax.eval_shape(partial(call, program=p), *example, None, k), programs[p].output_shardings)
-        for p in begins
-    }
-    with ThreadPoolExecutor(2) as pool:
-        others = [p for p in wanted if p not in programs]
-        built = pool.map(lambda p: build(p, *carries.get(p.task, ())), others)
-        programs |= dict(zip(others, built, strict=True))
-    note(f"compiled {len(programs)} programs in {time.monotonic() - start:.0f} s")
-    return programs
 
 
 def peek(loader) -> dict:

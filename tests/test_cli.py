@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from flashjax import cli, convert, pipeline, train
+from flashjax import cli, convert, models, pipeline, train
 from flashjax import config as configs
 from flashjax.data import prepare
 from flashjax.models import qwen_image_21
@@ -36,7 +36,7 @@ def complaint(capsys):
 
 
 def model_config():
-    return train.make_model_config(qwen_image_21, configs.load([f"--config={CONFIG}"]).model)
+    return models.make_config(qwen_image_21, configs.load([f"--config={CONFIG}"]).model)
 
 
 @pytest.fixture(scope="module")

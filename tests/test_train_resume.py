@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -13,10 +15,11 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from flashjax import checkpoint, convert, metrics, paths, pictures, train
+from flashjax import checkpoint, convert, metrics, models, paths, pictures, train
 from flashjax import config as configs
 from flashjax.data import prepare
 from flashjax.distill import schedule
+from flashjax.errors import UserError
 from flashjax.models import qwen_image_21, text
 
 STEPS = 8  # checkpoints at 4 and 8
@@ -30,7 +33,8 @@ def encode(captions):
 
 def without_the_encoder():
     """The true encoder takes seconds to compile, and these tests are about the loop."""
-    text.null_states = lambda: encode([""])[0]
+    stub = types.SimpleNamespace(encode=encode)
+    text.load_text_encoder = lambda source: stub
     pictures.make_drawer = lambda *_: lambda params, step: None
 
 
@@ -70,7 +74,7 @@ def given(tmp_path_factory):
     folder = tmp_path_factory.mktemp("given")
     data = prepare.prepare(folder, split="train", count_per_category=9, size=8, seed=0, encode=encode, progress=False)
     file = f"{os.path.dirname(__file__)}/configs/tiny_postcards.py"
-    tiny = train.make_model_config(qwen_image_21, configs.load([f"--config={file}"]).model)
+    tiny = models.make_config(qwen_image_21, configs.load([f"--config={file}"]).model)
     rng, flat = np.random.default_rng(0), paths.flatten(qwen_image_21.abstract(tiny))
     params = paths.unflatten({name: rng.normal(0, 0.1, x.shape).astype(np.float32) for name, x in flat.items()})
     convert.save("qwen_image_21", params, folder / "teacher.safetensors")
@@ -82,7 +86,7 @@ def given(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    for where, name in ((text, "null_states"), (pictures, "make_drawer")):
+    for where, name in ((text, "load_text_encoder"), (pictures, "make_drawer")):
         monkeypatch.setattr(where, name, getattr(where, name))
     for name in ("add", "__init__"):
         monkeypatch.setattr(metrics.MetricsWriter, name, getattr(metrics.MetricsWriter, name))
@@ -187,6 +191,28 @@ here.train.train(here.configs.load([sys.argv[2]]), sys.argv[3])
     assert not (tmp_path / "checkpoints" / str(STEPS)).exists()
     train.train(configs.load([given["dmd"]]), str(tmp_path))
     assert_same_runs(folder, tmp_path)
+
+
+def test_a_finished_run_started_again_compiles_nothing(given, uninterrupted, monkeypatch):
+    folder = uninterrupted("dmd")[0]
+    before = everything(folder, STEPS)
+    monkeypatch.setattr(train, "compile_programs", None)
+    assert train.train(configs.load([given["dmd"]]), str(folder)) == folder
+    assert [name for name, x in everything(folder, STEPS).items() if x.tobytes() != before[name].tobytes()] == []
+
+
+def test_a_damaged_checkpoint_is_named(given, uninterrupted, tmp_path):
+    """Files of the newest checkpoint are cut short, as a full disk or a bad copy leaves them."""
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted("flow_matching")[0], folder)
+    shutil.rmtree(folder / "checkpoints" / str(STEPS))
+    for file in (folder / "checkpoints" / "4" / "state").rglob("*"):
+        if file.is_file() and file.stat().st_size > 100:
+            os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"checkpoints/4 cannot be read .* Delete this folder"):
+        train.train(configs.load([given["flow_matching"]]), str(folder))
+    with pytest.raises(UserError, match=r"checkpoints/4 cannot be read"):
+        checkpoint.restore_params(folder / "checkpoints")
 
 
 @pytest.mark.parametrize("objective", ["dmd", "flow_matching"])

