@@ -2,9 +2,10 @@
 
     python benchmarks/dmd_cycle.py [--cycles 3] [--batch 24] [--keep-memory] [--json FILE]
 
-At the quickstart's size (configs/postcards.py). Three ways to run the cycle: flashjax as configured, flashjax with no
-sample shared (each critic update makes a rollout of its own), and benchmarks/plain_torch.py. The random weights and
-texts do not matter to the cost. ``--layers`` cuts the network's depth for a quick look; its times mean nothing then.
+At the quickstart's size (configs/postcards.py). Ways to run the cycle: flashjax as configured, flashjax with no
+sample shared (each critic update makes a rollout of its own), and benchmarks/plain_torch.py; and flashjax with the
+factors of its matrix products rounded (config.model.products). The random weights and texts do not matter to the cost.
+``--layers`` cuts the network's depth for a quick look; its times mean nothing then.
 """
 
 import argparse
@@ -310,8 +311,11 @@ def main():
     if args.cycles:
         batch = dict(text=text, text_length=length, category=np.arange(args.batch, dtype=np.int32) % 3)
         null = qwen.Condition(*map(jnp.asarray, null))
+        rounded = copy.deepcopy(config)
+        rounded.model.products = "bfloat16"
         cycles = {
             "flashjax": Timed(config, params, batch, null),
+            "flashjax, factors of products in bfloat16": Timed(rounded, params, batch, null),
             "flashjax, plain cycle": Timed(plain, params, batch, null),
             "PyTorch, plain cycle": plain_torch.Cycle(
                 weights, model_config, config.distill, text_t, length_t, null_t,
