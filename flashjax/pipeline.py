@@ -39,11 +39,15 @@ class Pipeline:
         prompt and a seed does not depend on the others beyond float rounding."""
         s = self.defaults | {k: v for k, v in settings.items() if v is not None}
         grid, out = flow.time_grid(s["steps"], s["shift"]), []
+        *states, empty = encoder.encode([*prompts, ""], max_tokens=self.max_text_tokens)
+        null = self.model.Condition(*text.pack([empty]))
+        # In eights, so that few lengths are compiled and short prompts stay cheap.
+        tokens = -(-max(map(len, states)) // text.BUCKET) * text.BUCKET
         batch = min(batch, len(prompts))
         for i in range(0, len(prompts), batch):
             # The last batch is filled up, so that one batch size is compiled.
             chosen = [min(j, len(prompts) - 1) for j in range(i, i + batch)]
-            cond, null = pictures.conditions(self.model, encoder, [prompts[j] for j in chosen], self.max_text_tokens)
+            cond = self.model.Condition(*text.pack([states[j] for j in chosen], tokens))
             noise = pictures.noise([seeds[j] for j in chosen], self.image_size)
             z = self.sample(
                 self.params, cond, null, noise, grid, s["guidance_scale"], s["mode"], jax.random.key(seeds[i])
