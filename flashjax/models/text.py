@@ -60,7 +60,8 @@ class TextEncoder:
             if len(row) > limit:
                 shown = text if len(text) <= 60 else text[:57] + "..."
                 raise ValueError(
-                    f"The prompt {shown!r} has {len(row)} tokens with [CLS] and [SEP], the limit is {limit}; shorten it."
+                    f"The prompt {shown!r} has {len(row)} tokens with [CLS] and [SEP], the limit is {limit}; "
+                    "shorten it."
                 )
         # Neighbours in length share a bucket, so that long prompts do not pad short ones.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
