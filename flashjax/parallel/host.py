@@ -8,6 +8,11 @@ import sys
 _TUNABLES = dict(arena_max=1, mmap_max=0, trim_threshold=1 << 40, top_pad=256 << 20, hugetlb=1)
 
 
+def tunables() -> str:
+    """The value of GLIBC_TUNABLES that ``keep_memory`` starts commands with."""
+    return ":".join(f"glibc.malloc.{name}={value}" for name, value in _TUNABLES.items())
+
+
 def keep_memory() -> None:
     """Starts this command anew under a glibc that keeps freed memory; elsewhere, and in the new process, does nothing.
 
@@ -18,6 +23,6 @@ def keep_memory() -> None:
     """
     if platform.libc_ver()[0] != "glibc" or "GLIBC_TUNABLES" in os.environ:
         return
-    os.environ["GLIBC_TUNABLES"] = ":".join(f"glibc.malloc.{name}={value}" for name, value in _TUNABLES.items())
+    os.environ["GLIBC_TUNABLES"] = tunables()
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
