@@ -43,12 +43,12 @@ SECONDS=0
 
 ensure_venv postcards
 say "1/4 prompts to distil from"
-flashjax prepare --out data/prompts --split train --count 1500 --prompts-only
+flashjax prepare --out data/quickstart --split train --count 1500 --prompts-only
 say "2/4 held-out postcards to measure on"
-flashjax prepare --out data/heldout --split heldout --count 100
+flashjax prepare --out data/quickstart --split heldout --count 100
 say "3/4 distillation"
 flashjax train --config=configs/postcards.py:quick --workdir=runs/quickstart
 say "4/4 evaluation"
 flashjax evaluate --workdir runs/quickstart --teacher weights/postcards_teacher \
-  --data data/heldout/heldout.arrayrecord --out "$report"
+  --data data/quickstart/heldout.arrayrecord --out "$report"
 say "done in $(((SECONDS + 30) / 60)) minutes; the report is $ROOT/$report"
