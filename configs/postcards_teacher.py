@@ -3,11 +3,11 @@
     flashjax prepare --out data/teacher --split teacher --count 12000 --categories landscape portrait text text
     flashjax train --config=configs/postcards_teacher.py --workdir=runs/teacher
 
-Half of the pictures are signs, because words take longest to learn. ``--config.init=weights/postcards_teacher/transformer``
-goes on from the weights in the repository instead of from random ones; that is how they were made, in two runs of 99 and
-77 minutes (weights/postcards_teacher/card.json). Cost: 5,000 steps are 75 minutes on two free cores. Result at 80 NFE (40
-Euler steps with guidance): sharp pictures, 86 % of what a prompt names is right, a third of the words can be read
-(docs/results.md). On four steps its pictures are paler and blurred, which is what distillation mends.
+Half of the pictures are signs, because words take longest to learn. The weights in the repository went on from
+earlier ones with ``--config.init=weights/postcards_teacher/transformer``, 99 and 77 minutes in all (card.json there).
+Cost: 5,000 steps are 75 minutes on two free cores. Result at 80 NFE (40 Euler steps with guidance): sharp pictures,
+86 % of what a prompt names is right, a third of the words can be read (docs/results.md). On four steps its pictures
+are paler and blurred, which is what distillation mends.
 """
 
 from ml_collections import ConfigDict
