@@ -258,7 +258,7 @@ def main():
         keep_memory()
 
     config = configs.load([f"--config={CONFIG}"]).unlock()
-    config.batch_size, config.model.layers = args.batch, args.layers
+    config.batch_size, config.model.layers, config.model.products = args.batch, args.layers, "float32"
     config.student_updates, config.distill.critic_warmup = config.distill.nfe, 0  # a short table, with every k in it
     plain = copy.deepcopy(config)
     plain.distill.update(share_sample=False, critic_updates_per_rollout=1, critic_rows=CRITIC_UPDATES)

@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.batch_size = 24
     config.devices = 0
     config.image_size = 32
-    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="float32"))
+    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="bfloat16"))
     config.data = f"data/{'quickstart' if args.quick else 'prompts'}/train.arrayrecord"
     config.max_text_tokens = 28
     config.distill = ConfigDict(

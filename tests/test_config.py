@@ -57,7 +57,7 @@ def test_an_empty_text_is_a_value():
         ("student_optm.lr=1", "There is no setting config.student_optm; did you mean config.student_optim?"),
         ("student_optim.lrr=1", "There is no setting config.student_optim.lrr; did you mean config.student_optim.lr?"),
         ("lr=1", "There is no setting config.lr; did you mean config.critic_optim.lr or config.student_optim.lr?"),
-        ("model.zzz=1", "There is no setting config.model.zzz; config.model has architecture, preset."),
+        ("model.zzz=1", "There is no setting config.model.zzz; config.model has architecture, preset, products."),
         ("batch_size=abc", "config.batch_size has to be of type int, like 24, not 'abc'."),
         ("batch_size=1.5", "config.batch_size has to be of type int, like 24, not '1.5'."),
         ("batch_size.x=1", "config.batch_size is a single setting, so there is no config.batch_size.x."),
