@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.batch_size = 24
     config.devices = 0
     config.image_size = 32
-    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="bfloat16"))
+    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="float32"))
     config.data = f"data/{'quickstart' if args.quick else 'prompts'}/train.arrayrecord"
     config.max_text_tokens = 28
     config.distill = ConfigDict(
@@ -31,9 +31,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
             classes=3,  # landscape, portrait, text
             nfe=4,
             shift=1.0,
-            guidance_scale=2.0,
+            guidance_scale=3.0,
             rollout_mode="euler",
-            student_times=dict(kind="uniform", low=0.02, high=0.98),
+            student_times=dict(kind="uniform", low=0.2, high=0.98),
             critic_times=dict(kind="uniform", low=0.02, high=0.98),
             critic_rows=2,
             critic_updates_per_rollout=2,
@@ -43,8 +43,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         )
     )
     optim = dict(kind="adamw", warmup=10, schedule="constant", b1=0.0, b2=0.99, weight_decay=0.0, clip=1.0)
-    config.student_optim = ConfigDict(optim | dict(lr=5e-5))
-    config.critic_optim = ConfigDict(optim | dict(lr=2e-4))
+    config.student_optim = ConfigDict(optim | dict(lr=1e-4))
+    config.critic_optim = ConfigDict(optim | dict(lr=4e-4))
     config.log_every = 15
     config.sample_every = 150
     config.sample = ConfigDict(dict(steps=4, shift=config.distill.shift, guidance_scale=1.0, mode="euler"))
