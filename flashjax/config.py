@@ -1,16 +1,14 @@
 """Configurations: short Python files with ``get_config(arg)``, overridden from the command line, locked.
 
-    --config=configs/postcards.py:quick --config.student_optim.lr=1e-4
+    --config=configs/postcards.py:quick --config.student_optim.lr=5e-5
 
 What stands after the colon are typed arguments of the file, separated by commas; a name alone means True.
 """
 
 import ast
-import contextlib
 import difflib
 import importlib.util
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +66,6 @@ def load(argv: list[str]) -> ConfigDict:
     for key, text in settings:
         _override(config, key, text)
     return config.lock()
-
-
-@contextlib.contextmanager
-def about_settings() -> Iterator[None]:
-    """A ValueError of the functions below, which know of no configuration, is a setting that the reader has to mend."""
-    try:
-        yield
-    except ValueError as error:
-        raise error if isinstance(error, UserError) else UserError(str(error)) from error
 
 
 def _run_file(file: str) -> ConfigDict:

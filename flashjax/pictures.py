@@ -24,9 +24,10 @@ PROMPTS = (
 
 
 def conditions(model, encoder: text.TextEncoder, prompts: list[str], max_tokens: int):
-    """(condition of the prompts padded to ``max_tokens``, null condition of batch 1)."""
+    """(condition of the prompts, null condition of batch 1). The length is the longest prompt's, in eights: few lengths
+    are compiled, and short prompts stay cheap. Raises ValueError for a prompt of more than ``max_tokens``."""
     *states, empty = encoder.encode([*prompts, ""], max_tokens=max_tokens)
-    return model.Condition(*text.pack(states, max_tokens)), model.Condition(*text.pack([empty]))
+    return model.Condition(*text.pack(states, text.bucket(states))), model.Condition(*text.pack([empty]))
 
 
 def noise(seeds: list[int], size: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,15 @@ class Pipeline:
         prompt and a seed does not depend on the others beyond float rounding."""
         s = self.defaults | {k: v for k, v in settings.items() if v is not None}
         grid, out = flow.time_grid(s["steps"], s["shift"]), []
-        *states, empty = encoder.encode([*prompts, ""], max_tokens=self.max_text_tokens)
-        null = self.model.Condition(*text.pack([empty]))
-        # In eights, so that few lengths are compiled and short prompts stay cheap.
-        tokens = -(-max(map(len, states)) // text.BUCKET) * text.BUCKET
+        cond, null = pictures.conditions(self.model, encoder, prompts, self.max_text_tokens)
         batch = min(batch, len(prompts))
         for i in range(0, len(prompts), batch):
             # The last batch is filled up, so that one batch size is compiled.
-            chosen = [min(j, len(prompts) - 1) for j in range(i, i + batch)]
-            cond = self.model.Condition(*text.pack([states[j] for j in chosen], tokens))
+            chosen = np.minimum(np.arange(i, i + batch), len(prompts) - 1)
+            some = jax.tree.map(operator.itemgetter(chosen), cond)
             noise = pictures.noise([seeds[j] for j in chosen], self.image_size)
             z = self.sample(
-                self.params, cond, null, noise, grid, s["guidance_scale"], s["mode"], jax.random.key(seeds[i])
+                self.params, some, null, noise, grid, s["guidance_scale"], s["mode"], jax.random.key(seeds[i])
             )
             out.append(pixels.to_uint8(pixels.decode(z)))
         return np.concatenate(out)[: len(prompts)]

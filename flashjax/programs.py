@@ -1,13 +1,11 @@
 """The programs of a step table: what each one computes, how they are compiled, and how a row of the table runs."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
 from flashjax.distill import schedule, steps
 from flashjax.models import pixels
@@ -53,7 +51,7 @@ def compile_programs(table: schedule.StepTable, call, example, replicated, by_ba
 
     The rollout's beginnings come first: where they put the student's context is where the other programs find it.
     """
-    start, k = time.monotonic(), np.int32(0)
+    k = np.int32(0)
 
     def build(program, carry=None, carry_sharding=None):
         rolls = program.phase in (schedule.BEGIN, schedule.ADVANCE)
@@ -76,7 +74,6 @@ def compile_programs(table: schedule.StepTable, call, example, replicated, by_ba
         others = [p for p in wanted if p not in programs]
         built = pool.map(lambda p: build(p, *carries.get(p.task, ())), others)
         programs |= dict(zip(others, built, strict=True))
-    logging.info("compiled %d programs in %.0f s", len(programs), time.monotonic() - start)
     return programs
 
 

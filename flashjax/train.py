@@ -4,6 +4,7 @@
 checkpoint, bit for bit as if it had not stopped.
 """
 
+import time
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +16,11 @@ from tqdm import tqdm
 
 from flashjax import convert, flow, models, optim, pictures, workdir
 from flashjax.checkpoint import Checkpoints
-from flashjax.config import about_settings
 from flashjax.data.loader import make_loader
 from flashjax.data.prepare import read_manifest
 from flashjax.distill import guidance, schedule, steps
 from flashjax.distill.state import TrainState
-from flashjax.errors import UserError
+from flashjax.errors import UserError, about_settings
 from flashjax.metrics import MetricsWriter
 from flashjax.models import text
 from flashjax.parallel import mesh as meshes
@@ -50,6 +50,7 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
     start = checkpoints.latest() or 0
     if start == len(table):
+        checkpoints.close()
         note("finished before; there is nothing left to do")
         return folder
 
@@ -89,7 +90,9 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
         step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, null=null, size=size,
         student_optimizer=student_optimizer, critic_optimizer=critic_optimizer,
     )  # fmt: skip
+    began = time.monotonic()
     programs = compile_programs(table, call, (state, teachers, first), replicated, by_batch)
+    note(f"compiled {len(programs)} programs in {time.monotonic() - began:.0f} s")
 
     ############################ 7. Resume
     meta = dict(config=workdir.identity(config), table=table.digest())

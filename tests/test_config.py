@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from flashjax import config as configs
-from flashjax.errors import UserError
+from flashjax.errors import UserError, about_settings
 
 POSTCARDS = "--config=configs/postcards.py"
 
@@ -113,5 +113,5 @@ def test_arguments_take_the_type_of_their_default():
 
 
 def test_errors_about_settings_keep_their_words():
-    with pytest.raises(UserError, match=r"^as it was$"), configs.about_settings():
+    with pytest.raises(UserError, match=r"^as it was$"), about_settings():
         raise ValueError("as it was")

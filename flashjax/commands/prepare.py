@@ -16,9 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from flashjax.config import about_settings
     from flashjax.data import postcards
     from flashjax.data.prepare import prepare
+    from flashjax.errors import about_settings
     from flashjax.models import text
 
     with about_settings():

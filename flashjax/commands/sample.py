@@ -19,8 +19,7 @@ def run(args: argparse.Namespace) -> None:
 
     from flashjax import flow, pictures, pipeline
     from flashjax.commands import quiet
-    from flashjax.config import about_settings
-    from flashjax.errors import UserError
+    from flashjax.errors import UserError, about_settings
     from flashjax.models import text
 
     quiet()

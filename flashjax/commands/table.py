@@ -12,11 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from flashjax import config as configs
+    from flashjax.errors import about_settings
 
     config = configs.load([f"--config={args.config}", *args.settings])
     from flashjax.train import make_recipe, make_table  # slow to import: a misspelt setting is told before
 
-    with configs.about_settings():
+    with about_settings():
         table = make_table(config, make_recipe(config.distill) if config.objective == "dmd" else None)
     print(table.describe())
     for program in table.programs():

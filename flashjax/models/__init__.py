@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from flashjax.errors import UserError
+from flashjax.errors import UserError, about_settings
 
 ARCHITECTURES = ("qwen_image_21",)
 
@@ -24,7 +24,5 @@ def make_config(model: ModuleType, settings: Mapping[str, Any]) -> Any:
     preset = getattr(model.Config, settings["preset"], None)
     if preset is None:
         raise UserError(f"{settings['architecture']} has no preset {settings['preset']!r}; its Config names them all.")
-    try:
+    with about_settings():
         return preset(**overrides)
-    except ValueError as error:
-        raise UserError(str(error)) from error

@@ -41,7 +41,7 @@ def project(x: jax.Array, kernel: jax.Array, products: Any = None) -> jax.Array:
     """x [..., n] times kernel [n, m], in x's dtype, as one product of two matrices.
 
     ``products`` rounds the factors to another dtype and still adds up in float32, forwards and backwards: with bfloat16
-    and float32 activations, a CPU that has the instruction multiplies twice as fast. None multiplies in x's dtype.
+    and float32 activations, a CPU that has the instruction multiplies faster. None multiplies in x's dtype.
 
     The tokens are flattened first because XLA's CPU backend computes the kernel's gradient 2.5 times slower
     when it has to contract over two axes (batch, sequence); elsewhere it makes no difference.

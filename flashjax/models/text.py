@@ -73,7 +73,7 @@ class TextEncoder:
         return out
 
     def _encode_batch(self, rows: list[list[int]]) -> list[np.ndarray]:
-        length = min(-(-max(map(len, rows)) // BUCKET) * BUCKET, self.limit)
+        length = min(bucket(rows), self.limit)
         ids = np.full((BATCH, length), self.pad, np.int32)
         mask = np.zeros((BATCH, length), bool)
         for i, row in enumerate(rows):
@@ -81,6 +81,11 @@ class TextEncoder:
             mask[i, : len(row)] = True
         states = np.asarray(self.states(ids, mask))
         return [states[i, : len(row)].copy() for i, row in enumerate(rows)]
+
+
+def bucket(rows: Sequence[Any]) -> int:
+    """The longest row's length, in eights."""
+    return -(-max(map(len, rows)) // BUCKET) * BUCKET
 
 
 def pack(states: Sequence[np.ndarray], tokens: int | None = None) -> tuple[np.ndarray, np.ndarray]:
