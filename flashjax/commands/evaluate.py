@@ -12,6 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classifier", default="weights/postcards_classifier")
     parser.add_argument("--out", required=True, help="report.html to write; the figures go beside it as .json")
     parser.add_argument("--limit", type=int, default=None, help="use only so many prompts")
+    parser.add_argument(
+        "--keep", default=".cache/pictures", help="where drawn pictures stay for the next time (default %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -21,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
     quiet()
     figures = study(
         args.workdir, args.teacher, args.data, args.out, classifier_path=args.classifier,
-        command=shlex.join(["flashjax", *sys.argv[1:]]), limit=args.limit,
+        command=shlex.join(["flashjax", *sys.argv[1:]]), limit=args.limit, keep=args.keep,
     )  # fmt: skip
     ms, ratio = figures["ms_per_image"], figures["speedup"]
     print("\n".join(figures["verdict"]))

@@ -17,8 +17,9 @@ import numpy as np
 from flashjax import convert
 from flashjax.models import minilm
 
-# Prompts a call; with lengths in multiples of BUCKET, captions need two or three programs.
-BATCH = 64
+# Prompts a call, the smaller size where so few are left; lengths come in multiples of BUCKET, so that captions need a
+# handful of programs.
+BATCHES = (8, 64)
 BUCKET = 8
 
 
@@ -28,7 +29,7 @@ class TextEncoder:
 
     Attributes:
       tokenizer: list of texts -> list of lists of token ids, special tokens included.
-      states: (ids [64, L] int32, mask [64, L] bool) -> [64, L, width] float32, jitted.
+      states: (ids [B, L] int32, mask [B, L] bool) -> [B, L, width] float32, jitted; B is one of BATCHES.
       width: channels of a state.
       limit: most tokens of one prompt, special tokens included.
       pad: token id at padded places.
@@ -54,9 +55,10 @@ class TextEncoder:
         Raises:
           ValueError: a prompt is longer than the limit (prompts are never cut silently).
         """
-        rows = self.tokenizer(list(texts)) if len(texts) else []
+        distinct = list(dict.fromkeys(texts))
+        rows = self.tokenizer(distinct) if distinct else []
         limit = self.limit if max_tokens is None else min(max_tokens, self.limit)
-        for text, row in zip(texts, rows, strict=True):
+        for text, row in zip(distinct, rows, strict=True):
             if len(row) > limit:
                 shown = text if len(text) <= 60 else text[:57] + "..."
                 raise ValueError(
@@ -65,17 +67,17 @@ class TextEncoder:
                 )
         # Neighbours in length share a bucket, so that long prompts do not pad short ones.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        out: list[np.ndarray] = [np.empty((0, self.width), np.float32)] * len(rows)
-        for start in range(0, len(order), BATCH):
-            chosen = order[start : start + BATCH]
+        found: dict[str, np.ndarray] = {}
+        for start in range(0, len(order), BATCHES[-1]):
+            chosen = order[start : start + BATCHES[-1]]
             for index, states in zip(chosen, self._encode_batch([rows[i] for i in chosen]), strict=True):
-                out[index] = states
-        return out
+                found[distinct[index]] = states
+        return [found[text] for text in texts]
 
     def _encode_batch(self, rows: list[list[int]]) -> list[np.ndarray]:
-        length = min(bucket(rows), self.limit)
-        ids = np.full((BATCH, length), self.pad, np.int32)
-        mask = np.zeros((BATCH, length), bool)
+        length, size = min(bucket(rows), self.limit), next(b for b in BATCHES if b >= len(rows))
+        ids = np.full((size, length), self.pad, np.int32)
+        mask = np.zeros((size, length), bool)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
