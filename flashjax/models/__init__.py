@@ -1,5 +1,8 @@
-"""Architectures. Each is one file that offers ``Config``, ``Condition``, ``init``, ``abstract`` and ``denoiser``."""
+"""Architectures. Each is one file that offers ``Config``, ``PRESETS``, ``Condition``, ``init``, ``abstract`` and
+``denoiser``."""
 
+import dataclasses
+import difflib
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
@@ -19,10 +22,16 @@ def architecture(name: str) -> ModuleType:
 
 def make_config(model: ModuleType, settings: Mapping[str, Any]) -> Any:
     """The Config of ``settings["preset"]`` with every other setting but ``architecture`` as an override. Raises
-    UserError for a preset that there is not, and for sizes that do not fit together."""
+    UserError for a preset or a size that there is not, and for sizes that do not fit together."""
     overrides = {k: v for k, v in settings.items() if k not in ("architecture", "preset")}
-    preset = getattr(model.Config, settings["preset"], None)
-    if preset is None:
-        raise UserError(f"{settings['architecture']} has no preset {settings['preset']!r}; its Config names them all.")
+    name, preset = settings["architecture"], settings["preset"]
+    if preset not in model.PRESETS:
+        raise UserError(f"{name} has no preset {preset!r}; choose one of {', '.join(model.PRESETS)}.")
+    fields = [field.name for field in dataclasses.fields(model.Config)]
+    for override in overrides:
+        if override not in fields:
+            near = difflib.get_close_matches(override, fields, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(fields)}."
+            raise UserError(f"{name} has no setting {override!r} (config.model.{override}); {hint}")
     with about_settings():
-        return preset(**overrides)
+        return getattr(model.Config, preset)(**overrides)

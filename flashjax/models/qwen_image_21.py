@@ -19,6 +19,8 @@ from flashjax import flow
 from flashjax.models import layers, rope
 from flashjax.models.attention import attend
 
+PRESETS = ("qwen_image_21", "postcards", "tiny")  # class methods of Config
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -45,6 +47,10 @@ class Config:
                 f"axes_dims {self.axes_dims} must sum to the head width, which is width / heads = "
                 f"{self.width} / {self.heads}."
             )
+        try:
+            jnp.dtype(self.products)
+        except TypeError as error:
+            raise ValueError(f"products is {self.products!r}, no dtype; write float32 or bfloat16.") from error
 
     @property
     def head_dim(self) -> int:
