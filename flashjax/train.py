@@ -16,15 +16,23 @@ from tqdm import tqdm
 
 from flashjax import convert, flow, models, optim, pictures, workdir
 from flashjax.checkpoint import Checkpoints
+from flashjax.data import postcards
 from flashjax.data.loader import make_loader
 from flashjax.data.prepare import read_manifest
-from flashjax.distill import guidance, schedule, steps
+from flashjax.distill import guidance, rollout, schedule, steps
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
 from flashjax.metrics import MetricsWriter
-from flashjax.models import text
+from flashjax.models import pixels, text
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, run_row, step_call
+
+# What a configuration has to have, beside what all have.
+NEEDED = dict(
+    flow_matching=("steps", "init", "times", "drop_rate", "optim", "ema_decay", "sample"),
+    dmd=("student_updates", "distill", "student_optim", "critic_optim"),
+)
+LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, devices=0, seed=0)
 
 
 def note(line: str) -> None:
@@ -35,8 +43,9 @@ def note(line: str) -> None:
 def train(config: ConfigDict, workdir_path: str) -> Path:
     """Runs the configuration to its end and returns the work directory. Raises UserError for what a person can mend."""
     ############################ 1. What the run does: the step table
-    distilling = config.objective == "dmd"
     with about_settings():
+        check_settings(config)
+        distilling = config.objective == "dmd"
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
         mesh = meshes.make_mesh(config.devices)
@@ -85,9 +94,8 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     null_tokens = config.max_text_tokens if not distilling else None
     null = model.Condition(*text.pack(encoder.encode([""]), null_tokens))
     first = meshes.put_batch(peek(loader), mesh)
-    size = manifest["size"] or config.image_size
     call = partial(
-        step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, null=null, size=size,
+        step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, null=null, size=config.image_size,
         student_optimizer=student_optimizer, critic_optimizer=critic_optimizer,
     )  # fmt: skip
     began = time.monotonic()
@@ -104,7 +112,7 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
 
     ############################ 8. What is looked at on the way
     writer = MetricsWriter(folder)
-    draw = pictures.make_drawer(config, model, denoiser, encoder, size, folder)
+    draw = pictures.make_drawer(config, model, denoiser, encoder, config.image_size, folder)
 
     ############################ 9. The loop. Nothing in it waits for the device but the flush of old metrics.
     bar = tqdm(range(start, len(table)), config.objective, len(table), unit="step", initial=start, mininterval=5)
@@ -130,9 +138,43 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     return folder
 
 
+def check_settings(config: ConfigDict) -> None:
+    """Raises ValueError for settings that no run can have. What the recipe, the step table and the mesh can tell is
+    told where they are made, which is as early."""
+    if config.objective not in NEEDED:
+        raise UserError(f"There is no objective {config.objective!r}; choose {' or '.join(NEEDED)}.")
+    missing = [name for name in NEEDED[config.objective] if name not in config]
+    if missing:
+        raise UserError(
+            f"The objective {config.objective} needs config.{missing[0]}, which this configuration does not have; "
+            "start from another configuration file."
+        )
+    for name, least in LEAST.items():
+        if config[name] < least:
+            raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
+    if config.image_size < pixels.PATCH or config.image_size % pixels.PATCH:
+        raise UserError(f"config.image_size is {config.image_size}; it has to be a multiple of {pixels.PATCH}.")
+    if config.objective == "flow_matching":
+        check_flow_matching(config)
+
+
+def check_flow_matching(config: ConfigDict) -> None:
+    steps.TimeSampler(**config.times)
+    flow.time_grid(config.sample.steps, config.sample.shift)
+    rollout.check_mode(config.sample.mode)
+    if config.steps < 1:
+        raise UserError(f"config.steps is {config.steps}; it has to be 1 or more.")
+    for name in ("drop_rate", "ema_decay"):
+        if not 0 <= config[name] < 1:
+            raise UserError(f"config.{name} is {config[name]}; it has to lie in [0, 1).")
+
+
 def check_data(manifest: dict, path: Path, config: ConfigDict, devices: int) -> None:
     """Raises UserError where the data set cannot serve the configuration: before anything is compiled."""
     longest, limit, batch = manifest["max_text_tokens"], config.max_text_tokens, config.batch_size
+    size = manifest["size"] or config.image_size
+    if size != config.image_size:
+        raise UserError(f"{path} has pictures of {size} px; set config.image_size from {config.image_size} to {size}.")
     if config.objective == "flow_matching" and not manifest["size"]:
         raise UserError(f"{path} holds prompts only; flow matching needs pictures, so prepare without --prompts-only.")
     if longest > limit:
@@ -141,10 +183,25 @@ def check_data(manifest: dict, path: Path, config: ConfigDict, devices: int) -> 
         raise UserError(f"{path} holds {manifest['count']} records, no batch of {batch}; lower config.batch_size.")
     if batch % devices:
         raise UserError(f"A batch of {batch} does not divide over {devices} devices; change config.batch_size.")
+    # A class is a category's position. Outside of the lambda table it would not fail, but silently be the last class.
+    classes = 1 + max(list(postcards.CATEGORIES).index(name) for name in manifest["categories"])
+    if config.objective == "dmd" and config.distill.classes < classes:
+        raise UserError(
+            f"{path} has postcards of {', '.join(sorted(set(manifest['categories'])))}, which need a lambda table of "
+            f"{classes} classes; raise config.distill.classes from {config.distill.classes}."
+        )
 
 
 def make_recipe(config: ConfigDict) -> steps.Recipe:
-    """The distillation recipe of ``config.distill``."""
+    """The distillation recipe of ``config.distill``. Raises ValueError for settings that do not fit together."""
+    teachers, specialists = len(config.teachers), len(config.specialists)
+    if teachers != 1 + specialists:
+        raise UserError(
+            f"config.distill.teachers names {teachers} and config.distill.specialists gives weights for {specialists}; "
+            "every teacher after the first needs its weights, and no others."
+        )
+    if config.classes < 1:
+        raise UserError(f"config.distill.classes is {config.classes}; it has to be 1 or more.")
     lambdas = guidance.lambda_table(config.nfe, config.classes, [np.array(t) for t in config.specialists])
     return steps.Recipe(
         grid=tuple(flow.time_grid(config.nfe, config.shift).tolist()),
@@ -160,8 +217,6 @@ def make_recipe(config: ConfigDict) -> steps.Recipe:
 
 
 def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.StepTable:
-    if config.objective not in ("flow_matching", "dmd"):
-        raise UserError(f"There is no objective {config.objective!r}; choose flow_matching or dmd.")
     if recipe is None:
         return schedule.flow_matching_table(config.steps)
     return schedule.distillation_table(

@@ -14,6 +14,7 @@ from flashjax.data import prepare
 from flashjax.models import qwen_image_21
 
 CONFIG = "tests/configs/tiny_postcards.py"
+TWO_TEACHERS = ["--config=configs/postcards.py", "--config.distill.teachers=a,b"]
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +110,13 @@ def test_the_step_table_is_printed(capsys):
         (["--config=configs/postcards.py", "--config.objective=dmdd"], "There is no objective 'dmdd'; choose flow"),
         (["--config=configs/postcards.py", "--config.student_updates=0"], "student_updates (0) has to be positive"),
         (["--config=configs/postcards.py", "--config.distill.nfe=0"], "A time grid needs at least one step, not 0."),
-        (["--config=configs/postcards.py", "--config.distill.specialists=(2.0,)"], "lambda[0, 0, 0] would be -1."),
+        ([*TWO_TEACHERS, "--config.distill.specialists=(2.0,)"], "lambda[0, 0, 0] would be -1."),
+        (TWO_TEACHERS, "teachers names 2 and config.distill.specialists gives weights for 0; every teacher after"),
+        (
+            ["--config=configs/postcards.py", "--config.distill.specialists=(0.5,)"],
+            "teachers names 1 and config.distill.specialists gives weights for 1; every teacher after",
+        ),
+        (["--config=configs/postcards.py", "--config.objective=flow_matching"], "needs config.steps, which this"),
     ],
 )
 def test_settings_that_are_wrong(complaint, argv, expected):
@@ -121,18 +128,63 @@ def test_settings_that_are_wrong(complaint, argv, expected):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
+        (["--config.distill.classes=2"], "need a lambda table of 3 classes; raise config.distill.classes from 2."),
         (["--config.devices=9"], "The configuration asks for 9 devices; this machine has 8."),
         (["--config.devices=3"], "A batch of 8 does not divide over 3 devices; change config.batch_size."),
         (["--config.batch_size=100"], "holds 12 records, no batch of 100; lower config.batch_size."),
         (["--config.max_text_tokens=3"], "raise config.max_text_tokens from 3."),
         (["--config.model.architecture=unet"], "There is no architecture 'unet'; there are qwen_image_21."),
-        (["--config.model.preset=postcard"], "qwen_image_21 has no preset 'postcard'; its Config names them all."),
+        (["--config.model.preset=postcard"], "has no preset 'postcard'; choose one of qwen_image_21, postcards, tiny"),
+        (["--config.model.preset=heads"], "qwen_image_21 has no preset 'heads'; choose one of qwen_image_21, post"),
         (["--config.model.heads=3"], "must sum to the head width"),
         (["--config.model.width=64", "--config.model.heads=4"], "The weights do not fit the model"),
     ],
 )
 def test_runs_that_cannot_be(complaint, command, settings, expected):
     assert expected in complaint(*command(*settings))
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("batch_size=0", "config.batch_size is 0; it has to be 1 or more."),
+        ("devices=-1", "config.devices is -1; it has to be 0 or more."),
+        ("seed=-1", "config.seed is -1; it has to be 0 or more."),
+        ("log_every=0", "config.log_every is 0; it has to be 1 or more."),
+        ("sample_every=0", "config.sample_every is 0; it has to be 1 or more."),
+        ("checkpoint_every=0", "config.checkpoint_every is 0; it has to be 1 or more."),
+        ("keep_checkpoints=0", "config.keep_checkpoints is 0; it has to be 1 or more."),
+        ("image_size=10", "config.image_size is 10; it has to be a multiple of 4."),
+        ("distill.critic_times.kind=beta", "Unknown time distribution 'beta'; choose uniform or logit_normal."),
+        ("distill.student_times.low=0.99", "from low 0.99 to high 0.98; 0 <= low <= high <= 1 has to hold."),
+        ("distill.student_times.high=1.5", "from low 0.02 to high 1.5; 0 <= low <= high <= 1 has to hold."),
+        ("distill.rollout_mode=heun", "Unknown rollout mode 'heun'; choose one of euler, renoise."),
+        ("distill.shift=-1.0", "The time shift has to be positive, not -1.0"),
+        ("distill.critic_updates_per_rollout=0", "critic_updates_per_rollout is 0; it has to be 1 or more."),
+        ("distill.ema_decay=1.5", "ema_decay is 1.5; it has to lie in [0, 1)."),
+        ("distill.classes=0", "config.distill.classes is 0; it has to be 1 or more."),
+        ("steps=0", "config.steps is 0; it has to be 1 or more."),
+        ("drop_rate=2.0", "config.drop_rate is 2.0; it has to lie in [0, 1)."),
+        ("ema_decay=1.0", "config.ema_decay is 1.0; it has to lie in [0, 1)."),
+        ("times.shift=-1.0", "std (1.2) and shift (-1.0) of a time distribution have to be positive."),
+        ("sample.mode=hun", "Unknown rollout mode 'hun'; choose one of euler, renoise."),
+        ("sample.steps=0", "A time grid needs at least one step, not 0."),
+        ("sample.shift=0.0", "The time shift has to be positive, not 0.0"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["train", "table"])
+def test_settings_are_refused_before_anything_is_made(complaint, tmp_path, verb, setting, expected):
+    """By ``table`` too: what it prints can be run. ``train`` leaves no folder behind."""
+    only_teachers = ("steps", "drop_rate", "ema_decay", "times", "sample")
+    arg = ":teacher" if setting.startswith(tuple(f"{name}{end}" for name in only_teachers for end in "=.")) else ""
+    argv = [f"--workdir={tmp_path / 'run'}"] if verb == "train" else []
+    assert expected in complaint(verb, *argv, f"--config={CONFIG}{arg}", f"--config.{setting}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_of_another_size(complaint, command):
+    said = complaint(*command("--config.image_size=16", arg="teacher,", data="pictures/train.arrayrecord"))
+    assert "has pictures of 8 px; set config.image_size from 16 to 8." in said
 
 
 def test_pictures_are_missing(complaint, command):

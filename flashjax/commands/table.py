@@ -15,9 +15,11 @@ def run(args: argparse.Namespace) -> None:
     from flashjax.errors import about_settings
 
     config = configs.load([f"--config={args.config}", *args.settings])
-    from flashjax.train import make_recipe, make_table  # slow to import: a misspelt setting is told before
+    # Slow to import: a misspelt setting is told before.
+    from flashjax.train import check_settings, make_recipe, make_table
 
     with about_settings():
+        check_settings(config)
         table = make_table(config, make_recipe(config.distill) if config.objective == "dmd" else None)
     print(table.describe())
     for program in table.programs():

@@ -20,17 +20,21 @@ def times(t: float, batch: int) -> jax.Array:
     return jnp.full((batch,), t, jnp.float32)
 
 
+def check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"Unknown rollout mode {mode!r}; choose one of {', '.join(MODES)}.")
+
+
 def advance(v: jax.Array, z: jax.Array, t: jax.Array, t_next: jax.Array, mode: str, noise: jax.Array | None = None):
     """One step from t to t_next < t along v.
 
     "euler": ``z + (t_next - t) v``, the deterministic flow. "renoise": predict the clean image and diffuse it to t_next
     with *fresh* ``noise`` (DMD2; re-using noise between steps causes artefacts). At t_next = 0 both give x0.
     """
+    check_mode(mode)
     if mode == "euler":
         return z + flow.expand(t_next - t, z) * v
-    if mode == "renoise":
-        return flow.interpolate(flow.x0_from_velocity(z, v, t), noise, t_next)
-    raise ValueError(f"Unknown rollout mode {mode!r}; choose one of {', '.join(MODES)}.")
+    return flow.interpolate(flow.x0_from_velocity(z, v, t), noise, t_next)
 
 
 def take_step(velocity: Velocity, z: jax.Array, t, t_next, mode: str, key: jax.Array) -> jax.Array:

@@ -18,11 +18,13 @@ from flashjax.distill import dmd, guidance, rollout
 from flashjax.distill.state import Role, TrainState, ema_update
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
+TIMES = ("uniform", "logit_normal")
 
 
 @dataclasses.dataclass(frozen=True)
 class TimeSampler:
-    """How t is drawn for noising: uniform in [low, high] or logit-normal(mean, std), then shifted."""
+    """How t is drawn for noising: uniform in [low, high] or logit-normal(mean, std), then shifted. Raises ValueError
+    for what is no distribution on [0, 1]."""
 
     kind: str = "uniform"
     low: float = 0.02
@@ -31,20 +33,26 @@ class TimeSampler:
     std: float = 1.0
     shift: float = 1.0
 
+    def __post_init__(self):
+        if self.kind not in TIMES:
+            raise ValueError(f"Unknown time distribution {self.kind!r}; choose {' or '.join(TIMES)}.")
+        if not 0 <= self.low <= self.high <= 1:
+            raise ValueError(f"Times go from low {self.low} to high {self.high}; 0 <= low <= high <= 1 has to hold.")
+        if not (self.std > 0 and self.shift > 0):
+            raise ValueError(f"std ({self.std}) and shift ({self.shift}) of a time distribution have to be positive.")
+
     def __call__(self, key: jax.Array, batch: int) -> jax.Array:
         """float32 [batch] in (0, 1)."""
         if self.kind == "uniform":
             t = jax.random.uniform(key, (batch,), minval=self.low, maxval=self.high)
-        elif self.kind == "logit_normal":
-            t = jax.nn.sigmoid(self.mean + self.std * jax.random.normal(key, (batch,)))
         else:
-            raise ValueError(f"Unknown time distribution {self.kind!r}; choose uniform or logit_normal.")
+            t = jax.nn.sigmoid(self.mean + self.std * jax.random.normal(key, (batch,)))
         return flow.shift_time(t, self.shift)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a distillation run holds fixed."""
+    """What a distillation run holds fixed. Raises ValueError for what no run can hold."""
 
     grid: tuple[float, ...]  # flow.time_grid; the student's sampler uses the same numbers
     lambdas: np.ndarray  # guidance.lambda_table [steps, classes, teachers]
@@ -55,6 +63,14 @@ class Recipe:
     ema_decay: float = 0.99
     critic_updates_per_rollout: int = 1
     share_sample: bool = True  # hand the student's sample to one critic update in the same step
+
+    def __post_init__(self):
+        rollout.check_mode(self.rollout_mode)
+        updates = self.critic_updates_per_rollout
+        if updates < 1:
+            raise ValueError(f"critic_updates_per_rollout is {updates}; it has to be 1 or more.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it has to lie in [0, 1).")
 
 
 def flow_matching_step(

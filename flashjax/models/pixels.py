@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+PATCH = 4  # pixels
 
-def encode(images: jax.Array, patch: int = 4) -> jax.Array:
+
+def encode(images: jax.Array, patch: int = PATCH) -> jax.Array:
     """Images [B, H, W, C] in [-1, 1] to latents [B, H / patch, W / patch, patch * patch * C]; exactly invertible."""
     b, h, w, c = images.shape
     if h % patch or w % patch:
@@ -14,7 +16,7 @@ def encode(images: jax.Array, patch: int = 4) -> jax.Array:
     return x.reshape(b, h // patch, w // patch, patch * patch * c)
 
 
-def decode(latents: jax.Array, patch: int = 4) -> jax.Array:
+def decode(latents: jax.Array, patch: int = PATCH) -> jax.Array:
     """Inverse of ``encode``."""
     b, h, w, d = latents.shape
     x = latents.reshape(b, h, w, patch, patch, d // patch**2).transpose(0, 1, 3, 2, 4, 5)
