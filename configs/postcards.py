@@ -47,7 +47,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.critic_optim = ConfigDict(optim | dict(lr=4e-4))
     config.log_every = 15
     config.sample_every = 150
-    config.sample = ConfigDict(dict(steps=4, shift=config.distill.shift, guidance_scale=1.0, mode="euler"))
     config.checkpoint_every = 150
     config.keep_checkpoints = 2
     return config

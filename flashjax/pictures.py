@@ -59,19 +59,28 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 3, labels: 
     return sheet
 
 
+def sampling(config: ConfigDict) -> dict:
+    """How a run's model is meant to be sampled: steps, shift, guidance_scale, mode. A student is a student of its grid,
+    so its configuration says it once, in ``distill``; a teacher's says it in ``sample``."""
+    if config.objective == "dmd":
+        d = config.distill
+        return dict(steps=d.nfe, shift=d.shift, guidance_scale=1.0, mode=d.rollout_mode)
+    return config.sample.to_dict()
+
+
 def make_drawer(
     config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, size: int, folder: Path
 ) -> Callable:
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``: two seeds of each of PROMPTS."""
     cond, null = conditions(model, encoder, list(PROMPTS) * 2, config.max_text_tokens)
     start = noise([1] * len(PROMPTS) + [2] * len(PROMPTS), size)
-    sample, settings = make_sampler(denoiser), config.sample
+    sample, settings = make_sampler(denoiser), sampling(config)
+    grid = flow.time_grid(settings["steps"], settings["shift"])
     target = folder / "samples"
     target.mkdir(exist_ok=True)
 
     def draw(params, step: int) -> None:
-        grid = flow.time_grid(settings.steps, settings.shift)
-        z = sample(params, cond, null, start, grid, settings.guidance_scale, settings.mode)
+        z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
         images = pixels.to_uint8(pixels.decode(z))
         rows = [images[: len(PROMPTS)], images[len(PROMPTS) :]]
         contact_sheet(rows).save(target / f"step_{step:06d}.png")

@@ -1,9 +1,12 @@
 """Sheets of pictures, and the noise that every picture starts from."""
 
+import types
+
 import numpy as np
 import pytest
 
-from flashjax import pictures
+from flashjax import config as configs
+from flashjax import flow, pictures
 from flashjax.errors import UserError
 
 
@@ -30,3 +33,30 @@ def test_noise_belongs_to_its_seed():
     np.testing.assert_array_equal(many[1], pictures.noise([1], 16)[0])
     assert many.shape == (3, 4, 4, 48)
     assert abs(float(pictures.noise(list(range(50)), 32).std()) - 1) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["", "--config.distill.nfe=3", "--config.distill.shift=2.0"], (3, 2.0, 1.0, "euler")),
+        (["", "--config.distill.rollout_mode=renoise"], (2, 1.0, 1.0, "renoise")),
+        ([":teacher", "--config.sample.steps=5", "--config.sample.guidance_scale=3.0"], (5, 1.0, 3.0, "euler")),
+    ],
+)
+def test_a_run_is_drawn_on_the_grid_that_it_is_meant_for(monkeypatch, request, tmp_path, argv, expected):
+    """A student's is the one that it trains on, whatever the command line made of it."""
+    file = f"{request.config.rootpath}/tests/configs/tiny_postcards.py"
+    config, seen = configs.load([f"--config={file}{argv[0]}", *argv[1:]]), []
+
+    def sample(params, cond, null, noise, grid, guidance_scale, mode):
+        seen.append((grid, guidance_scale, mode))
+        return noise
+
+    monkeypatch.setattr(pictures, "make_sampler", lambda denoiser: sample)
+    model = types.SimpleNamespace(Condition=lambda *parts: parts)
+    encoder = types.SimpleNamespace(encode=lambda texts, max_tokens=None: [np.ones((2, 3), np.float32)] * len(texts))
+    pictures.make_drawer(config, model, None, encoder, 8, tmp_path)(None, 7)
+    steps, shift, scale, mode = expected
+    np.testing.assert_array_equal(seen[0][0], flow.time_grid(steps, shift))
+    assert seen[0][1:] == (scale, mode)
+    assert (tmp_path / "samples" / "step_000007.png").exists()

@@ -28,6 +28,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.drop_rate = 0.1
         config.optim = optim
         config.ema_decay = 0.9
+        config.sample = ConfigDict(dict(steps=1, shift=1.0, guidance_scale=1.0, mode="euler"))
     else:
         config.student_updates = 3
         times = dict(kind="uniform", low=0.02, high=0.98)
@@ -42,7 +43,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.critic_optim = optim.copy_and_resolve_references()
     config.log_every = 2
     config.sample_every = 1000
-    config.sample = ConfigDict(dict(steps=1, shift=1.0, guidance_scale=1.0, mode="euler"))
     config.checkpoint_every = 4
     config.keep_checkpoints = 10
     return config
