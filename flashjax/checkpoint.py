@@ -45,7 +45,7 @@ class Checkpoints:
         args = dict(state=ocp.args.StandardRestore(abstract_state), data=ocp.args.JsonRestore())
         with _reading(self._manager.directory, step):
             found = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-            check_meta(found, meta, self._manager.directory)
+            check_meta(found, meta, f"The checkpoint in {self._manager.directory}")
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         return restored.state, restored.data
 
@@ -87,38 +87,39 @@ def _reading(folder: Any, step: int) -> Iterator[None]:
         ) from error
 
 
-def check_meta(found: dict, expected: dict, where: Any) -> None:
-    """Raises UserError naming every setting in which a checkpoint differs from this run."""
+def check_meta(found: dict, expected: dict, what: str) -> None:
+    """Raises UserError naming every setting in which ``what`` (a checkpoint, a folder) differs from this run."""
     a, b = _flat(found), _flat(expected)
     keys = [key for key in sorted(a | b) if a.get(key) != b.get(key)]
     if keys:
         told = "; ".join(f"{key} is {a.get(key)!r} there and {b.get(key)!r} here" for key in keys[:5])
         more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
         raise UserError(
-            f"The checkpoint in {where} belongs to another run: {told}{more}. "
-            "Use its configuration, or another --workdir."
+            f"{what} belongs to another run: {told}{more}. Use its configuration, or another --workdir."
         )
 
 
 def restore_params(folder: Path, which: str = "ema") -> tuple[Any, dict, int]:
-    """(parameters of "ema" or "student", meta, step) of the newest checkpoint under ``folder``, on the default
-    device."""
+    """(parameters of "ema" or "student", meta, step) of the newest checkpoint in ``folder``, a run's ``checkpoints``,
+    on the default device."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"There is no checkpoint folder {folder}; give the checkpoints folder of a training run.")
-    manager = ocp.CheckpointManager(folder.absolute(), item_handlers=_handlers())
-    step = manager.latest_step()
-    if step is None:
-        raise UserError(f"{folder} holds no complete checkpoint.")
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # the run's own devices may not exist here
-    with _reading(folder, step):
-        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        tree = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-            manager.item_metadata(step).state,
-        )
-        restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(tree))).state
-    manager.close()
+        raise UserError(f"There are no checkpoints in {folder.parent}; give the work directory of a training run.")
+    with contextlib.closing(ocp.CheckpointManager(folder.absolute(), item_handlers=_handlers())) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise UserError(
+                f"{folder} holds no complete checkpoint; start its run again with the same arguments and wait for the "
+                "first one (config.checkpoint_every), or give another run."
+            )
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # the run's own devices may not exist here
+        with _reading(folder, step):
+            meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+            tree = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+                manager.item_metadata(step).state,
+            )
+            restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(tree))).state
     return (restored["ema"] if which == "ema" else restored["student"]["params"]), meta, step
 
 

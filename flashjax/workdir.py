@@ -30,7 +30,7 @@ def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0) -> Path:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--workdir {folder} is a file; give a folder.")
         if record.exists() and _begun(folder):
-            check_meta(_read(record), identity(config), folder)
+            check_meta(_read(record), identity(config), f"The folder {folder}")
         elif not record.exists() and folder.exists() and any(folder.iterdir()):
             raise UserError(f"--workdir {folder} holds files but no run of flashjax; give an empty or a new folder.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,8 +45,11 @@ def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0) -> Path:
 
 
 def _begun(folder: Path) -> bool:
-    """Whether steps were done: a run that stopped before (its data set was missing, say) binds nobody."""
-    return (folder / "metrics.jsonl").exists() or (folder / "checkpoints").exists()
+    """Whether a run left rows of metrics or a checkpoint. One that stopped before (its data set was missing, say) binds
+    nobody, though it has made the file and the folder for them."""
+    metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+    saved = checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
+    return saved or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
 def _read(record: Path) -> dict:

@@ -219,10 +219,11 @@ def test_a_data_set_is_truncated(complaint, command, inputs, tmp_path):
 
 def test_a_folder_of_another_run(complaint, command, tmp_path):
     assert "There is no data set" in complaint(*command(data="none"))
-    (tmp_path / "run" / "metrics.jsonl").touch()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 0}\n')
     before = (tmp_path / "run" / "config.json").read_text()
     said = complaint(*command("--config.seed=1", data="none"))
-    assert "belongs to another run: seed is 0 there and 1 here. Use its configuration, or another --workdir." in said
+    assert f"The folder {tmp_path}/run belongs to another run: seed is 0 there and 1 here. Use its config" in said
+    assert said.endswith("or another --workdir.")
     assert (tmp_path / "run" / "config.json").read_text() == before
 
 
@@ -266,7 +267,7 @@ def test_exports_that_cannot_be(complaint, tmp_path):
     (tmp_path / "out" / "thesis.txt").write_text("x")
     argv, file = ["export", f"--workdir={tmp_path}"], tmp_path / "out" / "thesis.txt"
     assert "is not empty; give a new folder" in complaint(*argv, f"--out={tmp_path / 'out'}")
-    assert "There is no checkpoint folder" in complaint(*argv, f"--out={tmp_path / 'new'}")
+    assert f"There are no checkpoints in {tmp_path}; give" in complaint(*argv, f"--out={tmp_path / 'new'}")
     assert complaint(*argv, f"--out={file}") == f"{file}: Not a directory."
     assert file.read_text() == "x"
 

@@ -201,6 +201,15 @@ def test_a_finished_run_started_again_compiles_nothing(given, uninterrupted, mon
     assert [name for name, x in everything(folder, STEPS).items() if x.tobytes() != before[name].tobytes()] == []
 
 
+def test_a_run_that_found_no_data_binds_nobody(given, uninterrupted, tmp_path):
+    folder = uninterrupted("flow_matching")[0]
+    with pytest.raises(UserError, match="There is no data set"):
+        train.train(configs.load([given["flow_matching"], "--config.data=nowhere"]), str(tmp_path))
+    assert (tmp_path / "checkpoints").is_dir()
+    train.train(configs.load([given["flow_matching"]]), str(tmp_path))
+    assert_same_runs(folder, tmp_path)
+
+
 def test_a_damaged_checkpoint_is_named(given, uninterrupted, tmp_path):
     """Files of the newest checkpoint are cut short, as a full disk or a bad copy leaves them."""
     folder = tmp_path / "run"

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from flashjax import workdir
-from flashjax.checkpoint import Checkpoints, check_meta
+from flashjax.checkpoint import Checkpoints, check_meta, restore_params
 from flashjax.errors import UserError
 
 CONFIG = ConfigDict(dict(seed=0, log_every=10, optim=dict(lr=1e-3), data="a", grid=(0, 1)))
@@ -25,7 +25,7 @@ def changed(**settings) -> ConfigDict:
 def begun(tmp_path):
     """The folder of a run that has done steps."""
     folder = workdir.claim(str(tmp_path / "run"), CONFIG)
-    (folder / "metrics.jsonl").touch()
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n')
     return folder
 
 
@@ -47,8 +47,26 @@ def test_another_run_is_named_by_its_settings(begun):
 
 def test_a_run_that_never_started_binds_nobody(tmp_path):
     folder = workdir.claim(str(tmp_path / "run"), CONFIG)
+    (folder / "metrics.jsonl").touch()
+    (folder / "checkpoints").mkdir()
     workdir.claim(str(folder), changed(data="b"))
     assert json.loads((folder / "config.json").read_text())["data"] == "b"
+
+
+def test_a_checkpoint_binds_without_metrics(tmp_path):
+    folder = workdir.claim(str(tmp_path / "run"), CONFIG)
+    (folder / "checkpoints" / "4").mkdir(parents=True)
+    with pytest.raises(UserError, match=f"The folder {folder} belongs to another run: data is 'a' there and 'b' here"):
+        workdir.claim(str(folder), changed(data="b"))
+
+
+def test_without_a_checkpoint_it_says_what_to_give(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(UserError, match=f"no checkpoints in {tmp_path}; give the work directory of a training run."):
+        restore_params(folder)
+    folder.mkdir()
+    with pytest.raises(UserError, match=f"{folder} holds no complete checkpoint; start its run again with the same"):
+        restore_params(folder)
 
 
 def test_other_files_are_left_alone(tmp_path):
