@@ -1,8 +1,10 @@
 """Metrics of a run: (sum, count) pairs gathered on the device, fetched late, written as JSON lines and TensorBoard
 events."""
 
+import contextlib
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -20,7 +22,9 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: Path):
-        self._file = (Path(folder) / "metrics.jsonl").open("a", encoding="utf-8")
+        path = Path(folder) / "metrics.jsonl"
+        _end_with_a_line(path)
+        self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder))
         self._pending: list[tuple[int, dict]] = []
         self._last = time.monotonic()
@@ -29,8 +33,8 @@ class MetricsWriter:
         self._pending.append((step, metrics))
 
     def flush(self, everything: bool = False, **extra: float) -> dict[str, float]:
-        """Writes and returns the means since the last flush. Raises FloatingPointError naming the steps in which a
-        metric stopped being finite: a NaN is never averaged away."""
+        """Writes and returns the means since the last flush, and ``ms_per_step``. Raises FloatingPointError naming the
+        step in which a metric stopped being finite: a NaN is never averaged away."""
         ready = self._pending if everything else self._pending[:-1]
         self._pending = self._pending[len(ready) :]
         if not ready:
@@ -49,6 +53,10 @@ class MetricsWriter:
         self.write(ready[-1][0], means)
         return means
 
+    def restart_clock(self) -> None:
+        """What was done since the last flush (of everything) is left out of ``ms_per_step``."""
+        self._last = time.monotonic()
+
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line of scalars at ``step``."""
         try:
@@ -60,17 +68,24 @@ class MetricsWriter:
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # only what write has failed at, and told, is still in the buffer
+            self._file.close()
         self._board.close()
 
 
 def read(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """The curves of a run: name -> (steps, values). After a resume the last line of a step counts."""
-    rows: dict[int, dict] = {}
-    with (Path(folder) / "metrics.jsonl").open(encoding="utf-8") as file:
-        for line in file:
+    """The curves of a run: name -> (steps, values). After a resume the last line of a step counts. A last line that is
+    being written, or that a killed run left, is passed over; one elsewhere raises UserError."""
+    path, rows = Path(folder) / "metrics.jsonl", {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
             row = json.loads(line)
-            rows.setdefault(row.pop("step"), {}).update(row)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"Line {number} of {path} is damaged ({error.msg}); delete it.") from error
+        rows.setdefault(row.pop("step"), {}).update(row)
     curves: dict[str, tuple[list[int], list[float]]] = {}
     for step in sorted(rows):
         for name, value in rows[step].items():
@@ -78,3 +93,10 @@ def read(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
             steps.append(step)
             values.append(value)
     return curves
+
+
+def _end_with_a_line(path: Path) -> None:
+    """Cuts a half-written last line off, as a full disk or a kill leaves it: the next row must not go on with it."""
+    content = path.read_bytes() if path.exists() else b""
+    if content and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)

@@ -1,0 +1,78 @@
+"""The rows of a run: what their times are of, and files that ended in the middle of a line."""
+
+import itertools
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashjax import metrics
+from flashjax.errors import UserError
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when a test says so."""
+    now = types.SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(metrics, "time", types.SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+def add(writer, clock, step: int, seconds: float, loss: float = 1.0) -> None:
+    clock.seconds += seconds
+    writer.add(step, dict(loss=(jnp.float32(loss), jnp.float32(1))))
+
+
+def test_the_time_of_a_step_is_the_steps_alone(tmp_path, clock):
+    writer = metrics.MetricsWriter(tmp_path)
+    for step, seconds in enumerate((1, 3)):
+        add(writer, clock, step, seconds)
+    assert writer.flush(everything=True)["ms_per_step"] == 2000
+    clock.seconds += 100  # drawing
+    writer.restart_clock()
+    add(writer, clock, 2, 5)
+    assert writer.flush(everything=True)["ms_per_step"] == 5000
+    writer.close()
+
+
+def test_a_half_written_line_is_passed_over_and_not_gone_on_with(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 0, "loss": 1.0}\n{"step": 1, "lo\xc3')
+    assert metrics.read(tmp_path) == dict(loss=([0], [1.0]))
+    writer = metrics.MetricsWriter(tmp_path)
+    writer.write(1, dict(loss=2.0))
+    writer.close()
+    assert metrics.read(tmp_path) == dict(loss=([0, 1], [1.0, 2.0]))
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_nothing_but_a_half_written_line(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("{")
+    assert metrics.read(tmp_path) == {}
+    metrics.MetricsWriter(tmp_path).close()
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_whole_lines_stay(tmp_path):
+    for step in range(2):
+        writer = metrics.MetricsWriter(tmp_path)
+        writer.write(step, dict(loss=1.0))
+        writer.close()
+    assert metrics.read(tmp_path)["loss"][0] == [0, 1]
+
+
+def test_a_damaged_line_in_between_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0}\n{"ste\n{"step": 2}\n')
+    with pytest.raises(UserError, match=f"Line 2 of {path} is damaged .*; delete it."):
+        metrics.read(tmp_path)
+
+
+def test_a_metric_that_is_not_finite_names_its_step(tmp_path, clock):
+    writer = metrics.MetricsWriter(tmp_path)
+    for step, loss in zip(itertools.count(3), (1.0, np.nan), strict=False):
+        add(writer, clock, step, 1, loss)
+    with pytest.raises(FloatingPointError, match="loss is nan at step 4"):
+        writer.flush(everything=True)
+    writer.close()
