@@ -51,9 +51,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the save in flight."""
-        with self._writing():
+        with self._writing(), contextlib.closing(self._manager):
             self._manager.wait_until_finished()
-            self._manager.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

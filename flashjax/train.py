@@ -4,6 +4,8 @@
 checkpoint, bit for bit as if it had not stopped.
 """
 
+import contextlib
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -36,12 +38,18 @@ LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep
 
 
 def note(line: str) -> None:
-    """The log tells the story of the run."""
-    logging.info("\033[33mNOTE\033[0m %s", line)
+    """The log tells the story of the run; in color where somebody is looking."""
+    logging.info("\033[33mNOTE\033[0m %s" if sys.stderr.isatty() else "NOTE %s", line)
 
 
 def train(config: ConfigDict, workdir_path: str) -> Path:
     """Runs the configuration to its end and returns the work directory. Raises UserError for what a person can mend."""
+    with contextlib.ExitStack() as opened:  # however a run ends, the save in flight is awaited
+        return run(config, workdir_path, opened)
+
+
+def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> Path:
+    """The stages of ``train``; what has to be closed goes to ``opened``."""
     ############################ 1. What the run does: the step table
     with about_settings():
         check_settings(config)
@@ -57,9 +65,9 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     replicated, by_batch = meshes.replicated(mesh), meshes.batch_sharded(mesh)
     note(f"{mesh.size} x {jax.devices()[0].device_kind}; work directory {folder}")
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
+    opened.callback(checkpoints.close)
     start = checkpoints.latest() or 0
     if start == len(table):
-        checkpoints.close()
         note("finished before; there is nothing left to do")
         return folder
 
@@ -89,7 +97,15 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     state = jax.device_put(TrainState.create(init, student_optimizer, critic_optimizer), replicated)
     del init, trees  # the state has its own copies, and donated buffers must not be seen again
 
-    ############################ 6. Programs: compiled before the first step
+    ############################ 6. Resume
+    meta = dict(config=workdir.identity(config), table=table.digest())
+    if start:
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), state)
+        state, position = checkpoints.restore(start, abstract, meta)
+        loader.set_state(position["loader"])
+        note(f"resumed from step {start}")
+
+    ############################ 7. Programs: compiled before the first step
     # Padded to the text length where it takes the place of dropped captions, else of its true two tokens.
     null_tokens = config.max_text_tokens if not distilling else None
     null = model.Condition(*text.pack(encoder.encode([""]), null_tokens))
@@ -102,17 +118,10 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
     programs = compile_programs(table, call, (state, teachers, first), replicated, by_batch)
     note(f"compiled {len(programs)} programs in {time.monotonic() - began:.0f} s")
 
-    ############################ 7. Resume
-    meta = dict(config=workdir.identity(config), table=table.digest())
-    if start:
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), state)
-        state, position = checkpoints.restore(start, abstract, meta)
-        loader.set_state(position["loader"])
-        note(f"resumed from step {start}")
-
     ############################ 8. What is looked at on the way
-    writer = MetricsWriter(folder)
     draw = pictures.make_drawer(config, model, denoiser, encoder, config.image_size, folder)
+    writer = MetricsWriter(folder)
+    opened.callback(writer.close)
 
     ############################ 9. The loop. Nothing in it waits for the device but the flush of old metrics.
     bar = tqdm(range(start, len(table)), config.objective, len(table), unit="step", initial=start, mininterval=5)
@@ -121,19 +130,22 @@ def train(config: ConfigDict, workdir_path: str) -> Path:
         state, metrics = run_row(programs, table, step, state, teachers, batch)
         writer.add(step, metrics)
         done = step + 1
-        if done % config.log_every == 0:
-            means = writer.flush()
+        intervals = config.sample_every, config.checkpoint_every
+        draws, saves = (done % every == 0 or done == len(table) for every in intervals)
+        if done % config.log_every == 0 or draws or saves:
+            # All steps, where something else comes between this and the next: its time is not theirs.
+            means = writer.flush(everything=draws or saves)
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if "loss" in k})
-        if done % config.sample_every == 0 or done == len(table):
+        if draws:
             draw(state.ema, done)
-        # Checkpoint last: metrics of all steps before it have been seen to be finite.
-        if done % config.checkpoint_every == 0 or done == len(table):
-            writer.flush(everything=True)
+        # A checkpoint comes last: metrics of all steps before it have been seen to be finite.
+        if saves:
             checkpoints.save(done, state, dict(loader=loader.get_state()), meta)
+        if draws or saves:
+            writer.restart_clock()
 
     ############################ 10. Leave
-    checkpoints.close()
-    writer.close()
+    opened.close()
     note(f"done: {folder}")
     return folder
 

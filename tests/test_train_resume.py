@@ -173,6 +173,51 @@ def test_ctrl_c_and_resume(given, uninterrupted, tmp_path):
     assert_same_runs(folder, tmp_path)
 
 
+def test_a_save_in_flight_is_awaited_however_a_run_ends(given, tmp_path, monkeypatch):
+    """A loss that is not finite right after the first save."""
+    closed, add = [], metrics.MetricsWriter.add
+
+    def add_nan(self, step, values):
+        factor = np.nan if step == 4 else 1
+        add(self, step, {name: (total * factor, count) for name, (total, count) in values.items()})
+
+    monkeypatch.setattr(metrics.MetricsWriter, "add", add_nan)
+    for kind in (checkpoint.Checkpoints, metrics.MetricsWriter):
+        close = kind.close
+        monkeypatch.setattr(kind, "close", lambda self, close=close: (closed.append(type(self)), close(self)))
+    with pytest.raises(FloatingPointError, match="at step 4; nothing was saved since"):
+        train.train(configs.load([given["flow_matching"]]), str(tmp_path))
+    assert closed == [metrics.MetricsWriter, checkpoint.Checkpoints]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
+
+
+def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypatch):
+    """On a clock that only these two move on, by a quarter of an hour each."""
+    now, save = [0.0], checkpoint.Checkpoints.save
+
+    def wait(*_):
+        now[0] += 1000
+
+    monkeypatch.setattr(metrics, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(pictures, "make_drawer", lambda *_: wait)
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", lambda *args: (wait(), save(*args)))
+    settings = ["--config.sample_every=3", "--config.log_every=3"]
+    train.train(configs.load([given["flow_matching"], *settings]), str(tmp_path))
+    steps, times = metrics.read(tmp_path)["ms_per_step"]
+    assert steps == [2, 3, 5, 7]  # a row where something else came next, none of it twice
+    assert times == [0, 0, 0, 0]
+    assert now[0] == 5000  # drawn after 3, 6 and 8 steps, saved after 4 and 8
+
+
+def test_the_log_is_colored_for_a_terminal_only(monkeypatch):
+    lines = []
+    monkeypatch.setattr(train.logging, "info", lambda form, line: lines.append(form % line))
+    for looking in (True, False):
+        monkeypatch.setattr("sys.stderr", types.SimpleNamespace(isatty=lambda looking=looking: looking))
+        train.note("x")
+    assert lines == ["\033[33mNOTE\033[0m x", "NOTE x"]
+
+
 def test_sigkill_and_resume(given, uninterrupted, cache, tmp_path):
     folder = uninterrupted("dmd")[0]
     code = """
