@@ -1,11 +1,12 @@
 """Checkpoints: everything that a run needs to go on, as one atomic unit (Orbax).
 
 A checkpoint holds the training state (student, critic, both optimizers, EMA, step), the data position, the
-configuration and the step table's hash. Orbax writes to a temporary name and renames: a half-written checkpoint is
-never seen.
+configuration and the hashes of step table, data and weights that the run began with. Orbax writes to a temporary name
+and renames: a half-written checkpoint is never seen.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from flashjax.errors import UserError
@@ -84,6 +86,16 @@ def _reading(folder: Any, step: int) -> Iterator[None]:
             f"The checkpoint {folder}/{step} cannot be read ({reason}). Delete this folder, and the run goes on from "
             "the checkpoint before it, or from the start if there is none."
         ) from error
+
+
+def digest(tree: Any) -> str:
+    """What the checkpoint's meta calls a tree of weights: 16 digits of sha256 over paths, dtypes, shapes, values."""
+    h = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        h.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
+        h.update(array.view(np.uint8))
+    return h.hexdigest()[:16]
 
 
 def check_meta(found: dict, expected: dict, what: str) -> None:

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flashjax import convert, flow, models, optim, pictures, workdir
-from flashjax.checkpoint import Checkpoints
+from flashjax.checkpoint import Checkpoints, digest
 from flashjax.data import postcards
 from flashjax.data.loader import make_loader
 from flashjax.data.prepare import read_manifest
@@ -90,6 +90,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
     trees = [load_weights(config, model.abstract(model_config), path) for path in weights]
     init = trees[0] if trees else jax.jit(partial(model.init, model_config))(jax.random.key(config.seed))
     teachers = jax.device_put(tuple(trees), replicated) if distilling else ()
+    # By content: a path says nothing of a data set that was prepared anew, or of weights that were replaced.
+    begun_with = {config.data: manifest["sha256"][:16], **dict(zip(weights, map(digest, trees), strict=True))}
     note(f"{config.model.architecture}: {optim.parameter_count(init):,} parameters, {len(teachers)} teachers")
 
     ############################ 5. Optimizers and state
@@ -98,7 +100,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
     del init, trees  # the state has its own copies, and donated buffers must not be seen again
 
     ############################ 6. Resume
-    meta = dict(config=workdir.identity(config), table=table.digest())
+    meta = dict(config=workdir.identity(config), table=table.digest(), sha256=begun_with)
     if start:
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), state)
         state, position = checkpoints.restore(start, abstract, meta)

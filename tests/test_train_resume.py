@@ -209,6 +209,36 @@ def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypa
     assert now[0] == 5000  # drawn after 3, 6 and 8 steps, saved after 4 and 8
 
 
+@pytest.mark.parametrize("changed", ["data", "weights"])
+def test_other_content_under_the_same_path_does_not_go_on(given, uninterrupted, tmp_path, monkeypatch, changed):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted("dmd")[0], folder)
+    shutil.rmtree(folder / "checkpoints" / str(STEPS))
+    if changed == "data":
+        manifest = train.read_manifest
+        monkeypatch.setattr(train, "read_manifest", lambda path: manifest(path) | dict(sha256="0" * 64))
+    else:
+        load = train.load_weights
+        monkeypatch.setattr(train, "load_weights", lambda *args: jax.tree.map(lambda x: x + np.float32(1), load(*args)))
+    config, before = configs.load([given["dmd"]]), everything(folder, 4)
+    path = config.data if changed == "data" else config.distill.teachers[0]
+    with pytest.raises(UserError, match=rf"The checkpoint in .* sha256.{path} is '\w+' there and '\w+' here"):
+        train.train(config, str(folder))
+    assert [name for name, x in everything(folder, 4).items() if x.tobytes() != before[name].tobytes()] == []
+
+
+def test_a_digest_is_of_paths_types_and_values():
+    tree = dict(a=np.arange(4, dtype=np.float32), b=dict(c=np.float32(1)))
+    others = [
+        dict(a=tree["a"], b=dict(d=np.float32(1))),
+        dict(a=tree["a"].reshape(2, 2), b=tree["b"]),
+        dict(a=tree["a"].view(np.int32), b=tree["b"]),
+        dict(a=tree["a"] + np.float32(1e-6), b=tree["b"]),
+    ]
+    assert checkpoint.digest(jax.tree.map(np.copy, tree)) == checkpoint.digest(tree)
+    assert len({checkpoint.digest(t) for t in (tree, *others)}) == 5
+
+
 def test_the_log_is_colored_for_a_terminal_only(monkeypatch):
     lines = []
     monkeypatch.setattr(train.logging, "info", lambda form, line: lines.append(form % line))
