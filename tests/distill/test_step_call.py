@@ -1,0 +1,103 @@
+"""What a row of the table hands to its pure step: the right part of the batch, key, grid, teachers and optimizers."""
+
+import types
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from gaussians import make_state
+from ml_collections import ConfigDict
+from toys import linear, linear_velocity, recipe, trees_equal
+
+from flashjax import flow
+from flashjax.distill import guidance, schedule, steps
+from flashjax.models import pixels
+from flashjax.programs import run_row, step_call
+
+
+class Condition(NamedTuple):
+    text: jax.Array
+    text_length: jax.Array
+
+
+MODEL = types.SimpleNamespace(Condition=Condition)
+DENOISER = flow.Denoiser(lambda params, cond: params["c"] * cond.text, linear_velocity)
+TIMES = dict(kind="uniform", low=0.3, high=0.6)
+CONFIG = ConfigDict(dict(seed=3, times=TIMES, drop_rate=0.5, ema_decay=0.7))
+KEY, SIZE = jax.random.key(3), 4
+LAMBDAS = guidance.lambda_table(2, 2, [[[0.2, 0.9], [0.5, 0.1]]])  # two teachers, whose weights differ by class
+RULE = recipe(grid=tuple(flow.time_grid(2, 2.0).tolist()), lambdas=LAMBDAS, guidance_scale=2.0)
+TEACHERS = linear(0.9), linear(-0.7)
+STUDENT, CRITIC = optax.sgd(0.1), optax.sgd(0.3)
+NULL = Condition(jnp.full((1, 1, 1, 1), -2.0), jnp.ones(1, jnp.int32))
+BATCH = dict(
+    text=np.arange(1, 5, dtype=np.float32).reshape(4, 1, 1, 1), text_length=np.array([1, 1, 1, 1], np.int32),
+    category=np.array([0, 1, 1, 0], np.int32), index=np.array([1, 0, 7, 9]),
+    image=np.random.default_rng(0).uniform(-1, 1, (4, SIZE, SIZE, 3)).astype(np.float32),
+)  # fmt: skip
+COND = Condition(BATCH["text"], BATCH["text_length"])
+
+
+def begun():
+    return make_state(linear(), linear(0.3), STUDENT, CRITIC).replace(step=jnp.int32(5))
+
+
+def row(table, step: int, batch=BATCH):
+    """The state after a row, as training runs it."""
+    call = partial(
+        step_call, config=CONFIG, model=MODEL, denoiser=DENOISER, recipe=RULE, null=NULL, size=SIZE,
+        student_optimizer=STUDENT, critic_optimizer=CRITIC,
+    )  # fmt: skip
+    return run_row({p: partial(call, program=p) for p in table.programs()}, table, step, begun(), TEACHERS, batch)
+
+
+def rolled_out(k: int):
+    """(context, z_k) of the pure functions."""
+    like, state = jax.ShapeDtypeStruct((4, 1, 1, 48), jnp.float32), begun()
+    context, z = steps.begin(state.student.params, state.step, like, COND, KEY, denoiser=DENOISER)
+    for i in range(k):
+        z = steps.advance(state.student.params, state.step, context, z, i, KEY, recipe=RULE, denoiser=DENOISER)
+    return context, z
+
+
+def row_of(table, phase: int, k: int) -> int:
+    return int(np.flatnonzero((table.phase == phase) & (table.k == k))[0])
+
+
+@pytest.fixture(scope="module")
+def table():
+    return schedule.distillation_table(4, critic_rows=2, lambdas=LAMBDAS, seed=0)
+
+
+@pytest.mark.parametrize("k", range(2))
+def test_a_student_row(table, k):
+    def direct(classes):
+        return steps.student_step(
+            begun(), TEACHERS, rolled_out(k)[1], k, COND, NULL, classes, KEY, active=(0, 1), recipe=RULE,
+            denoiser=DENOISER, student_optimizer=STUDENT, critic_optimizer=CRITIC,
+        )  # fmt: skip
+
+    done, expected = row(table, row_of(table, schedule.STUDENT, k)), direct(BATCH["category"])
+    assert trees_equal(done, expected)
+    assert not trees_equal(direct(BATCH["index"]), expected)  # such a mix-up would be seen here
+
+
+@pytest.mark.parametrize("k", range(2))
+def test_a_critic_row(table, k):
+    context, z = rolled_out(k)
+    expected = steps.critic_step(
+        begun(), context, z, k, COND, KEY, recipe=RULE, denoiser=DENOISER, critic_optimizer=CRITIC
+    )
+    assert trees_equal(row(table, row_of(table, schedule.CRITIC, k)), expected)
+
+
+def test_a_flow_matching_row():
+    expected = steps.flow_matching_step(
+        begun(), pixels.encode(BATCH["image"]), COND, NULL, KEY, denoiser=DENOISER, optimizer=STUDENT,
+        times=steps.TimeSampler(**TIMES), drop_rate=0.5, ema_decay=0.7,
+    )  # fmt: skip
+    assert trees_equal(row(schedule.flow_matching_table(1), 0), expected)

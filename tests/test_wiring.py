@@ -1,0 +1,128 @@
+"""Every setting arrives where it is meant to: recipe, optimizers, and what the compiled programs are given."""
+
+import dataclasses
+
+import numpy as np
+import optax
+import pytest
+
+from flashjax import config as configs
+from flashjax import convert, flow, models, paths, pictures, train
+from flashjax.data import prepare
+from flashjax.distill import guidance, steps
+from flashjax.models import qwen_image_21, text
+
+CONFIG = "tests/configs/tiny_postcards.py"
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+def load(*settings: str, arg: str = ""):
+    return configs.load([f"--config={CONFIG}:{arg}", *(f"--config.{setting}" for setting in settings)])
+
+
+def test_the_recipe_field_by_field():
+    config = load(
+        "distill.teachers=a,b", "distill.specialists=((0.1,0.2,0.3),)", "distill.nfe=3", "distill.shift=2.0",
+        "distill.guidance_scale=2.5", "distill.rollout_mode=renoise", "distill.student_times.low=0.3",
+        "distill.critic_times.high=0.9", "distill.critic_updates_per_rollout=4", "distill.share_sample=false",
+        "distill.ema_decay=0.7",
+    )  # fmt: skip
+    expected = dict(
+        grid=tuple(flow.time_grid(3, 2.0).tolist()), guidance_scale=2.5, rollout_mode="renoise",
+        student_times=steps.TimeSampler(low=0.3, high=0.98), critic_times=steps.TimeSampler(low=0.02, high=0.9),
+        ema_decay=0.7, critic_updates_per_rollout=4, share_sample=False,
+    )  # fmt: skip
+    recipe = train.make_recipe(config.distill)
+    np.testing.assert_array_equal(recipe.lambdas, guidance.lambda_table(3, 3, [np.array([0.1, 0.2, 0.3])]))
+    names = {field.name for field in dataclasses.fields(recipe)} - {"lambdas"}
+    assert {name: getattr(recipe, name) for name in names} == expected
+
+
+@pytest.mark.parametrize(("share", "critic_updates"), [("true", 5 * 3 + 4), ("false", 5 * 3)])
+def test_each_optimizer_has_its_own_settings_and_counts_its_own_updates(monkeypatch, share, critic_updates):
+    """Four student rows, and five critic rows (one of warm-up) of three updates each."""
+    config = load(
+        "student_updates=4", "distill.critic_warmup=1", "distill.critic_updates_per_rollout=3",
+        f"distill.share_sample={share}", "student_optim.lr=1.0", "critic_optim.lr=2.0",
+    )  # fmt: skip
+    table = train.make_table(config, train.make_recipe(config.distill))
+    monkeypatch.setattr(train.optim, "make_optimizer", lambda *args: args)
+    student, critic = train.make_optimizers(config, table)
+    assert student == (config.student_optim, 4)
+    assert critic == (config.critic_optim, critic_updates)
+    assert student[0].lr != critic[0].lr
+
+
+def test_flow_matching_has_one_optimizer(monkeypatch):
+    config = load("steps=7", arg="teacher")
+    monkeypatch.setattr(train.optim, "make_optimizer", lambda *args: args)
+    assert train.make_optimizers(config, train.make_table(config, None)) == ((config.optim, 7), None)
+
+
+class Encoder:
+    """Stands for the text encoder; the empty prompt has its two special tokens."""
+
+    def encode(self, texts, max_tokens=None):
+        return [np.full((2 + len(t.split()), 384), 1 + len(t), np.float32) for t in texts]
+
+
+class Stopped(Exception):
+    """Carries what would have been compiled."""
+
+
+@pytest.fixture
+def compiled(monkeypatch, tmp_path):
+    """What a real run gives to ``compile_programs``: the call's arguments, and (state, teachers, batch)."""
+    data = prepare.prepare(
+        tmp_path, split="train", count_per_category=3, size=8, seed=0, encode=Encoder().encode, progress=False
+    )
+    rng, flat = np.random.default_rng(0), paths.flatten(
+        qwen_image_21.abstract(models.make_config(qwen_image_21, load().model))
+    )
+    for name in "ab":
+        params = {path: rng.normal(0, 0.1, x.shape).astype(np.float32) for path, x in flat.items()}
+        convert.save("qwen_image_21", paths.unflatten(params), tmp_path / f"{name}.safetensors")
+
+    def stop(table, call, example, *_):
+        raise Stopped(call.keywords, example)
+
+    monkeypatch.setattr(text, "load_text_encoder", lambda source: Encoder())
+    monkeypatch.setattr(pictures, "make_drawer", lambda *_: None)
+    monkeypatch.setattr(train, "compile_programs", stop)
+    monkeypatch.setattr(train, "make_optimizers", lambda *_: (optax.sgd(0.1), optax.adam(0.1)))
+
+    def run(*settings: str, arg: str):
+        with pytest.raises(Stopped) as stopped:
+            train.train(load(*settings, arg=f"{arg}data={data}"), str(tmp_path / "run"))
+        return stopped.value.args
+
+    return run
+
+
+def test_a_distillation_gets_its_teachers_in_order_and_a_short_null(compiled, tmp_path):
+    teachers = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
+    specialists = "distill.specialists=((0.1,0.2,0.3),)"
+    given, (state, trees, _) = compiled(f"distill.teachers={','.join(teachers)}", specialists, arg="")
+    assert given["null"].text.shape == (1, 2, 384)
+    assert given["size"] == 8
+    abstract = qwen_image_21.abstract(models.make_config(qwen_image_21, load().model))
+    for tree, path in zip(trees, teachers, strict=True):
+        expected = paths.flatten(convert.load("qwen_image_21", path, abstract))
+        assert all(np.array_equal(x, expected[name]) for name, x in paths.flatten(tree).items())
+    # Each role has its own optimizer: sgd keeps nothing, adam keeps moments.
+    assert given["student_optimizer"].init(state.student.params) == state.student.opt_state
+    assert "ScaleByAdamState" in str(type(state.critic.opt_state[0]))
+    assert "ScaleByAdamState" in str(type(given["critic_optimizer"].init(state.critic.params)[0]))
+
+
+def test_flow_matching_gets_a_null_as_long_as_its_captions(compiled):
+    given, (_, trees, batch) = compiled(arg="teacher,")
+    assert given["null"].text.shape == (1, 28, 384)
+    assert given["null"].text_length.tolist() == [2]
+    assert batch["text"].shape[1:] == (28, 384)
+    assert np.asarray(given["null"].text[0, :2] == 1).all()
+    assert trees == ()
