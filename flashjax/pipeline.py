@@ -46,9 +46,10 @@ class Pipeline:
             # The last batch is filled up, so that one batch size is compiled.
             chosen = np.minimum(np.arange(i, i + batch), len(prompts) - 1)
             some = jax.tree.map(operator.itemgetter(chosen), cond)
-            noise = pictures.noise([seeds[j] for j in chosen], self.image_size)
+            own = [seeds[j] for j in chosen]
+            noise = pictures.noise(own, self.image_size)
             z = self.sample(
-                self.params, some, null, noise, grid, s["guidance_scale"], s["mode"], jax.random.key(seeds[i])
+                self.params, some, null, noise, grid, s["guidance_scale"], s["mode"], pictures.keys(own)
             )
             out.append(pixels.to_uint8(pixels.decode(z)))
         return np.concatenate(out)[: len(prompts)]
