@@ -37,7 +37,7 @@ def make_sampler(denoiser: flow.Denoiser) -> Sampler:
         context = contexts(params, cond, null, guided=guidance_scale != 1)
         z, grid = noise.copy(), np.asarray(grid, np.float32)
         for i in range(len(grid) - 1):
-            now = jax.random.fold_in(key, i) if key.ndim == 0 else jax.vmap(lambda k: jax.random.fold_in(k, i))(key)
+            now = jax.random.fold_in(key, i) if key.ndim == 0 else jax.vmap(partial(jax.random.fold_in, data=i))(key)
             z = step(params, context, z, grid[i], grid[i + 1], guidance_scale, now, mode)
         return z
 
