@@ -16,12 +16,14 @@ from flashjax.distill.sampling import Sampler, make_sampler
 from flashjax.errors import UserError
 from flashjax.models import pixels, text
 
+SAMPLING = ("steps", "shift", "guidance_scale", "mode")
+
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
     """A denoiser with its parameters, and how it is meant to be sampled.
 
-    ``defaults``: steps, shift, guidance_scale, mode; ``image_size`` in pixels; ``max_text_tokens`` that training
+    ``defaults``: what SAMPLING names; ``image_size`` in pixels; ``max_text_tokens`` that training
     padded to.
     """
 
@@ -56,10 +58,15 @@ class Pipeline:
 
 
 def load(path: str, which: str = "ema") -> Pipeline:
-    """A pipeline from an exported folder (``transformer/``, ``scheduler/``) or a run's work directory. Raises
-    UserError."""
+    """A pipeline from an exported folder (``transformer/``, ``scheduler/``) or a run's work directory, of which
+    ``which`` names the parameters: "ema" or "student". Raises UserError."""
     folder = Path(path)
     if (folder / "transformer").is_dir():
+        if which != "ema":
+            raise UserError(
+                f"{folder} is an exported model and holds one set of weights, chosen when it was exported; leave out "
+                f"--weights {which}, or give the run's work directory."
+            )
         return _load_exported(folder)
     if (folder / "config.json").is_file():
         return _load_run(folder, which)
@@ -70,16 +77,18 @@ def load(path: str, which: str = "ema") -> Pipeline:
 
 def _load_exported(folder: Path) -> Pipeline:
     try:
-        described = json.loads((folder / "transformer" / "config.json").read_text())
-        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["flashjax"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        sizes = json.loads((folder / "transformer" / "config.json").read_text())
+        written = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["flashjax"]
+        described = {name: written[name] for name in ("architecture", "sampling", "image_size", "max_text_tokens")}
+        described["sampling"] = {name: written["sampling"][name] for name in SAMPLING}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder} is not a complete exported model ({error!r}); export it again with flashjax export."
         ) from error
-    model = models.architecture(scheduler["architecture"])
-    config = model.Config.from_diffusers(described)
-    params = convert.load(scheduler["architecture"], folder / "transformer", model.abstract(config))
-    return _pipeline(model, config, params, scheduler)
+    model = models.architecture(described["architecture"])
+    config = model.Config.from_diffusers(sizes)
+    params = convert.load(described["architecture"], folder / "transformer", model.abstract(config))
+    return _pipeline(model, config, params, described)
 
 
 def _load_run(folder: Path, which: str) -> Pipeline:

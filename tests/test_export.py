@@ -2,12 +2,13 @@
 
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from flashjax import convert, export, flow, pictures, pipeline
+from flashjax import cli, convert, export, flow, paths, pictures, pipeline
 from flashjax.distill import rollout
 from flashjax.errors import UserError
 from flashjax.models import pixels
@@ -119,6 +120,37 @@ def test_a_folder_that_is_no_model_says_so(tmp_path):
     (tmp_path / "transformer").mkdir()
     with pytest.raises(UserError, match="not a complete exported model"):
         pipeline.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("transformer/config.json", dict(_class_name="UNet2DConditionModel"), "lacks in_channels, context_in_dim"),
+        ("scheduler/scheduler_config.json", dict(flashjax=dict(sampling={})), "not a complete .*architecture"),
+        ("scheduler/scheduler_config.json", dict(flashjax=described() | dict(sampling={})), "not a complete .*steps"),
+        ("scheduler/scheduler_config.json", [], "not a complete exported model"),
+    ],
+)
+def test_another_models_files_are_told(folder, tmp_path, file, content, words):
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / file).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=words):
+        pipeline.load(str(tmp_path / "copy"))
+
+
+def test_an_exported_model_has_one_set_of_weights(folder):
+    with pytest.raises(UserError, match="leave out --weights student"):
+        pipeline.load(str(folder), "student")
+
+
+def test_converted_weights_load_as_well(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    inner, converted = tmp_path / "copy" / "transformer", tmp_path / "converted"
+    assert cli.main(["convert", "--model", "qwen_image_21", "--source", str(inner), "--out", str(converted)]) == 0
+    shutil.rmtree(inner)
+    converted.rename(inner)
+    found, expected = (paths.flatten(pipeline.load(str(f)).params) for f in (tmp_path / "copy", folder))
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def test_pixels_round_trip():

@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx, struct
 
 from flashjax import flow
+from flashjax.errors import UserError, about_settings
 from flashjax.models import layers, rope
 from flashjax.models.attention import attend
 
@@ -62,16 +63,19 @@ class Config:
     @classmethod
     def from_diffusers(cls, config: dict, **overrides) -> "Config":
         """Inverse of ``to_diffusers``; small models (below 100 M parameters) get the small presets' float32,
-        unrolled."""
+        unrolled. Raises UserError for a ``config.json`` of another model."""
+        _check_diffusers(config)
         heads, layers_ = config["num_attention_heads"], config["num_layers"]
         width = heads * config["attention_head_dim"]
         sizes = dict(
             in_channels=config["in_channels"], context_dim=config["context_in_dim"], width=width, layers=layers_,
-            heads=heads, mlp_ratio=config["mlp_ratio"], axes_dims=tuple(config["axes_dims_rope"]), eps=config["eps"],
+            heads=heads, axes_dims=tuple(config["axes_dims_rope"]),
+            **{name: config[name] for name in ("mlp_ratio", "eps") if name in config},
         )  # fmt: skip
         small = 13 * width**2 * layers_ < 1e8
         base = cls.postcards if small else cls
-        return base(**(sizes | overrides))
+        with about_settings():
+            return base(**(sizes | overrides))
 
     @classmethod
     def qwen_image_21(cls, **overrides) -> "Config":
@@ -325,6 +329,18 @@ def denoiser(config: Config) -> flow.Denoiser:
         return nnx.merge(graphdef, params).velocity(context, z, t)
 
     return flow.Denoiser(condition, velocity)
+
+
+def _check_diffusers(config: dict) -> None:
+    sizes = (
+        "in_channels", "context_in_dim", "num_layers", "num_attention_heads", "attention_head_dim", "axes_dims_rope",
+    )  # fmt: skip
+    if missing := [name for name in sizes if name not in config]:
+        raise UserError(f"config.json lacks {', '.join(missing)}; is it the one of a QwenImage21Transformer2DModel?")
+    fixed = dict(patch_size=1, causal_condition=True, out_channels=config["in_channels"])
+    for name, wanted in fixed.items():
+        if config.get(name) not in (wanted, None):
+            raise UserError(f"config.json has {name} = {config[name]!r}; only {wanted!r} is built here.")
 
 
 def _linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs, **kwargs) -> layers.Linear:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from flashjax import convert
+from flashjax.errors import UserError
 from flashjax.models import minilm
 
 # Prompts a call, the smaller size where so few are left; lengths come in multiples of BUCKET, so that captions need a
@@ -133,13 +134,12 @@ def load_text_encoder(weights_dir: str | Path) -> TextEncoder:
 
     Raises:
       FileNotFoundError: the folder lacks its configuration or tokenizer.
-      ValueError: the configuration is another model's, or the weights do not fit
-        (`ConversionError`).
+      UserError: the configuration is another model's, or the weights do not fit.
     """
     folder = Path(weights_dir)
     config = minilm.Config.from_bert(_read_config(folder))
     encode = minilm.encoder(config)
-    params = jax.tree.map(jax.numpy.asarray, _load_params(folder, minilm.abstract(config)))
+    params = jax.tree.map(jax.numpy.asarray, convert.load("minilm", folder, minilm.abstract(config)))
 
     @jax.jit
     def apply(params: dict[str, Any], ids: jax.Array, mask: jax.Array) -> jax.Array:
@@ -159,13 +159,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text())
     except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON ({error}); fetch the text encoder again.") from error
-
-
-def _load_params(folder: Path, abstract: dict[str, Any]) -> dict[str, Any]:
-    if not (folder / convert.FLAX_WEIGHTS).is_file():
-        return convert.load("minilm", folder, abstract)
-    return convert.load_flax(folder / convert.FLAX_WEIGHTS, abstract)
+        raise UserError(f"{file} is not valid JSON ({error}); fetch the text encoder again.") from error
 
 
 def _load_tokenizer(folder: Path) -> tuple[Callable[[list[str]], list[list[int]]], int]:
