@@ -36,7 +36,7 @@ class Config:
     eps: float = 1e-6
     dtype: Any = jnp.bfloat16  # of activations and products; norms, softmax and time stay in float32
     param_dtype: Any = jnp.float32
-    products: Any = None  # rounds the factors of matrix products, see layers.project; None leaves them in dtype
+    products: Any = None  # rounds the factors of the tokens' matrix products, see layers.project; None: not
     scan_layers: bool = True
     remat: bool = True
 
@@ -130,8 +130,8 @@ class Context:
 
 class TimeEmbed(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
-        self.linear_1 = _linear(config, 256, config.width, rngs)
-        self.linear_2 = _linear(config, config.width, config.width, rngs)
+        self.linear_1 = _exact_linear(config, 256, config.width, rngs)
+        self.linear_2 = _exact_linear(config, config.width, config.width, rngs)
 
     def __call__(self, t: jax.Array) -> jax.Array:
         """SiLU(temb) [B, width] of t [B]: every user of the embedding applies SiLU first."""
@@ -211,9 +211,9 @@ class QwenImage21(nnx.Module):
         self.text_norm = layers.Scale(c.context_dim, 0.0, c.param_dtype)  # zero-centred, unlike every other norm
         self.text_in = TextIn(c, rngs)
         self.img_in = _linear(c, c.in_channels, d, rngs)
-        self.modulation = _linear(c, d, 4 * d, rngs)
+        self.modulation = _exact_linear(c, d, 4 * d, rngs)
         self.blocks = layers.stack(lambda r: Block(c, r), c.layers, rngs)
-        self.norm_out = _linear(c, d, d, rngs)
+        self.norm_out = _exact_linear(c, d, d, rngs)
         self.proj_out = _linear(c, d, c.in_channels, rngs, init=nnx.initializers.zeros)
 
     def condition(self, cond: Condition) -> Context:
@@ -345,6 +345,11 @@ def _check_diffusers(config: dict) -> None:
 
 def _linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs, **kwargs) -> layers.Linear:
     return layers.Linear(n_in, n_out, rngs, config.param_dtype, products=config.products, **kwargs)
+
+
+def _exact_linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs) -> layers.Linear:
+    """For what follows from t alone: it runs once a sample, so that rounding its factors would gain no time."""
+    return layers.Linear(n_in, n_out, rngs, config.param_dtype)
 
 
 def _scaled(h: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
