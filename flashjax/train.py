@@ -17,7 +17,7 @@ from tqdm import tqdm
 from flashjax import convert, flow, models, optim, pictures, workdir
 from flashjax.checkpoint import Checkpoints
 from flashjax.data.loader import make_loader
-from flashjax.data.prepare import read_manifest
+from flashjax.data.manifest import read_manifest
 from flashjax.distill import guidance, schedule, steps
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
