@@ -57,15 +57,7 @@ class TextEncoder:
           ValueError: a prompt is longer than the limit (prompts are never cut silently).
         """
         distinct = list(dict.fromkeys(texts))
-        rows = self.tokenizer(distinct) if distinct else []
-        limit = self.limit if max_tokens is None else min(max_tokens, self.limit)
-        for text, row in zip(distinct, rows, strict=True):
-            if len(row) > limit:
-                shown = text if len(text) <= 60 else text[:57] + "..."
-                raise ValueError(
-                    f"The prompt {shown!r} has {len(row)} tokens with [CLS] and [SEP], the limit is {limit}; "
-                    "shorten it."
-                )
+        rows = self.tokens(distinct, max_tokens)
         # Neighbours in length share a bucket, so that long prompts do not pad short ones.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         found: dict[str, np.ndarray] = {}
@@ -74,6 +66,20 @@ class TextEncoder:
             for index, states in zip(chosen, self._encode_batch([rows[i] for i in chosen]), strict=True):
                 found[distinct[index]] = states
         return [found[text] for text in texts]
+
+    def tokens(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        """The token ids of every text. Raises ValueError for one of more than ``max_tokens``: asked beforehand, it
+        costs no encoding."""
+        rows = self.tokenizer(list(texts)) if texts else []
+        limit = self.limit if max_tokens is None else min(max_tokens, self.limit)
+        for text, row in zip(texts, rows, strict=True):
+            if len(row) > limit:
+                shown = text if len(text) <= 60 else text[:57] + "..."
+                raise ValueError(
+                    f"The prompt {shown!r} has {len(row)} tokens with [CLS] and [SEP], the limit is {limit}; "
+                    "shorten it."
+                )
+        return rows
 
     def _encode_batch(self, rows: list[list[int]]) -> list[np.ndarray]:
         length, size = min(bucket(rows), self.limit), next(b for b in BATCHES if b >= len(rows))
