@@ -16,6 +16,8 @@ from flashjax.distill.sampling import Sampler, make_sampler
 from flashjax.errors import UserError
 from flashjax.models import pixels, text
 
+# Raise it whenever the same model, prompt and seed give another picture: what evaluations keep is then drawn anew.
+DRAWING_VERSION = 1
 SAMPLING = ("steps", "shift", "guidance_scale", "mode")
 
 

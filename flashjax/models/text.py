@@ -4,10 +4,12 @@ The states of one prompt are [n, D] float32, n its true tokens with [CLS] and [S
 prompt is two tokens, [CLS][SEP]: the null condition of classifier-free guidance.
 """
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from flashjax.models import minilm
 # handful of programs.
 BATCHES = (8, 64)
 BUCKET = 8
+_TOKENIZER = ("tokenizer.json", "vocab.txt")  # either is enough
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class TextEncoder:
       width: channels of a state.
       limit: most tokens of one prompt, special tokens included.
       pad: token id at padded places.
+      identity: a hash of what decides the states, weights and tokenizer.
     """
 
     tokenizer: Callable[[list[str]], list[list[int]]]
@@ -41,6 +45,7 @@ class TextEncoder:
     width: int
     limit: int
     pad: int = 0
+    identity: str = ""
 
     def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[np.ndarray]:
         """Encode prompts; the result of a prompt does not depend on the others in the list.
@@ -145,7 +150,8 @@ def load_text_encoder(weights_dir: str | Path) -> TextEncoder:
     folder = Path(weights_dir)
     config = minilm.Config.from_bert(_read_config(folder))
     encode = minilm.encoder(config)
-    params = jax.tree.map(jax.numpy.asarray, convert.load("minilm", folder, minilm.abstract(config)))
+    weights = convert.load("minilm", folder, minilm.abstract(config))
+    params = jax.tree.map(jax.numpy.asarray, weights)
 
     @jax.jit
     def apply(params: dict[str, Any], ids: jax.Array, mask: jax.Array) -> jax.Array:
@@ -155,7 +161,8 @@ def load_text_encoder(weights_dir: str | Path) -> TextEncoder:
             return encode(params, ids, mask)
 
     tokenizer, pad = _load_tokenizer(folder)
-    return TextEncoder(tokenizer, lambda ids, mask: apply(params, ids, mask), config.width, config.positions, pad)
+    states = partial(apply, params)
+    return TextEncoder(tokenizer, states, config.width, config.positions, pad, _identity(folder, weights))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -168,8 +175,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} is not valid JSON ({error}); fetch the text encoder again.") from error
 
 
+def _identity(folder: Path, weights: Any) -> str:
+    digest = hashlib.sha256()
+    for name in _TOKENIZER:
+        digest.update((folder / name).read_bytes() if (folder / name).is_file() else b"")
+    for leaf in jax.tree.leaves(weights):
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()
+
+
 def _load_tokenizer(folder: Path) -> tuple[Callable[[list[str]], list[list[int]]], int]:
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+    if not any((folder / name).is_file() for name in _TOKENIZER):
         raise FileNotFoundError(
             f"There is no tokenizer.json or vocab.txt in {folder}; copy the tokenizer files of the encoder there."
         )

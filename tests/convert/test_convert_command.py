@@ -32,14 +32,16 @@ def test_command_makes_a_folder_that_stands_alone(tmp_path, capsys):
     assert "101 tensors -> 21 parameters" in printed
     assert "dropped 2: pooler.dense.bias, pooler.dense.weight (the sentence pooler" in printed
     source = text.load_text_encoder(text.default_minilm_source())
-    ours = text.load_text_encoder(out).encode(["a boat"])[0]
-    np.testing.assert_array_equal(ours, source.encode(["a boat"])[0])
+    ours = text.load_text_encoder(out)
+    np.testing.assert_array_equal(ours.encode(["a boat"])[0], source.encode(["a boat"])[0])
+    assert ours.identity == source.identity
 
     assert run("--model", "minilm", "--out", str(out)) == 2
     assert "is not empty" in capsys.readouterr().err
     assert run("--model", "minilm", "--out", str(out), "--force", "--dtype", "bfloat16") == 0
     flat = convert.open_weights(out / convert.FLAX_WEIGHTS).shapes()
     assert {s.dtype for s in flat.values()} == {np.dtype(ml_dtypes.bfloat16)}
+    assert text.load_text_encoder(out).identity != source.identity
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
