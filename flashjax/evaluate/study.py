@@ -142,27 +142,36 @@ def study(
     the next evaluation (``draw_kept``). Returns the figures. Raises UserError, before anything is drawn."""
     check_paths(workdir, out)
     records = load_cards(data, limit)
-    prompts, real = [r["caption"] for r in records], np.stack([r["image"] for r in records])
+    side, prompts = records[0]["image"].shape[0], [r["caption"] for r in records]
     judge, encoder = classifier.load(classifier_path), text.load_text_encoder(text.default_minilm_source())
     student, teacher = pipeline.load(workdir), pipeline.load(teacher_path)
-    check_sizes({data: real.shape[1], workdir: student.image_size, teacher_path: teacher.image_size})
+    check_sizes({data: side, workdir: student.image_size, teacher_path: teacher.image_size})
     with about_settings():
         encoder.tokens(prompts, min(student.max_text_tokens, teacher.max_text_tokens))
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    plans = make_plans(student, teacher, len(prompts))
-    sets = draw_sets(plans, prompts, encoder, Path(keep))
-    spread = {
-        name: draw_seeds(plans[name].pipe, prompts[:DIVERSITY_PROMPTS], encoder, Path(keep))
-        for name in ("teacher80", "student4")
-    }
-    labels = {name: plan.label for name, plan in plans.items()} | {"real": "real pictures"}
-    figures = suite.evaluate(sets, records, real, judge, diversity_sets=spread, labels=labels)
-    figures |= timing(student, teacher, prompts[:TIMED], encoder)
+    sets, figures = measure(student, teacher, records, judge, encoder, Path(keep))
     target.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
     title = f"A {student.defaults['steps']}-step student of the postcards' teacher"
     write(target, Path(workdir), title, figures, sets, records, command)
     return figures
+
+
+def measure(
+    student: Pipeline, teacher: Pipeline, records: Sequence[Mapping], judge: classifier.Classifier,
+    encoder: text.TextEncoder, keep: Path,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
+    """(all sets of pictures, all figures)."""
+    prompts, real = [r["caption"] for r in records], np.stack([r["image"] for r in records])
+    plans = make_plans(student, teacher, len(prompts))
+    sets = draw_sets(plans, prompts, encoder, keep)
+    spread = {
+        name: draw_seeds(plans[name].pipe, prompts[:DIVERSITY_PROMPTS], encoder, keep)
+        for name in ("teacher80", "student4")
+    }
+    labels = {name: plan.label for name, plan in plans.items()} | {"real": "real pictures"}
+    figures = suite.evaluate(sets, records, real, judge, diversity_sets=spread, labels=labels)
+    return sets, figures | timing(student, teacher, prompts[:TIMED], encoder)
 
 
 def check_paths(workdir: str, out: str) -> None:
