@@ -79,9 +79,8 @@ class Cycle:
     def velocity(self, weights, z, t):
         return velocity(weights, self.c, self.text, self.length, z, t)
 
-    def noised(self, x):
-        low, high = self.d.student_times.low, self.d.student_times.high
-        t, eps = torch.empty(len(x)).uniform_(low, high), torch.randn_like(x)
+    def noised(self, x, times):
+        t, eps = torch.empty(len(x)).uniform_(times.low, times.high), torch.randn_like(x)
         s = t[:, None, None, None]
         return (1 - s) * x + s * eps, t, eps
 
@@ -102,7 +101,7 @@ class Cycle:
     def student_update(self, k: int):
         x = self.generate(k)
         with torch.no_grad():
-            z, t, _ = self.noised(x)
+            z, t, _ = self.noised(x, self.d.student_times)
             fake, real = self.velocity(self.critic, z, t), self.velocity(self.teacher, z, t)
             none = velocity(self.teacher, self.c, *self.null, z, t)
             s = t[:, None, None, None]
@@ -116,7 +115,7 @@ class Cycle:
     def critic_update(self, k: int):
         with torch.no_grad():
             x = self.generate(k)
-        z, t, eps = self.noised(x)
+        z, t, eps = self.noised(x, self.d.critic_times)
         self.update((self.velocity(self.critic, z, t) - (eps - x)).square().mean(), self.critic, self.critic_adam)
 
     def __call__(self, k: int, critic_updates: int = 5):

@@ -33,8 +33,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
             shift=1.0,
             guidance_scale=3.0,
             rollout_mode="euler",
-            student_times=dict(kind="uniform", low=0.2, high=0.98),
-            critic_times=dict(kind="uniform", low=0.02, high=0.98),
+            student_times=dict(kind="uniform", low=0.2, high=0.98, shift=1.0),
+            critic_times=dict(kind="uniform", low=0.02, high=0.98, shift=1.0),
             critic_rows=2,
             critic_updates_per_rollout=2,
             share_sample=True,  # with two rows of two updates: five critic updates a student update

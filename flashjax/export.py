@@ -45,10 +45,13 @@ def export(workdir: str, out: str, which: str = "ema", card: dict | None = None)
 
 def scheduler_config(described: dict) -> dict:
     """diffusers' flow-matching Euler scheduler with the static shift of the grid. With
-    ``sigmas = linspace(1, 1 / n, n)``, which diffusers' pipelines pass, it visits exactly the grid that was trained."""
+    ``sigmas = linspace(1, 1 / n, n)``, which diffusers' pipelines pass, it visits exactly the grid that was trained,
+    and it steps as the student does: ``stochastic_sampling`` is its name for "renoise"."""
+    sampling = described["sampling"]
     return dict(
-        _class_name="FlowMatchEulerDiscreteScheduler", num_train_timesteps=1000, shift=described["sampling"]["shift"],
-        use_dynamic_shifting=False, shift_terminal=None, flashjax=described,
+        _class_name="FlowMatchEulerDiscreteScheduler", num_train_timesteps=1000, shift=sampling["shift"],
+        use_dynamic_shifting=False, shift_terminal=None, stochastic_sampling=sampling["mode"] == "renoise",
+        flashjax=described,
     )  # fmt: skip
 
 

@@ -30,10 +30,14 @@ def conditions(model, encoder: text.TextEncoder, prompts: list[str], max_tokens:
     return model.Condition(*text.pack(states, text.bucket(states))), model.Condition(*text.pack([empty]))
 
 
+def keys(seeds: list[int]) -> jax.Array:
+    """One key a seed, [B]."""
+    return jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
+
+
 def noise(seeds: list[int], size: int) -> jax.Array:
     """One noise image a seed, in the latents' layout [B, h, w, c]: picture i depends on seeds[i] alone."""
-    keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
-    return pixels.encode(jax.vmap(lambda k: jax.random.normal(k, (size, size, 3)))(keys))
+    return pixels.encode(jax.vmap(lambda k: jax.random.normal(k, (size, size, 3)))(keys(seeds)))
 
 
 def contact_sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 3, labels: Sequence[str] = ()) -> Image.Image:

@@ -16,12 +16,16 @@ from flashjax.distill.sampling import Sampler, make_sampler
 from flashjax.errors import UserError
 from flashjax.models import pixels, text
 
+# Raise it whenever the same model, prompt and seed give another picture: what evaluations keep is then drawn anew.
+DRAWING_VERSION = 1
+SAMPLING = ("steps", "shift", "guidance_scale", "mode")
+
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
     """A denoiser with its parameters, and how it is meant to be sampled.
 
-    ``defaults``: steps, shift, guidance_scale, mode; ``image_size`` in pixels; ``max_text_tokens`` that training
+    ``defaults``: what SAMPLING names; ``image_size`` in pixels; ``max_text_tokens`` that training
     padded to.
     """
 
@@ -46,19 +50,25 @@ class Pipeline:
             # The last batch is filled up, so that one batch size is compiled.
             chosen = np.minimum(np.arange(i, i + batch), len(prompts) - 1)
             some = jax.tree.map(operator.itemgetter(chosen), cond)
-            noise = pictures.noise([seeds[j] for j in chosen], self.image_size)
+            own = [seeds[j] for j in chosen]
+            noise = pictures.noise(own, self.image_size)
             z = self.sample(
-                self.params, some, null, noise, grid, s["guidance_scale"], s["mode"], jax.random.key(seeds[i])
+                self.params, some, null, noise, grid, s["guidance_scale"], s["mode"], pictures.keys(own)
             )
             out.append(pixels.to_uint8(pixels.decode(z)))
         return np.concatenate(out)[: len(prompts)]
 
 
 def load(path: str, which: str = "ema") -> Pipeline:
-    """A pipeline from an exported folder (``transformer/``, ``scheduler/``) or a run's work directory. Raises
-    UserError."""
+    """A pipeline from an exported folder (``transformer/``, ``scheduler/``) or a run's work directory, of which
+    ``which`` names the parameters: "ema" or "student". Raises UserError."""
     folder = Path(path)
     if (folder / "transformer").is_dir():
+        if which != "ema":
+            raise UserError(
+                f"{folder} is an exported model and holds one set of weights, chosen when it was exported; leave out "
+                f"--weights {which}, or give the run's work directory."
+            )
         return _load_exported(folder)
     if (folder / "config.json").is_file():
         return _load_run(folder, which)
@@ -69,16 +79,18 @@ def load(path: str, which: str = "ema") -> Pipeline:
 
 def _load_exported(folder: Path) -> Pipeline:
     try:
-        described = json.loads((folder / "transformer" / "config.json").read_text())
-        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["flashjax"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        sizes = json.loads((folder / "transformer" / "config.json").read_text())
+        written = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["flashjax"]
+        described = {name: written[name] for name in ("architecture", "sampling", "image_size", "max_text_tokens")}
+        described["sampling"] = {name: written["sampling"][name] for name in SAMPLING}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder} is not a complete exported model ({error!r}); export it again with flashjax export."
         ) from error
-    model = models.architecture(scheduler["architecture"])
-    config = model.Config.from_diffusers(described)
-    params = convert.load(scheduler["architecture"], folder / "transformer", model.abstract(config))
-    return _pipeline(model, config, params, scheduler)
+    model = models.architecture(described["architecture"])
+    config = model.Config.from_diffusers(sizes)
+    params = convert.load(described["architecture"], folder / "transformer", model.abstract(config))
+    return _pipeline(model, config, params, described)
 
 
 def _load_run(folder: Path, which: str) -> Pipeline:
@@ -90,11 +102,7 @@ def _load_run(folder: Path, which: str) -> Pipeline:
 
 def describe(config: ConfigDict) -> dict:
     """How a run's model is meant to be sampled: what an export writes down and ``load`` reads."""
-    if config.objective == "dmd":
-        d = config.distill
-        sampling = dict(steps=d.nfe, shift=d.shift, guidance_scale=1.0, mode=d.rollout_mode)
-    else:
-        sampling = config.sample.to_dict()
+    sampling = pictures.sampling(config)
     return dict(
         architecture=config.model.architecture, sampling=sampling, image_size=config.image_size,
         max_text_tokens=config.max_text_tokens, sigmas=flow.time_grid(sampling["steps"], sampling["shift"]).tolist(),

@@ -20,7 +20,7 @@ from flashjax import convert, flow, models, optim, pictures, workdir
 from flashjax.checkpoint import Checkpoints, digest
 from flashjax.data import postcards
 from flashjax.data.loader import make_loader
-from flashjax.data.prepare import read_manifest
+from flashjax.data.manifest import read_manifest
 from flashjax.distill import guidance, rollout, schedule, steps
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings

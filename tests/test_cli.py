@@ -93,6 +93,32 @@ def test_what_is_not_understood_exits_with_2(argv, capsys):
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("flashjax")
 
 
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("sample --checkpoint=a --prompt=b --out=c.png --seed=-1", "--seed: '-1' is not a whole number from 0 to 429"),
+        ("sample --checkpoint=a --prompt=b --out=c.png --seed=4294967296", "--seed: '4294967296' is not a whole"),
+        ("sample --checkpoint=a --prompt=b --out=c.png --scale=0", "--scale: '0' is not a whole number from 1 on"),
+        ("prepare --out=a --seed=-1", "--seed: '-1' is not a whole number from 0 to"),
+        ("evaluate --workdir=a --out=b.html --limit=-999", "--limit: '-999' is not a whole number from 1 on"),
+        ("evaluate --workdir=a --out=b.html --limit=0", "--limit: '0' is not a whole number from 1 on"),
+        ("evaluate --workdir=a --out=b.html --limit=x", "--limit: 'x' is not a whole number from 1 on"),
+        ("table --config=a --rows=-1", "--rows: '-1' is not a whole number from 0 on"),
+    ],
+)
+def test_numbers_that_cannot_be(argv, expected, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(argv.split())
+    assert stopped.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_flag_has_a_help_line(name):
+    subs = next(a for a in cli.parser(name)._actions if a.dest == "command")
+    assert [action.dest for action in subs.choices[name]._actions if not action.help] == []
+
+
 def test_the_step_table_is_printed(capsys):
     assert cli.main(["table", "--config=configs/postcards.py:quick", "--rows=2", "--config.distill.nfe=2"]) == 0
     said = capsys.readouterr().out

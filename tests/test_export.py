@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from flashjax import convert, export, flow, pictures, pipeline
+from flashjax import cli, convert, export, flow, paths, pictures, pipeline
+from flashjax.distill import rollout
 from flashjax.errors import UserError
 from flashjax.models import pixels
 from flashjax.models import qwen_image_21 as model
@@ -65,6 +67,23 @@ def test_diffusers_scheduler_visits_the_trained_grid(steps, shift):
     np.testing.assert_allclose(scheduler.sigmas.numpy(), flow.time_grid(steps, shift), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", rollout.MODES)
+def test_diffusers_scheduler_steps_as_the_rollout_does(mode):
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    config = export.scheduler_config(described(mode=mode))
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config({k: v for k, v in config.items() if k != "flashjax"})
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / 4, 4))
+    z, v = np.random.default_rng(0).normal(size=(2, 2, 4, 4, 48)).astype(np.float32)
+    torch.manual_seed(0)
+    noise = torch.randn(z.shape).numpy()
+    torch.manual_seed(0)
+    there = scheduler.step(torch.tensor(v), scheduler.timesteps[0], torch.tensor(z)).prev_sample
+    t, t_next = (np.full(2, t, np.float32) for t in flow.time_grid(4, 3.0)[:2])
+    np.testing.assert_allclose(there.numpy(), rollout.advance(v, z, t, t_next, mode, noise), rtol=0, atol=1e-5)
+
+
 def test_drawing_is_the_rollout_on_the_grid(folder):
     pipe = pipeline.load(str(folder))
     drawn = pipe.draw(["a", "bcd"], [5, 6], Encoder())
@@ -79,12 +98,14 @@ def test_drawing_is_the_rollout_on_the_grid(folder):
     assert np.abs(drawn.astype(int) - pixels.to_uint8(pixels.decode(z)).astype(int)).max() <= 1
 
 
-def test_a_picture_depends_on_its_prompt_and_seed_alone(folder):
+@pytest.mark.parametrize("mode", rollout.MODES)
+def test_a_picture_depends_on_its_prompt_and_seed_alone(folder, mode):
     pipe = pipeline.load(str(folder))
-    together = pipe.draw(["a", "bc", "def"], [1, 2, 3], Encoder(), batch=2)
-    alone = pipe.draw(["def"], [3], Encoder(), batch=2)
-    assert np.abs(together[2].astype(int) - alone[0].astype(int)).max() <= 1
-    assert (together[0] != pipe.draw(["a"], [9], Encoder())[0]).any()
+    together = pipe.draw(["a", "bc", "def"], [1, 2, 3], Encoder(), batch=2, mode=mode)
+    for prompt, seed, expected in zip(["a", "bc", "def"], [1, 2, 3], together, strict=True):
+        alone = pipe.draw([prompt], [seed], Encoder(), mode=mode)[0]
+        assert np.abs(expected.astype(int) - alone.astype(int)).max() <= 1
+    assert (together[0] != pipe.draw(["a"], [9], Encoder(), mode=mode)[0]).any()
 
 
 def test_guidance_uses_the_null_condition(folder):
@@ -99,6 +120,37 @@ def test_a_folder_that_is_no_model_says_so(tmp_path):
     (tmp_path / "transformer").mkdir()
     with pytest.raises(UserError, match="not a complete exported model"):
         pipeline.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("transformer/config.json", dict(_class_name="UNet2DConditionModel"), "lacks in_channels, context_in_dim"),
+        ("scheduler/scheduler_config.json", dict(flashjax=dict(sampling={})), "not a complete .*architecture"),
+        ("scheduler/scheduler_config.json", dict(flashjax=described() | dict(sampling={})), "not a complete .*steps"),
+        ("scheduler/scheduler_config.json", [], "not a complete exported model"),
+    ],
+)
+def test_another_models_files_are_told(folder, tmp_path, file, content, words):
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / file).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=words):
+        pipeline.load(str(tmp_path / "copy"))
+
+
+def test_an_exported_model_has_one_set_of_weights(folder):
+    with pytest.raises(UserError, match="leave out --weights student"):
+        pipeline.load(str(folder), "student")
+
+
+def test_converted_weights_load_as_well(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    inner, converted = tmp_path / "copy" / "transformer", tmp_path / "converted"
+    assert cli.main(["convert", "--model", "qwen_image_21", "--source", str(inner), "--out", str(converted)]) == 0
+    shutil.rmtree(inner)
+    converted.rename(inner)
+    found, expected = (paths.flatten(pipeline.load(str(f)).params) for f in (tmp_path / "copy", folder))
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def test_pixels_round_trip():

@@ -15,8 +15,9 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from flashjax import checkpoint, convert, metrics, models, paths, pictures, train
+from flashjax import checkpoint, convert, metrics, models, paths, pictures, pipeline, train
 from flashjax import config as configs
+from flashjax import export as exports
 from flashjax.data import prepare
 from flashjax.distill import schedule
 from flashjax.errors import UserError
@@ -26,7 +27,7 @@ STEPS = 8  # checkpoints at 4 and 8
 STOP = 6  # between them
 
 
-def encode(captions):
+def encode(captions, max_tokens=None):
     """A stand-in for the text encoder: every caption has its own states."""
     return [np.random.default_rng(len(c)).normal(size=(2 + len(c.split()), 384)).astype(np.float32) for c in captions]
 
@@ -154,6 +155,24 @@ def test_what_a_checkpoint_holds(uninterrupted):
         assert any(name.startswith(part) for name in names), part
     assert names["['step']"] == STEPS
     assert "loader" in str(names["data"])
+
+
+def test_an_exported_run_is_the_run(uninterrupted, tmp_path):
+    """Straight from the checkpoint and by way of an export: the same parameters, and the same picture."""
+    folder, stand_in = uninterrupted("dmd")[0], text.load_text_encoder(None)
+    state, drawn = everything(folder, STEPS), {}
+    for which, role in (("ema", "['ema']"), ("student", "['student']['params']")):
+        out = exports.export(str(folder), str(tmp_path / which), which)
+        for pipe in (pipeline.load(str(folder), which), pipeline.load(str(out))):
+            leaves = jax.tree_util.tree_leaves_with_path(pipe.params)
+            assert len(leaves) == sum(name.startswith(role) for name in state)
+            for path, leaf in leaves:
+                np.testing.assert_array_equal(leaf, state[role + jax.tree_util.keystr(path)])
+            assert pipe.defaults == dict(steps=2, shift=1.0, guidance_scale=1.0, mode="euler")
+            drawn.setdefault(which, []).append(pipe.draw(["a lake"], [3], stand_in))
+        assert json.loads((out / "card.json").read_text())["weights"] == which
+        np.testing.assert_array_equal(*drawn[which])
+    assert (state["['ema']['img_in']['kernel']"] != state["['student']['params']['img_in']['kernel']"]).any()
 
 
 def test_ctrl_c_and_resume(given, uninterrupted, tmp_path):

@@ -1,8 +1,11 @@
 """The sub-commands: each module has ``add_arguments(parser)`` and ``run(args)``."""
 
+import argparse
 import logging as std_logging
 
 from absl import logging
+
+SEEDS = 2**32  # jax takes its seeds from 32 bits
 
 
 def quiet() -> None:
@@ -13,3 +16,29 @@ def quiet() -> None:
     handler.addFilter(lambda record: record.levelno >= std_logging.WARNING or "NOTE" in record.getMessage())
     # Its background threads log the traceback of what is raised later anyway, several times over.
     handler.addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
+
+
+def positive(text: str) -> int:
+    """An argparse type: 1, 2, 3, ..."""
+    return _whole(text, 1)
+
+
+def non_negative(text: str) -> int:
+    """An argparse type: 0, 1, 2, ..."""
+    return _whole(text, 0)
+
+
+def seed(text: str) -> int:
+    """An argparse type: a seed of 32 bits."""
+    return _whole(text, 0, SEEDS)
+
+
+def _whole(text: str, low: int, end: int | None = None) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or value < low or (end is not None and value >= end):
+        upwards = f"from {low} on" if end is None else f"from {low} to {end - 1}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {upwards}")
+    return value

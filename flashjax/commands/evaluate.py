@@ -4,14 +4,26 @@ import argparse
 import shlex
 import sys
 
+from flashjax.commands import positive
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="the student's run")
-    parser.add_argument("--teacher", default="weights/postcards_teacher", help="exported teacher")
-    parser.add_argument("--data", default="data/heldout/heldout.arrayrecord", help="held-out postcards with pictures")
-    parser.add_argument("--classifier", default="weights/postcards_classifier")
-    parser.add_argument("--out", required=True, help="report.html to write; the figures go beside it as .json")
-    parser.add_argument("--limit", type=int, default=None, help="use only so many prompts")
+    parser.add_argument(
+        "--teacher", default="weights/postcards_teacher", help="exported teacher (default %(default)s)"
+    )
+    parser.add_argument(
+        "--data", default="data/heldout/heldout.arrayrecord",
+        help="held-out postcards with pictures (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--classifier", default="weights/postcards_classifier",
+        help="the judge, from python -m flashjax.evaluate.classifier (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", required=True, help="report.html to write; figures and a picture go beside it as .json and .png"
+    )
+    parser.add_argument("--limit", type=positive, default=None, help="use only so many prompts (default: all)")
     parser.add_argument(
         "--keep", default=".cache/pictures", help="where drawn pictures stay for the next time (default %(default)s)"
     )

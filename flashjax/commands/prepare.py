@@ -2,14 +2,20 @@
 
 import argparse
 
+from flashjax.commands import seed
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder to write SPLIT.arrayrecord and SPLIT.json to")
-    parser.add_argument("--split", default="train", choices=("train", "teacher", "heldout", "heldout_words"))
+    parser.add_argument(
+        "--split", default="train", choices=("train", "teacher", "heldout", "heldout_words"),
+        help="train: captions leave most things open; teacher: they say more; heldout: pictures and captions that "
+        "training never shows; heldout_words: signs with words that it never shows (default train)",
+    )  # fmt: skip
     parser.add_argument("--count", type=int, default=2000, help="postcards a category (default 2000)")
     parser.add_argument("--size", type=int, default=32, help="side of the pictures in pixels (default 32)")
     parser.add_argument("--prompts-only", action="store_true", help="no pictures: all that distillation needs")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0, help="another seed makes another set (default 0)")
     parser.add_argument(
         "--categories", nargs="+", help="landscape, portrait, text (default: all); one named twice gets twice as many"
     )

@@ -2,6 +2,8 @@
 
 import argparse
 
+from flashjax.commands import SEEDS, positive, seed
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, help="a run's work directory or an exported model")
@@ -9,9 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="PNG to write; several pictures are put in a row")
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
     parser.add_argument("--guidance", type=float, default=None, help="guidance scale (1: none; default: the model's)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next ones count on")
+    parser.add_argument("--seed", type=seed, default=0, help="of the first picture; the next ones count on (default 0)")
     parser.add_argument("--weights", default="ema", choices=("ema", "student"), help="of a run (default ema)")
-    parser.add_argument("--scale", type=int, default=4, help="enlargement of the PNG (default 4)")
+    parser.add_argument("--scale", type=positive, default=4, help="enlargement of the PNG (default 4)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,9 +34,9 @@ def run(args: argparse.Namespace) -> None:
     pipe = pipeline.load(args.checkpoint, args.weights)
     encoder = text.load_text_encoder(text.default_minilm_source())
     with about_settings():
-        encoder.encode(args.prompt, max_tokens=pipe.max_text_tokens)  # names a prompt that is too long
+        encoder.tokens(args.prompt, pipe.max_text_tokens)  # names a prompt that is too long
         flow.time_grid(1 if args.steps is None else args.steps, 1.0)
-    seeds = [args.seed + i for i in range(len(args.prompt))]
+    seeds = [(args.seed + i) % SEEDS for i in range(len(args.prompt))]
     images = pipe.draw(args.prompt, seeds, encoder, steps=args.steps, guidance_scale=args.guidance)
     pictures.contact_sheet([images], args.scale).save(args.out)
     print(args.out)

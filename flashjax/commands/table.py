@@ -2,11 +2,13 @@
 
 import argparse
 
+from flashjax.commands import non_negative
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "flashjax table --config=FILE[:ARGS] [--rows N] [--config.KEY=VALUE ...]"
     parser.add_argument("--config", required=True, help="configuration file, with its arguments after a colon")
-    parser.add_argument("--rows", type=int, default=12, help="how many rows to print (default 12)")
+    parser.add_argument("--rows", type=non_negative, default=12, help="how many rows to print (default 12)")
     parser.set_defaults(takes_settings=True)
 
 

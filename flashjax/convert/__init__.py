@@ -51,7 +51,8 @@ def load(
 
     Args:
       model_name: a key of `MODELS`.
-      path: a .safetensors file, or a folder with one or with shards and index.
+      path: a .safetensors file, or a folder with one or with shards and index, or what
+        `flashjax convert` wrote.
       target_abstract: nested dict of `jax.ShapeDtypeStruct` (or arrays): the parameters of the
         model.
       dtype: floating dtype of the result; None takes each leaf's own from `target_abstract`.
@@ -63,7 +64,10 @@ def load(
       ConversionError: the file cannot be read, or does not fit; all misfits are listed, and no
         weight was read.
     """
-    table = table_of(model_name)
+    table, path = table_of(model_name), Path(path)
+    converted = path if path.name == FLAX_WEIGHTS else path / FLAX_WEIGHTS
+    if converted.is_file():
+        return load_flax(converted, target_abstract, dtype)
     reader = open_weights(path)
     todo = plan(table, reader.shapes(), target_abstract, dtype)
     return paths.unflatten(execute(todo, reader.read))

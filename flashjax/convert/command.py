@@ -3,7 +3,8 @@
     flashjax convert --model minilm --source all-MiniLM-L6-v2 --out weights/minilm
 
 The folder gets `params.safetensors` (names are Flax paths: "blocks/attn/to_q/kernel"), the source's
-`config.json` and its tokenizer files. The weights come last, so a folder that has them is complete.
+`config.json` and its tokenizer files. The weights come last, so a folder that has them is complete. It can stand
+wherever the source's folder could: `convert.load` reads both.
 """
 
 import argparse
@@ -53,27 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Convert as the options say; returns 0, or 2 after one message on stderr about what is
-    wrong."""
-    try:
-        source = _find_source(args.model, args.source)
-        _check_out(source, args.out, args.force)
-        reader = open_weights(source)
-        config = _read_config(source / "config.json")
-        todo = plan(
-            table_of(args.model),
-            reader.shapes(),
-            _target(args.model, config),
-            _dtype(args.dtype, reader.shapes()),
-        )
-        copied = _copy_side_files(source, args.out)
-        size = _write(args.model, todo, reader, args.out)
-    except (ValueError, OSError) as error:
-        print(f"flashjax convert: {error}", file=sys.stderr)
-        return 2
+def run(args: argparse.Namespace) -> None:
+    """Convert as the options say. Raises UserError."""
+    source = _find_source(args.model, args.source)
+    _check_out(source, args.out, args.force)
+    reader = open_weights(source)
+    config = _read_config(source / "config.json")
+    todo = plan(
+        table_of(args.model),
+        reader.shapes(),
+        _target(args.model, config),
+        _dtype(args.dtype, reader.shapes()),
+    )
+    copied = _copy_side_files(source, args.out)
+    size = _write(args.model, todo, reader, args.out)
     print(_summary(args, todo, size, copied))
-    return 0
 
 
 def _find_source(model: str, source: Path | None) -> Path:
@@ -120,30 +115,7 @@ def _target(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
         return minilm.abstract(minilm.Config.from_bert(config))
     from flashjax.models import qwen_image_21
 
-    return qwen_image_21.abstract(qwen_image_21.Config(**_qwen_image_21_sizes(config)))
-
-
-def _qwen_image_21_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes from diffusers' config.json; what it leaves out has diffusers' default."""
-    fixed = {
-        "patch_size": 1,
-        "causal_condition": True,
-        "out_channels": config.get("in_channels", 64),
-    }
-    for key, wanted in fixed.items():
-        if config.get(key, wanted) not in (wanted, None):
-            raise ConversionError(f"config.json has {key} = {config[key]!r}; only {wanted!r} is built here.")
-    heads = config.get("num_attention_heads", 32)
-    return {
-        "in_channels": config.get("in_channels", 64),
-        "context_dim": config.get("context_in_dim", 4096),
-        "width": heads * config.get("attention_head_dim", 128),
-        "layers": config.get("num_layers", 32),
-        "heads": heads,
-        "mlp_ratio": config.get("mlp_ratio", 3),
-        "axes_dims": tuple(config.get("axes_dims_rope", (16, 56, 56))),
-        "eps": config.get("eps", 1e-6),
-    }
+    return qwen_image_21.abstract(qwen_image_21.Config.from_diffusers(config))
 
 
 def _dtype(choice: str, source: Mapping[str, Spec]) -> np.dtype:

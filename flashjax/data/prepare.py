@@ -18,9 +18,10 @@ import numpy as np
 import tqdm
 
 from flashjax.data import postcards, records
+from flashjax.data.manifest import read_manifest
 from flashjax.errors import UserError
 
-__all__ = ["Encode", "PrepareError", "prepare", "read_manifest"]
+__all__ = ["Encode", "PrepareError", "prepare"]
 
 # Takes captions, gives one float32 array [tokens, width] for each.
 Encode = Callable[[list[str]], Sequence[np.ndarray]]
@@ -100,25 +101,6 @@ def prepare(
     count = records.write_records(path, bar)
     _write_manifest(manifest, request, count, path, stats)
     return path
-
-
-def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What the manifest beside a record file says.
-
-    Args:
-        path: the record file, or the manifest itself.
-
-    Raises:
-        FileNotFoundError: there is no manifest.
-        PrepareError: it is not JSON.
-    """
-    manifest = Path(path).with_suffix(".json")
-    if not manifest.is_file():
-        raise FileNotFoundError(f"There is no manifest {manifest}; prepare the set again to get one.")
-    try:
-        return json.loads(manifest.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise PrepareError(f"{manifest} is not valid JSON ({error}); delete it.") from error
 
 
 def _already_there(path: Path, manifest: Path, request: dict[str, Any]) -> bool:

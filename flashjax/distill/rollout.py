@@ -41,5 +41,13 @@ def take_step(velocity: Velocity, z: jax.Array, t, t_next, mode: str, key: jax.A
     """The state at t_next from the one at t (scalars): one network evaluation; ``key`` serves "renoise" only. Training
     and every sampler go down their grids by this."""
     t, t_next = times(t, len(z)), times(t_next, len(z))
-    fresh = jax.random.normal(key, z.shape, z.dtype) if mode == "renoise" else None
+    fresh = fresh_noise(key, z) if mode == "renoise" else None
     return advance(velocity(z, t), z, t, t_next, mode, fresh)
+
+
+def fresh_noise(key: jax.Array, z: jax.Array) -> jax.Array:
+    """Noise like z [B, ...] from one key for the batch, or from [B] of them, so that a sample depends on its own
+    alone."""
+    if key.ndim == 0:
+        return jax.random.normal(key, z.shape, z.dtype)
+    return jax.vmap(lambda own: jax.random.normal(own, z.shape[1:], z.dtype))(key)

@@ -16,6 +16,7 @@ Sampler = Callable[..., jax.Array]
 def make_sampler(denoiser: flow.Denoiser) -> Sampler:
     """``sample(params, cond, null, noise, grid, guidance_scale=1, mode="euler", key=None) -> x0`` like noise [B, ...].
 
+    ``key`` serves "renoise" only: one for the batch, or [B], one a sample.
     Two small programs are compiled a batch shape (contexts, one step) and serve every grid: steps are dispatched from
     the host, which never waits. NFE is ``len(grid) - 1``, twice that with guidance.
     """
@@ -36,7 +37,8 @@ def make_sampler(denoiser: flow.Denoiser) -> Sampler:
         context = contexts(params, cond, null, guided=guidance_scale != 1)
         z, grid = noise.copy(), np.asarray(grid, np.float32)
         for i in range(len(grid) - 1):
-            z = step(params, context, z, grid[i], grid[i + 1], guidance_scale, jax.random.fold_in(key, i), mode)
+            now = jax.random.fold_in(key, i) if key.ndim == 0 else jax.vmap(partial(jax.random.fold_in, data=i))(key)
+            z = step(params, context, z, grid[i], grid[i + 1], guidance_scale, now, mode)
         return z
 
     return sample

@@ -102,7 +102,7 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 </tbody>
 </table></div>
 <p class="soft">{% for name, count in counts.items() %}{{ name.replace("_", " ") }}: {{ count }}
-{{- "" if loop.last else "; " }}{% endfor %}. The 80-step teacher's own distance is that of a second set of seeds.</p>
+{{- "" if loop.last else "; " }}{% endfor %}. The many-step teacher's own distance is that of a second set of seeds.</p>
 {% endif %}
 
 {% if categories.heads %}

@@ -7,26 +7,22 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+from absl import logging
 from tqdm import tqdm
 
 from flashjax import metrics as run_metrics
-from flashjax import pipeline
+from flashjax import paths, pipeline
 from flashjax.data.records import RecordSource
+from flashjax.errors import UserError, about_settings
 from flashjax.evaluate import classifier, report, suite
 from flashjax.models import text
 from flashjax.pictures import contact_sheet
 from flashjax.pipeline import Pipeline
 
-LABELS = {
-    "teacher80": "teacher, 80 NFE",
-    "teacher4": "teacher, 4 NFE",
-    "teacher4_guided": "teacher, 4 steps guided (8 NFE)",
-    "student4": "student, 4 NFE",
-}
+COLUMNS = ("teacher80", "teacher4", "teacher4_guided", "student4")  # of the report, from left to right
 DIVERSITY_PROMPTS, DIVERSITY_SEEDS = 18, 8
 SHOWN = 6  # pictures a category in the report
 TIMED = 64  # pictures of the batch that is timed
@@ -37,39 +33,73 @@ def draw_kept(
 ) -> np.ndarray:
     """``pipe.draw``'s pictures, from ``folder`` where they were drawn before: the teacher takes most of the time of an
     evaluation and draws the same for every student. A file's name is the hash of all that decides its pictures."""
-    asked = json.dumps([pipe.defaults | settings, pipe.image_size, list(prompts), list(seeds)], sort_keys=True)
-    digest = hashlib.sha256(asked.encode())
-    for leaf in jax.tree.leaves(pipe.params):
-        digest.update(np.asarray(leaf).tobytes())
-    path = folder / f"{digest.hexdigest()[:32]}.npy"
+    path = folder / f"{_digest(pipe, prompts, seeds, encoder, settings)}.npy"
     if path.exists():
-        return np.load(path, allow_pickle=False)
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            logging.warning("%s is damaged (%s); its pictures are drawn again.", path, error)
+    folder.mkdir(parents=True, exist_ok=True)  # first: one that cannot be made is told before the minutes of drawing
     images = pipe.draw(list(prompts), list(seeds), encoder, **settings)
-    folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial.npy")
     np.save(partial, images)
     os.replace(partial, path)
     return images
 
 
-def draw_sets(
-    student: Pipeline, teacher: Pipeline, prompts: Sequence[str], encoder: text.TextEncoder, keep: Path
-) -> dict[str, np.ndarray]:
-    """uint8 [N, H, W, 3] for every entry of the comparison. All sets start from the same noise a prompt, but for
-    ``reference``, the teacher's second set, to which the distances of all others are measured."""
-    n, own = len(prompts), student.defaults
-    few = dict(steps=own["steps"], shift=own["shift"])
-    guidance = teacher.defaults["guidance_scale"]
+def _digest(pipe: Pipeline, prompts: Sequence[str], seeds: Sequence[int], encoder, settings: Mapping) -> str:
+    leaves = {name: np.asarray(leaf) for name, leaf in paths.flatten(pipe.params).items()}
+    asked = [
+        pipeline.DRAWING_VERSION, repr(pipe.model_config), pipe.defaults | settings, pipe.image_size,
+        encoder.identity, list(prompts), list(seeds), [[name, str(x.dtype), x.shape] for name, x in leaves.items()],
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
+    for leaf in leaves.values():
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()[:32]
+
+
+class Plan(NamedTuple):
+    """One set of the comparison: who draws, from which seed on, with which settings, and what people read of it."""
+
+    pipe: Pipeline
+    seed: int
+    settings: dict
+    label: str
+
+
+def make_plans(student: Pipeline, teacher: Pipeline, prompts: int) -> dict[str, Plan]:
+    """Name to plan. All sets start from the same noise a prompt, but for ``reference``, the teacher's second set, to
+    which the distances of all others are measured. A teacher without guidance has no guided set."""
+    few = {name: student.defaults[name] for name in ("steps", "shift")}
+    plain, guided = few | dict(guidance_scale=1.0), few | dict(guidance_scale=teacher.defaults["guidance_scale"])
+    many = f"teacher, {nfe(teacher)} NFE"
     plans = {
-        "student4": (student, 1, {}),
-        "teacher4": (teacher, 1, few | dict(guidance_scale=1.0)),
-        "teacher4_guided": (teacher, 1, few | dict(guidance_scale=guidance)),
-        "teacher80": (teacher, 1, {}),
-        "reference": (teacher, 1 + n, {}),
+        "student4": Plan(student, 1, {}, f"student, {nfe(student)} NFE"),
+        "teacher4": Plan(teacher, 1, plain, f"teacher, {nfe(teacher, **plain)} NFE"),
+        "teacher4_guided": Plan(
+            teacher, 1, guided, f"teacher, {few['steps']} steps guided ({nfe(teacher, **guided)} NFE)"
+        ),
+        "teacher80": Plan(teacher, 1, {}, many),
+        "reference": Plan(teacher, 1 + prompts, {}, f"{many}, other seeds"),
     }
+    return {name: plan for name, plan in plans.items() if name != "teacher4_guided" or plain != guided}
+
+
+def nfe(pipe: Pipeline, **settings) -> int:
+    """Evaluations of the network a picture."""
+    s = pipe.defaults | settings
+    return s["steps"] * (1 if s["guidance_scale"] == 1 else 2)
+
+
+def draw_sets(
+    plans: Mapping[str, Plan], prompts: Sequence[str], encoder: text.TextEncoder, keep: Path
+) -> dict[str, np.ndarray]:
+    """uint8 [N, H, W, 3] for every plan."""
     sets = {}
-    for name, (pipe, seed, settings) in tqdm(plans.items(), desc="drawing", unit="set"):
-        sets[name] = draw_kept(pipe, prompts, range(seed, seed + n), encoder, keep, **settings)
+    for name, plan in tqdm(plans.items(), desc="drawing", unit="set"):
+        seeds = range(plan.seed, plan.seed + len(prompts))
+        sets[name] = draw_kept(plan.pipe, prompts, seeds, encoder, keep, **plan.settings)
     return sets
 
 
@@ -80,11 +110,11 @@ def draw_seeds(pipe: Pipeline, prompts: Sequence[str], encoder: text.TextEncoder
     return images.reshape(len(prompts), DIVERSITY_SEEDS, *images.shape[1:])
 
 
-def time_per_image(
+def timing(
     student: Pipeline, teacher: Pipeline, prompts: Sequence[str], encoder: text.TextEncoder, repeats: int = 3
-) -> dict[str, float]:
-    """Median milliseconds an image of both, drawn as one batch, alternating in one run after a warm-up; text encoding
-    is included."""
+) -> dict[str, Any]:
+    """``ms_per_image``, the median milliseconds of both, drawn as one batch, alternating in one run after a warm-up,
+    with text encoding; and their ratio, ``speedup``."""
     batch, times = len(prompts), {"student": [], "teacher": []}
     for i in range(repeats + 1):
         for name, pipe in (("student", student), ("teacher", teacher)):
@@ -92,7 +122,8 @@ def time_per_image(
             pipe.draw(list(prompts), list(range(batch)), encoder)
             if i:
                 times[name].append((time.perf_counter() - start) / batch * 1e3)
-    return {name: float(np.median(t)) for name, t in times.items()}
+    ms = {name: float(np.median(t)) for name, t in times.items()}
+    return {"ms_per_image": ms, "speedup": ms["teacher"] / ms["student"]}
 
 
 def study(
@@ -108,50 +139,88 @@ def study(
 ) -> dict[str, Any]:
     """Compares the student of a run with its teacher on the held-out postcards in ``data`` and writes ``out`` (HTML)
     and the same figures beside it as JSON. ``limit``: at most so many prompts; ``keep``: where pictures are kept for
-    the next evaluation (``draw_kept``). Returns the figures."""
+    the next evaluation (``draw_kept``). Returns the figures. Raises UserError, before anything is drawn."""
+    check_paths(workdir, out)
     records = load_cards(data, limit)
-    prompts = [r["caption"] for r in records]
-    encoder = text.load_text_encoder(text.default_minilm_source())
+    side, prompts = records[0]["image"].shape[0], [r["caption"] for r in records]
+    judge, encoder = classifier.load(classifier_path), text.load_text_encoder(text.default_minilm_source())
     student, teacher = pipeline.load(workdir), pipeline.load(teacher_path)
-    sets = draw_sets(student, teacher, prompts, encoder, Path(keep))
-    spread_prompts = prompts[:DIVERSITY_PROMPTS]
-    spread = {
-        name: draw_seeds(p, spread_prompts, encoder, Path(keep))
-        for name, p in (("teacher80", teacher), ("student4", student))
-    }
-    real = np.stack([r["image"] for r in records])
-    judge = classifier.load(classifier_path)
-    figures = suite.evaluate(sets, records, real, judge, diversity_sets=spread)
-    figures["ms_per_image"] = time_per_image(student, teacher, prompts[:TIMED], encoder)
-    figures["speedup"] = figures["ms_per_image"]["teacher"] / figures["ms_per_image"]["student"]
+    check_sizes({data: side, workdir: student.image_size, teacher_path: teacher.image_size})
+    with about_settings():
+        encoder.tokens(prompts, min(student.max_text_tokens, teacher.max_text_tokens))
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
+    sets, figures = measure(student, teacher, records, judge, encoder, Path(keep))
     target.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
-    write(target, Path(workdir), figures, sets, records, command)
+    title = f"A {student.defaults['steps']}-step student of the postcards' teacher"
+    write(target, Path(workdir), title, figures, sets, records, command)
     return figures
 
 
+def measure(
+    student: Pipeline, teacher: Pipeline, records: Sequence[Mapping], judge: classifier.Classifier,
+    encoder: text.TextEncoder, keep: Path,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
+    """(all sets of pictures, all figures)."""
+    prompts, real = [r["caption"] for r in records], np.stack([r["image"] for r in records])
+    plans = make_plans(student, teacher, len(prompts))
+    sets = draw_sets(plans, prompts, encoder, keep)
+    spread = {
+        name: draw_seeds(plans[name].pipe, prompts[:DIVERSITY_PROMPTS], encoder, keep)
+        for name in ("teacher80", "student4")
+    }
+    labels = {name: plan.label for name, plan in plans.items()} | {"real": "real pictures"}
+    figures = suite.evaluate(sets, records, real, judge, diversity_sets=spread, labels=labels)
+    return sets, figures | timing(student, teacher, prompts[:TIMED], encoder)
+
+
+def check_paths(workdir: str, out: str) -> None:
+    """Raises UserError for a report that would not be one, and for what is not a run."""
+    if Path(out).suffix.lower() != ".html":
+        raise UserError(f"--out {out} has to end in .html; the figures and a picture go beside it, as .json and .png.")
+    if not all((Path(workdir) / name).is_file() for name in ("config.json", "step_table.txt")):
+        raise UserError(
+            f"{workdir} is not the work directory of a run (config.json, step_table.txt, checkpoints/); the report "
+            "tells of the training, so give the run and not what was exported from it."
+        )
+
+
 def load_cards(data: str, limit: int | None = None) -> list[dict[str, Any]]:
-    """The held-out records, an equal share of each category first."""
+    """The held-out records, an equal share of each category first. Raises UserError where they cannot be measured
+    on."""
     source = RecordSource(data)
-    return [source[i] for i in range(min(len(source), limit or len(source)))]
+    count = len(source) if limit is None else min(len(source), limit)
+    if "image" not in source[0]:
+        raise UserError(f"{data} holds prompts only; prepare held-out postcards without --prompts-only.")
+    if count < 2:
+        raise UserError(f"{count} postcard of {data} is too few to measure a distance; take two or more.")
+    return [source[i] for i in range(count)]
+
+
+def check_sizes(sizes: Mapping[str, int]) -> None:
+    """Raises UserError where pictures (path to side) are not all of the size that the classifier reads."""
+    if wrong := [f"{path} ({side} px)" for path, side in sizes.items() if side != classifier.SIDE]:
+        raise UserError(
+            f"The classifier reads pictures of {classifier.SIDE} px, but there are others in {', '.join(wrong)}; "
+            f"prepare and train at {classifier.SIDE} px to evaluate."
+        )
 
 
 def write(
-    target: Path, workdir: Path, figures: Mapping, sets: Mapping, records: Sequence[Mapping], command: str
+    target: Path, workdir: Path, title: str, figures: Mapping, sets: Mapping, records: Sequence[Mapping], command: str
 ) -> None:
     """The report page of a run that has been measured."""
-    grids = {}
+    grids, labels = {}, {name: figures["entries"][name]["label"] for name in COLUMNS if name in sets}
     for category in dict.fromkeys(r["category"] for r in records):
         chosen = [i for i, r in enumerate(records) if r["category"] == category][:SHOWN]
-        columns = {label: [sets[name][i] for i in chosen] for name, label in LABELS.items() if name in sets}
+        columns = {label: [sets[name][i] for i in chosen] for name, label in labels.items()}
         grids[category] = dict(captions=[records[i]["caption"] for i in chosen], columns=columns)
     config = json.loads((workdir / "config.json").read_text())
-    rows = [[image for grid in grids.values() for image in grid["columns"][label][:3]] for label in LABELS.values()]
-    contact_sheet(rows, labels=list(LABELS.values())).save(target.with_suffix(".png"))
+    rows = [[image for grid in grids.values() for image in grid["columns"][label][:3]] for label in labels.values()]
+    contact_sheet(rows, labels=list(labels.values())).save(target.with_suffix(".png"))
     ms = figures["ms_per_image"]
     report.write_report(
-        target, title="A four-step student of the postcards' teacher", command=command, metrics=figures, grids=grids,
+        target, title=title, command=command, metrics=figures, grids=grids,
         curves=run_metrics.read(workdir), step_table=(workdir / "step_table.txt").read_text(),
         config_text=json.dumps(config, indent=1),
         facts={"ms per image, student": round(ms["student"], 2), "ms per image, teacher": round(ms["teacher"], 2),

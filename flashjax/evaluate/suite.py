@@ -14,16 +14,8 @@ from flashjax.evaluate import classifier as judge
 from flashjax.evaluate import metrics
 from flashjax.evaluate import ocr as reader
 
-__all__ = ["NAMES", "evaluate"]
+__all__ = ["evaluate"]
 
-NAMES: dict[str, str] = {
-    "teacher80": "teacher, 80 NFE",
-    "reference": "teacher, 80 NFE, other seeds",
-    "teacher4": "teacher, 4 NFE",
-    "teacher4_guided": "teacher, 4 steps guided (8 NFE)",
-    "student4": "student, 4 NFE",
-    "real": "real pictures",
-}
 _FEW = ("teacher4", "teacher4_guided")
 _FRECHET_DRAWS = 200
 # Below this the covariance of the features is far from full rank, and the distance mostly noise.
@@ -37,6 +29,7 @@ def evaluate(
     classifier: judge.Classifier,
     ocr: bool = True,
     diversity_sets: Mapping[str, np.ndarray] | None = None,
+    labels: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measure every set of samples.
@@ -52,6 +45,7 @@ def evaluate(
         classifier: see `classifier.load`.
         ocr: read the words of signs; without it word_accuracy is None.
         diversity_sets: name to uint8 [P, S, 32, 32, 3], S seeds of P prompts; "teacher80" is the reference.
+        labels: name to what people read; a name that is not in it stands for itself.
         seed: of the bootstrap.
 
     Returns:
@@ -67,12 +61,15 @@ def evaluate(
         sets["real"] = real_images
     judged = {name: _judge(images, cards, classifier, ocr) for name, images in sets.items()}
     real = judge.features(classifier, real_images)
-    spread = {k: metrics.diversity(_seed_features(classifier, v)) for k, v in (diversity_sets or {}).items()}
-    entries = {name: _entry(name, sets, judged, real, cards, spread) for name in sets}
+    seeds = {k: _seed_features(classifier, v) for k, v in (diversity_sets or {}).items()}
+    spread, labels = {k: metrics.diversity(v) for k, v in seeds.items()}, labels or {}
+    entries = {
+        name: {"label": labels.get(name, name), **_entry(name, sets, judged, real, cards, spread)} for name in sets
+    }
     result = {
         "entries": entries,
         "gap": _gaps(judged, seed) if "student4" in judged else {},
-        "diversity_ratio": _ratios(spread),
+        "diversity_ratio": _ratios(seeds),
         "counts": _counts(cards, real_images, judged["teacher80"]),
     }
     return {**result, "verdict": _verdict(result)}
@@ -118,7 +115,6 @@ def _entry(name: str, sets, judged, real: np.ndarray, cards, spread) -> dict[str
     scores = own["scores"][np.isfinite(own["scores"])]
     reference = judged.get("reference") if name != "reference" else None
     return {
-        "label": NAMES.get(name, name),
         "frechet_to_teacher": reference and metrics.frechet_distance(own["features"], reference["features"]),
         "frechet_to_real": None if name == "real" else metrics.frechet_distance(own["features"], real),
         "adherence": told["mean"],
@@ -137,9 +133,9 @@ def _mean(values: np.ndarray | None) -> float | None:
     return None if values is None or not len(values) else float(np.mean(values))
 
 
-def _ratios(spread: Mapping[str, np.ndarray]) -> dict[str, float]:
-    base = _mean(spread.get("teacher80"))
-    return {name: float(v.mean()) / base for name, v in spread.items() if name != "teacher80"} if base else {}
+def _ratios(seeds: Mapping[str, np.ndarray]) -> dict[str, float]:
+    others = [name for name in seeds if name != "teacher80" and "teacher80" in seeds]
+    return {name: metrics.diversity_ratio(seeds[name], seeds["teacher80"]) for name in others}
 
 
 def _counts(cards, real_images, teacher: Mapping[str, Any]) -> dict[str, int]:
@@ -211,7 +207,8 @@ _TITLES = {
 
 def _verdict(result: Mapping[str, Any]) -> list[str]:
     """Plain sentences for the end of a run."""
-    lines = [_gap_line(_TITLES[name], gap, name == "frechet_to_teacher") for name, gap in result["gap"].items()]
+    labels = {name: entry["label"] for name, entry in result["entries"].items()}
+    lines = [_gap_line(_TITLES[k], gap, k == "frechet_to_teacher", labels) for k, gap in result["gap"].items()]
     student = result["entries"].get("student4")
     if student:
         lines.append(f"Saturation of the student: {student['saturation_drift']:+.1%} against the teacher's.")
@@ -227,13 +224,10 @@ def _verdict(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _gap_line(title: str, gap: Mapping[str, Any], distance: bool) -> str:
+def _gap_line(title: str, gap: Mapping[str, Any], distance: bool, labels: Mapping[str, str]) -> str:
     form = (lambda x: f"{x:.2f}") if distance else (lambda x: f"{x:.1%}")
-    few = NAMES[gap["few_step_set"]]
-    start = (
-        f"{title}: student, 4 NFE {form(gap['student'])}; {few} {form(gap['few_step'])}; "
-        f"teacher, 80 NFE {form(gap['many_step'])}."
-    )
+    roles = _roles(gap["few_step_set"], "teacher80")
+    start = f"{title}: " + "; ".join(f"{labels[name]} {form(gap[role])}" for role, name in roles.items()) + "."
     backwards = (gap["gap"] > 0) == distance
     if not gap["resolved"] or gap["closed"] is None or backwards:
         return f"{start} The gap between the teachers lies within its own uncertainty, or is none to close."

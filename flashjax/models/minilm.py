@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from flashjax.errors import UserError
+
 
 @dataclass(frozen=True)
 class Config:
@@ -46,12 +48,12 @@ class Config:
         """Read the `config.json` of a transformers BertModel.
 
         Raises:
-          ValueError: the file describes another kind of model, or lacks a size.
+          UserError: the file describes another kind of model, or lacks a size.
         """
         fixed = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
         for key, wanted in fixed.items():
             if config.get(key, wanted) != wanted:
-                raise ValueError(
+                raise UserError(
                     f"The text encoder's config.json has {key} = {config[key]!r}; only {wanted!r} is built."
                 )
         names = {
@@ -60,7 +62,7 @@ class Config:
             "positions": "max_position_embeddings", "token_types": "type_vocab_size"
         }  # fmt: skip
         if missing := [name for name in names.values() if name not in config]:
-            raise ValueError(f"The text encoder's config.json lacks {', '.join(missing)}; is it a BertModel's?")
+            raise UserError(f"The text encoder's config.json lacks {', '.join(missing)}; is it a BertModel's?")
         return cls(**{field: config[name] for field, name in names.items()})
 
 

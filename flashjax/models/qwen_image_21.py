@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx, struct
 
 from flashjax import flow
+from flashjax.errors import UserError, about_settings
 from flashjax.models import layers, rope
 from flashjax.models.attention import attend
 
@@ -37,7 +38,7 @@ class Config:
     eps: float = 1e-6
     dtype: Any = jnp.bfloat16  # of activations and products; norms, softmax and time stay in float32
     param_dtype: Any = jnp.float32
-    products: Any = None  # rounds the factors of matrix products, see layers.project; None leaves them in dtype
+    products: Any = None  # rounds the factors of the tokens' matrix products, see layers.project; None: not
     scan_layers: bool = True
     remat: bool = True
 
@@ -68,16 +69,19 @@ class Config:
     @classmethod
     def from_diffusers(cls, config: dict, **overrides) -> "Config":
         """Inverse of ``to_diffusers``; small models (below 100 M parameters) get the small presets' float32,
-        unrolled."""
+        unrolled. Raises UserError for a ``config.json`` of another model."""
+        _check_diffusers(config)
         heads, layers_ = config["num_attention_heads"], config["num_layers"]
         width = heads * config["attention_head_dim"]
         sizes = dict(
             in_channels=config["in_channels"], context_dim=config["context_in_dim"], width=width, layers=layers_,
-            heads=heads, mlp_ratio=config["mlp_ratio"], axes_dims=tuple(config["axes_dims_rope"]), eps=config["eps"],
+            heads=heads, axes_dims=tuple(config["axes_dims_rope"]),
+            **{name: config[name] for name in ("mlp_ratio", "eps") if name in config},
         )  # fmt: skip
         small = 13 * width**2 * layers_ < 1e8
         base = cls.postcards if small else cls
-        return base(**(sizes | overrides))
+        with about_settings():
+            return base(**(sizes | overrides))
 
     @classmethod
     def qwen_image_21(cls, **overrides) -> "Config":
@@ -132,8 +136,8 @@ class Context:
 
 class TimeEmbed(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
-        self.linear_1 = _linear(config, 256, config.width, rngs)
-        self.linear_2 = _linear(config, config.width, config.width, rngs)
+        self.linear_1 = _exact_linear(config, 256, config.width, rngs)
+        self.linear_2 = _exact_linear(config, config.width, config.width, rngs)
 
     def __call__(self, t: jax.Array) -> jax.Array:
         """SiLU(temb) [B, width] of t [B]: every user of the embedding applies SiLU first."""
@@ -213,9 +217,9 @@ class QwenImage21(nnx.Module):
         self.text_norm = layers.Scale(c.context_dim, 0.0, c.param_dtype)  # zero-centred, unlike every other norm
         self.text_in = TextIn(c, rngs)
         self.img_in = _linear(c, c.in_channels, d, rngs)
-        self.modulation = _linear(c, d, 4 * d, rngs)
+        self.modulation = _exact_linear(c, d, 4 * d, rngs)
         self.blocks = layers.stack(lambda r: Block(c, r), c.layers, rngs)
-        self.norm_out = _linear(c, d, d, rngs)
+        self.norm_out = _exact_linear(c, d, d, rngs)
         self.proj_out = _linear(c, d, c.in_channels, rngs, init=nnx.initializers.zeros)
 
     def condition(self, cond: Condition) -> Context:
@@ -333,8 +337,25 @@ def denoiser(config: Config) -> flow.Denoiser:
     return flow.Denoiser(condition, velocity)
 
 
+def _check_diffusers(config: dict) -> None:
+    sizes = (
+        "in_channels", "context_in_dim", "num_layers", "num_attention_heads", "attention_head_dim", "axes_dims_rope",
+    )  # fmt: skip
+    if missing := [name for name in sizes if name not in config]:
+        raise UserError(f"config.json lacks {', '.join(missing)}; is it the one of a QwenImage21Transformer2DModel?")
+    fixed = dict(patch_size=1, causal_condition=True, out_channels=config["in_channels"])
+    for name, wanted in fixed.items():
+        if config.get(name) not in (wanted, None):
+            raise UserError(f"config.json has {name} = {config[name]!r}; only {wanted!r} is built here.")
+
+
 def _linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs, **kwargs) -> layers.Linear:
     return layers.Linear(n_in, n_out, rngs, config.param_dtype, products=config.products, **kwargs)
+
+
+def _exact_linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs) -> layers.Linear:
+    """For what follows from t alone: it runs once a sample, so that rounding its factors would gain no time."""
+    return layers.Linear(n_in, n_out, rngs, config.param_dtype)
 
 
 def _scaled(h: jax.Array, scale: jax.Array, eps: float) -> jax.Array:

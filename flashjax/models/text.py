@@ -4,10 +4,12 @@ The states of one prompt are [n, D] float32, n its true tokens with [CLS] and [S
 prompt is two tokens, [CLS][SEP]: the null condition of classifier-free guidance.
 """
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ import jax
 import numpy as np
 
 from flashjax import convert
+from flashjax.errors import UserError
 from flashjax.models import minilm
 
 # Prompts a call, the smaller size where so few are left; lengths come in multiples of BUCKET, so that captions need a
 # handful of programs.
 BATCHES = (8, 64)
 BUCKET = 8
+_TOKENIZER = ("tokenizer.json", "vocab.txt")  # either is enough
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class TextEncoder:
       width: channels of a state.
       limit: most tokens of one prompt, special tokens included.
       pad: token id at padded places.
+      identity: a hash of what decides the states, weights and tokenizer.
     """
 
     tokenizer: Callable[[list[str]], list[list[int]]]
@@ -40,6 +45,7 @@ class TextEncoder:
     width: int
     limit: int
     pad: int = 0
+    identity: str = ""
 
     def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[np.ndarray]:
         """Encode prompts; the result of a prompt does not depend on the others in the list.
@@ -56,15 +62,7 @@ class TextEncoder:
           ValueError: a prompt is longer than the limit (prompts are never cut silently).
         """
         distinct = list(dict.fromkeys(texts))
-        rows = self.tokenizer(distinct) if distinct else []
-        limit = self.limit if max_tokens is None else min(max_tokens, self.limit)
-        for text, row in zip(distinct, rows, strict=True):
-            if len(row) > limit:
-                shown = text if len(text) <= 60 else text[:57] + "..."
-                raise ValueError(
-                    f"The prompt {shown!r} has {len(row)} tokens with [CLS] and [SEP], the limit is {limit}; "
-                    "shorten it."
-                )
+        rows = self.tokens(distinct, max_tokens)
         # Neighbours in length share a bucket, so that long prompts do not pad short ones.
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         found: dict[str, np.ndarray] = {}
@@ -73,6 +71,20 @@ class TextEncoder:
             for index, states in zip(chosen, self._encode_batch([rows[i] for i in chosen]), strict=True):
                 found[distinct[index]] = states
         return [found[text] for text in texts]
+
+    def tokens(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        """The token ids of every text. Raises ValueError for one of more than ``max_tokens``: asked beforehand, it
+        costs no encoding."""
+        rows = self.tokenizer(list(texts)) if texts else []
+        limit = self.limit if max_tokens is None else min(max_tokens, self.limit)
+        for text, row in zip(texts, rows, strict=True):
+            if len(row) > limit:
+                shown = text if len(text) <= 60 else text[:57] + "..."
+                raise ValueError(
+                    f"The prompt {shown!r} has {len(row)} tokens with [CLS] and [SEP], the limit is {limit}; "
+                    "shorten it."
+                )
+        return rows
 
     def _encode_batch(self, rows: list[list[int]]) -> list[np.ndarray]:
         length, size = min(bucket(rows), self.limit), next(b for b in BATCHES if b >= len(rows))
@@ -133,13 +145,13 @@ def load_text_encoder(weights_dir: str | Path) -> TextEncoder:
 
     Raises:
       FileNotFoundError: the folder lacks its configuration or tokenizer.
-      ValueError: the configuration is another model's, or the weights do not fit
-        (`ConversionError`).
+      UserError: the configuration is another model's, or the weights do not fit.
     """
     folder = Path(weights_dir)
     config = minilm.Config.from_bert(_read_config(folder))
     encode = minilm.encoder(config)
-    params = jax.tree.map(jax.numpy.asarray, _load_params(folder, minilm.abstract(config)))
+    weights = convert.load("minilm", folder, minilm.abstract(config))
+    params = jax.tree.map(jax.numpy.asarray, weights)
 
     @jax.jit
     def apply(params: dict[str, Any], ids: jax.Array, mask: jax.Array) -> jax.Array:
@@ -149,7 +161,8 @@ def load_text_encoder(weights_dir: str | Path) -> TextEncoder:
             return encode(params, ids, mask)
 
     tokenizer, pad = _load_tokenizer(folder)
-    return TextEncoder(tokenizer, lambda ids, mask: apply(params, ids, mask), config.width, config.positions, pad)
+    states = partial(apply, params)
+    return TextEncoder(tokenizer, states, config.width, config.positions, pad, _identity(folder, weights))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -159,17 +172,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text())
     except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON ({error}); fetch the text encoder again.") from error
+        raise UserError(f"{file} is not valid JSON ({error}); fetch the text encoder again.") from error
 
 
-def _load_params(folder: Path, abstract: dict[str, Any]) -> dict[str, Any]:
-    if not (folder / convert.FLAX_WEIGHTS).is_file():
-        return convert.load("minilm", folder, abstract)
-    return convert.load_flax(folder / convert.FLAX_WEIGHTS, abstract)
+def _identity(folder: Path, weights: Any) -> str:
+    digest = hashlib.sha256()
+    for name in _TOKENIZER:
+        digest.update((folder / name).read_bytes() if (folder / name).is_file() else b"")
+    for leaf in jax.tree.leaves(weights):
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()
 
 
 def _load_tokenizer(folder: Path) -> tuple[Callable[[list[str]], list[list[int]]], int]:
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+    if not any((folder / name).is_file() for name in _TOKENIZER):
         raise FileNotFoundError(
             f"There is no tokenizer.json or vocab.txt in {folder}; copy the tokenizer files of the encoder there."
         )

@@ -1,6 +1,5 @@
 """`flashjax convert`: what it writes, prints and refuses."""
 
-import argparse
 import json
 
 import jax
@@ -10,8 +9,9 @@ import pytest
 import torch
 from diffusers import QwenImage21Transformer2DModel
 
-from flashjax import convert
+from flashjax import cli, convert, paths
 from flashjax.convert import command
+from flashjax.errors import UserError
 from flashjax.models import minilm, qwen_image_21, text
 
 TINY = {
@@ -21,9 +21,7 @@ TINY = {
 
 
 def run(*options: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.run(parser.parse_args(options))
+    return cli.main(["convert", *options])
 
 
 def test_command_makes_a_folder_that_stands_alone(tmp_path, capsys):
@@ -34,14 +32,16 @@ def test_command_makes_a_folder_that_stands_alone(tmp_path, capsys):
     assert "101 tensors -> 21 parameters" in printed
     assert "dropped 2: pooler.dense.bias, pooler.dense.weight (the sentence pooler" in printed
     source = text.load_text_encoder(text.default_minilm_source())
-    ours = text.load_text_encoder(out).encode(["a boat"])[0]
-    np.testing.assert_array_equal(ours, source.encode(["a boat"])[0])
+    ours = text.load_text_encoder(out)
+    np.testing.assert_array_equal(ours.encode(["a boat"])[0], source.encode(["a boat"])[0])
+    assert ours.identity == source.identity
 
     assert run("--model", "minilm", "--out", str(out)) == 2
     assert "is not empty" in capsys.readouterr().err
     assert run("--model", "minilm", "--out", str(out), "--force", "--dtype", "bfloat16") == 0
     flat = convert.open_weights(out / convert.FLAX_WEIGHTS).shapes()
     assert {s.dtype for s in flat.values()} == {np.dtype(ml_dtypes.bfloat16)}
+    assert text.load_text_encoder(out).identity != source.identity
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -53,7 +53,12 @@ def test_command_keeps_the_dtype_and_finds_the_denoiser_of_a_pipeline(tmp_path, 
     assert run("--model", "qwen_image_21", "--source", str(source), "--out", str(out)) == 0
     found = convert.open_weights(out / convert.FLAX_WEIGHTS)
     assert {str(s.dtype) for s in found.shapes().values()} == {str(dtype).removeprefix("torch.")}
-    convert.load_flax(out / convert.FLAX_WEIGHTS, target)
+    # the converted folder, or the file in it, stands wherever the source could
+    expected = paths.flatten(convert.load("qwen_image_21", folder, target))
+    for given in (out, out / convert.FLAX_WEIGHTS):
+        found = paths.flatten(convert.load("qwen_image_21", given, target))
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +74,31 @@ def test_command_says_one_sentence_and_returns_2(tmp_path, capsys, options, word
     assert words in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback_and_a_bug_is_never_a_sentence(tmp_path, monkeypatch):
+    options = ["--model", "qwen_image_21", "--out", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="give the folder of its weights"):
+        run(*options, "--debug")
+    monkeypatch.setattr(command, "_find_source", lambda *_: int("a bug"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        run(*options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(patch_size=2), "has patch_size = 2; only 1 is built here."),
+        (dict(causal_condition=False), "has causal_condition = False; only True is built here."),
+        (dict(out_channels=7), "has out_channels = 7; only 8 is built here."),
+        (dict(axes_dims_rope=[4, 6, 8]), "must sum to the head width"),
+        (dict(num_layers=None, in_channels=None), "lacks in_channels, num_layers; is it the one of a QwenImage21"),
+    ],
+)
+def test_another_models_config_is_told(changes, words):
+    config = {k: v for k, v in ({**qwen_image_21.Config.tiny().to_diffusers(), **changes}).items() if v is not None}
+    with pytest.raises(UserError, match=words):
+        qwen_image_21.Config.from_diffusers(config)
 
 
 def test_command_checks_before_it_writes(tmp_path, capsys):

@@ -10,6 +10,7 @@ import pytest
 
 from flashjax.data import postcards, prepare, records
 from flashjax.data.loader import make_loader
+from flashjax.data.manifest import read_manifest
 
 WIDTH = 6
 
@@ -109,7 +110,7 @@ def test_prepared_records_are_the_postcards(prepared):
 
 
 def test_manifest_and_second_call(prepared):
-    manifest = prepare.read_manifest(prepared)
+    manifest = read_manifest(prepared)
     assert manifest["count"] == 27 and manifest["text_width"] == WIDTH
     before = prepared.stat().st_mtime_ns
     request = {"split": "train", "count_per_category": 9, "size": 16, "seed": 3}

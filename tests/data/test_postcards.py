@@ -1,13 +1,17 @@
 """The postcards: determinism, held-out rules, exact edits, captions."""
 
+import importlib
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from flashjax.data import postcards
-from flashjax.data.postcards import HELDOUT_WORDS, TRAINING_WORDS, lettering
+from flashjax.data.postcards import HELDOUT_WORDS, TRAINING_WORDS, lettering, portrait
+from flashjax.errors import UserError
 
 CATEGORIES = tuple(postcards.CATEGORIES)
 DRAWS = 3000
@@ -220,3 +224,21 @@ def test_sampled_signs_are_readable():
 def test_bad_arguments_get_a_sentence(category, split, words):
     with pytest.raises(ValueError, match=words):
         postcards.make(category, split, 0, 0)
+
+
+def test_packages_that_are_not_installed_are_named(monkeypatch):
+    for package in ("python_avatars", "resvg_py", "font_caladea"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"python_avatars, which is not installed; .*flashjax\[postcards\]"):
+        importlib.reload(portrait)
+    lettering._font.cache_clear()
+    with pytest.raises(UserError, match=r"'serif' font .* font-caladea, .*flashjax\[postcards\]"):
+        lettering._font("serif")
+
+
+def test_training_and_sampling_need_no_package_of_the_postcards():
+    """As a process: here they are imported already."""
+    extras = ("python_avatars", "resvg_py", "font_caladea", "font_source_sans_pro", "jinja2", "rapidocr_onnxruntime")
+    code = f"import sys; sys.modules |= dict.fromkeys({extras}); import flashjax.train, flashjax.export"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

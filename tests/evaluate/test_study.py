@@ -1,14 +1,167 @@
-"""Pictures that are kept between evaluations: found again only where everything that decides them is the same."""
+"""A whole evaluation in small; and the pictures that are kept between evaluations, found again only where everything
+that decides them is the same."""
 
+import json
+import re
+import shutil
 from types import SimpleNamespace
 
+import jax
 import numpy as np
+import optax
 import pytest
 
-from flashjax.evaluate import study
+from flashjax import checkpoint, cli, export, models, pipeline, workdir
+from flashjax import config as configs
+from flashjax import metrics as run_metrics
+from flashjax.data import prepare
+from flashjax.distill.state import TrainState
+from flashjax.errors import UserError
+from flashjax.evaluate import study, suite
+from flashjax.models import text
+
+ENCODER = SimpleNamespace(identity="an encoder")
 
 
-def counting_pipeline(weight: float = 0.0, **defaults):
+# -- a whole evaluation ----------------------------------------------------------------------------------------------
+
+
+class Encoder:
+    """Stands for the text encoder: every caption has its own states."""
+
+    identity = "a stand-in"
+
+    def encode(self, texts, max_tokens=None):
+        return [np.random.default_rng(len(t)).normal(size=(n, 384)).astype(np.float32)
+                for t, n in zip(texts, map(len, self.tokens(texts, max_tokens)), strict=True)]  # fmt: skip
+
+    def tokens(self, texts, max_tokens=None):
+        rows = [[0, *t.split(), 1] for t in texts]
+        if max_tokens is not None and max(map(len, rows)) > max_tokens:
+            raise ValueError(f"A prompt has {max(map(len, rows))} tokens, the limit is {max_tokens}.")
+        return rows
+
+
+@pytest.fixture(autouse=True)
+def quick(request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
+    monkeypatch.setattr(text, "load_text_encoder", lambda source: Encoder())
+    monkeypatch.setattr(suite, "_FRECHET_DRAWS", 5)
+    monkeypatch.setattr(study, "DIVERSITY_PROMPTS", 2)
+
+
+@pytest.fixture(scope="module")
+def given(request, tmp_path_factory):
+    """A folder with a run (its checkpoint holds random weights), a teacher exported from it, and held-out cards."""
+    folder = tmp_path_factory.mktemp("given")
+    config = configs.load([f"--config={request.config.rootpath}/tests/configs/tiny_postcards.py"])
+    config.image_size = 32
+    model = models.architecture("qwen_image_21")
+    params = model.init(models.make_config(model, config.model), jax.random.key(0))
+    params["proj_out"]["kernel"] = jax.random.normal(jax.random.key(1), params["proj_out"]["kernel"].shape) * 0.1
+    state = TrainState.create(params, optax.sgd(0.1), optax.sgd(0.1))
+    state = state.replace(ema=jax.tree.map(lambda x: 0.5 * x, params))
+    run = workdir.claim(str(folder / "run"), config)
+    (run / "step_table.txt").write_text("step table: random\n")
+    writer = run_metrics.MetricsWriter(run)
+    writer.write(1, dict(loss=1.0))
+    writer.close()
+    checkpoints = checkpoint.Checkpoints(run / "checkpoints")
+    checkpoints.save(1, state, dict(loader={}), dict(config=workdir.identity(config), table="random"))
+    checkpoints.close()
+    teacher = export.export(str(run), str(folder / "teacher"), "student")
+    scheduler = teacher / "scheduler" / "scheduler_config.json"
+    told = json.loads(scheduler.read_text())
+    told["flashjax"]["sampling"] |= dict(steps=3, guidance_scale=2.0)
+    scheduler.write_text(json.dumps(told))
+    for name, size in (("pictures", 32), ("small", 16), ("prompts", None)):
+        prepare.prepare(folder / name, split="heldout", count_per_category=4, size=size, seed=0, progress=False)
+    return folder
+
+
+def arguments(given, tmp_path, **changes) -> list[str]:
+    flags = dict(
+        workdir=given / "run", teacher=given / "teacher", data=given / "pictures/heldout.arrayrecord",
+        out=tmp_path / "new" / "report.html", keep=tmp_path / "keep", limit=9,
+    )  # fmt: skip
+    return ["evaluate", *(f"--{name}={value}" for name, value in (flags | changes).items())]
+
+
+def test_an_evaluation_from_the_command_line(given, tmp_path, capsys):
+    assert cli.main(arguments(given, tmp_path)) == 0
+    said, folder = capsys.readouterr().out, tmp_path / "new"
+    assert sorted(p.suffix for p in folder.iterdir()) == [".html", ".json", ".png"]
+    page, figures = (folder / "report.html").read_text(), json.loads((folder / "report.json").read_text())
+    labels = {name: entry["label"] for name, entry in figures["entries"].items()}
+    assert labels == {
+        "student4": "student, 2 NFE", "teacher4": "teacher, 2 NFE",
+        "teacher4_guided": "teacher, 2 steps guided (4 NFE)", "teacher80": "teacher, 6 NFE",
+        "reference": "teacher, 6 NFE, other seeds", "real": "real pictures",
+    }  # fmt: skip
+    assert all(label in page for label in labels.values())
+    assert "A 2-step student of the postcards&#39; teacher" in page
+    assert not re.search(r"\b(80|4)[ -](NFE|step)|four", re.sub("2 steps guided.*?NFE", "", page))
+    assert figures["counts"]["prompts"] == 9
+    assert "Adherence to the prompt: student, 2 NFE" in said
+    assert len(list((tmp_path / "keep").iterdir())) == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (dict(out="x.json"), "--out x.json has to end in .html; the figures and a picture go beside it"),
+        (dict(out="x.png"), "--out x.png has to end in .html"),
+        (dict(workdir="teacher"), "teacher is not the work directory of a run"),
+        (dict(data="prompts/heldout.arrayrecord"), "holds prompts only; prepare held-out postcards without --prompts"),
+        (dict(data="small/heldout.arrayrecord"), "reads pictures of 32 px, but there are others in"),
+        (dict(limit=1), "1 postcard of"),
+        (dict(classifier="nowhere"), "There is no readable classifier in nowhere"),
+        (dict(teacher="prompts"), "is neither a run's work directory nor an exported model"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_evaluated_is_told_before_anything_is_drawn(
+    given, tmp_path, capsys, monkeypatch, changes, expected
+):
+    monkeypatch.setattr(study, "draw_kept", None)
+    changes = {k: given / v if k in ("workdir", "data", "teacher") else v for k, v in changes.items()}
+    assert cli.main(arguments(given, tmp_path, **changes)) == 2
+    assert expected in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_caption_over_the_limit_is_told_before_anything_is_drawn(given, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study, "draw_kept", None)
+    shutil.copytree(given / "teacher", tmp_path / "teacher")
+    scheduler = tmp_path / "teacher" / "scheduler" / "scheduler_config.json"
+    told = json.loads(scheduler.read_text())
+    told["flashjax"]["max_text_tokens"] = 4
+    scheduler.write_text(json.dumps(told))
+    assert cli.main(arguments(given, tmp_path, teacher=tmp_path / "teacher")) == 2
+    assert "tokens, the limit is 4." in capsys.readouterr().err
+
+
+def test_a_teacher_without_guidance_has_no_guided_set(given):
+    student = pipeline.load(str(given / "run"))
+    plans = study.make_plans(student, student, 3)
+    assert list(plans) == ["student4", "teacher4", "teacher80", "reference"]
+    assert plans["reference"].label == "teacher, 2 NFE, other seeds"
+    assert plans["reference"].seed == 4
+
+
+def test_no_report_on_a_folder_without_a_checkpoint(given, tmp_path):
+    shutil.copytree(given / "run", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(UserError, match="no checkpoint folder"):
+        study.study(
+            str(tmp_path / "run"), str(given / "teacher"), str(given / "pictures/heldout.arrayrecord"),
+            str(tmp_path / "x.html"), classifier_path="weights/postcards_classifier", command="",
+        )  # fmt: skip
+
+
+# -- kept pictures ---------------------------------------------------------------------------------------------------
+
+
+def counting_pipeline(weight: float = 0.0, leaf: str = "w", shape=(1,), model_config: str = "small", **defaults):
     """A pipeline whose pictures show how often it has drawn."""
     calls = []
 
@@ -16,14 +169,16 @@ def counting_pipeline(weight: float = 0.0, **defaults):
         calls.append((prompts, seeds, settings))
         return np.full((len(prompts), 2, 2, 3), len(calls), np.uint8)
 
-    defaults = dict(steps=4, guidance_scale=1.0) | defaults
-    return SimpleNamespace(defaults=defaults, image_size=2, params={"w": np.float32([weight])}, draw=draw, calls=calls)
+    params, defaults = {leaf: np.full(shape, weight, np.float32)}, dict(steps=4, guidance_scale=1.0) | defaults
+    return SimpleNamespace(
+        defaults=defaults, image_size=2, params=params, model_config=model_config, draw=draw, calls=calls
+    )
 
 
 def test_the_same_request_is_drawn_once(tmp_path):
     pipe = counting_pipeline()
-    first = study.draw_kept(pipe, ["a", "b"], [1, 2], None, tmp_path / "new" / "folder")
-    again = study.draw_kept(pipe, ["a", "b"], range(1, 3), None, tmp_path / "new" / "folder")
+    first = study.draw_kept(pipe, ["a", "b"], [1, 2], ENCODER, tmp_path / "new" / "folder")
+    again = study.draw_kept(pipe, ["a", "b"], range(1, 3), ENCODER, tmp_path / "new" / "folder")
     assert len(pipe.calls) == 1
     np.testing.assert_array_equal(first, again)
     assert [p.suffix for p in (tmp_path / "new" / "folder").iterdir()] == [".npy"]
@@ -33,15 +188,18 @@ def test_the_same_request_is_drawn_once(tmp_path):
     "change",
     [
         dict(prompts=["a", "c"]), dict(seeds=[1, 3]), dict(settings=dict(steps=8)), dict(settings=dict(shift=3.0)),
-        dict(pipe=dict(weight=1.0)), dict(pipe=dict(guidance_scale=2.0)),
+        dict(pipe=dict(weight=1.0)), dict(pipe=dict(guidance_scale=2.0)), dict(pipe=dict(model_config="large")),
+        dict(pipe=dict(leaf="v")), dict(pipe=dict(shape=(1, 1))), dict(encoder=SimpleNamespace(identity="another")),
+        dict(version=pipeline.DRAWING_VERSION + 1),
     ],
     ids=str,
 )  # fmt: skip
-def test_whatever_decides_a_picture_is_in_its_name(tmp_path, change):
-    study.draw_kept(counting_pipeline(), ["a", "b"], [1, 2], None, tmp_path)
+def test_whatever_decides_a_picture_is_in_its_name(tmp_path, monkeypatch, change):
+    study.draw_kept(counting_pipeline(), ["a", "b"], [1, 2], ENCODER, tmp_path)
     other = counting_pipeline(**change.get("pipe", {}))
+    monkeypatch.setattr(pipeline, "DRAWING_VERSION", change.get("version", pipeline.DRAWING_VERSION))
     study.draw_kept(
-        other, change.get("prompts", ["a", "b"]), change.get("seeds", [1, 2]), None, tmp_path,
+        other, change.get("prompts", ["a", "b"]), change.get("seeds", [1, 2]), change.get("encoder", ENCODER), tmp_path,
         **change.get("settings", {}),
     )  # fmt: skip
     assert len(other.calls) == 1
@@ -50,6 +208,20 @@ def test_whatever_decides_a_picture_is_in_its_name(tmp_path, change):
 
 def test_the_default_spelt_out_is_the_same_request(tmp_path):
     pipe = counting_pipeline()
-    study.draw_kept(pipe, ["a"], [1], None, tmp_path)
-    study.draw_kept(pipe, ["a"], [1], None, tmp_path, steps=4)
+    study.draw_kept(pipe, ["a"], [1], ENCODER, tmp_path)
+    study.draw_kept(pipe, ["a"], [1], ENCODER, tmp_path, steps=4)
     assert len(pipe.calls) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", None])
+def test_a_damaged_file_is_drawn_again(tmp_path, monkeypatch, content):
+    pipe, said = counting_pipeline(), []
+    monkeypatch.setattr(study.logging, "warning", lambda form, *rest: said.append(form % rest))
+    study.draw_kept(pipe, ["a"], [1], ENCODER, tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-5] if content is None else content)
+    images = study.draw_kept(pipe, ["a"], [1], ENCODER, tmp_path)
+    np.testing.assert_array_equal(images, np.full((1, 2, 2, 3), 2, np.uint8))
+    np.testing.assert_array_equal(np.load(file), images)
+    assert len(said) == 1
+    assert f"{file} is damaged" in said[0]

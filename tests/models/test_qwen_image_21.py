@@ -5,6 +5,7 @@ hide a swapped norm or a missing gate. Outputs are of order 1 then, so the 2e-5 
 float32 roundings, for two implementations that add up in different orders.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import QwenImage21Transformer2DModel
+from flax import nnx
 
 from flashjax import convert
 from flashjax.convert import planning
@@ -314,6 +316,25 @@ def test_time_is_read_in_float32_under_bfloat16(models):
     cond, z, _ = draw(config, LAYOUTS["two_references"])
     a, b = (run(config, params, cond, z, np.full(2, t, np.float32)) for t in (0.7003, 0.7012))
     assert np.abs(a - b).max() > 1e-3
+
+
+def test_rounded_products_leave_the_modulation_exact(models):
+    """What follows from t alone is the same to the last bit; the tokens' products are not."""
+    config, _, params = models("tiny")
+    rough_config, t = dataclasses.replace(config, products="bfloat16"), np.float32([0.0, 0.3, 0.97])
+
+    def modulation(config):
+        def rows(params, t):
+            model = nnx.merge(nnx.split(nnx.eval_shape(lambda: qwen.QwenImage21(config, nnx.Rngs(0))))[0], params)
+            rows, silu_temb = model._modulation(t)
+            return *rows, silu_temb, model.norm_out(silu_temb)
+
+        return jax.jit(rows)(params, t)
+
+    for exact, rough in zip(modulation(config), modulation(rough_config), strict=True):
+        np.testing.assert_array_equal(rough, exact)
+    inputs = draw(config, LAYOUTS["t2i"])
+    assert (run(rough_config, params, *inputs) != run(config, params, *inputs)).any()
 
 
 def test_a_fresh_network_predicts_zero_and_has_the_announced_shapes():

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from flashjax.data.postcards import _phrases
+from flashjax.errors import UserError
 
 __all__ = [
     "ATTRIBUTES",
@@ -100,10 +101,9 @@ def _font(name: str) -> ImageFont.FreeTypeFont:
     try:
         folder = importlib.resources.files(package)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"The '{name}' font of the postcards comes from the package "
-            f"'{package.replace('_', '-')}', which is not installed; install it with "
-            "`pip install flashjax[data]`."
+        raise UserError(
+            f"The '{name}' font of the postcards comes from the package {package.replace('_', '-')}, which is not "
+            "installed; run `pip install 'flashjax[postcards]'`."
         ) from error
     with importlib.resources.as_file(folder / "files" / file) as path:
         return ImageFont.truetype(str(path), 160)

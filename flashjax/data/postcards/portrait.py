@@ -6,11 +6,19 @@ import functools
 import io
 
 import numpy as np
-import python_avatars as pa
-import resvg_py
 from PIL import Image
 
 from flashjax.data.postcards import _phrases
+from flashjax.errors import UserError
+
+try:
+    import python_avatars as pa
+    import resvg_py
+except ModuleNotFoundError as error:
+    raise UserError(
+        f"The portraits of the postcards need {error.name}, which is not installed; run "
+        "`pip install 'flashjax[postcards]'`."
+    ) from error
 
 __all__ = ["ATTRIBUTES", "EDIT_BOX", "caption", "edit", "render", "sample"]
 

@@ -1,0 +1,20 @@
+"""The manifest beside a record file. Apart from ``prepare``, whose postcards need packages that training does not."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from flashjax.errors import UserError
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the manifest beside a record file says; ``path`` is the record file or the manifest itself. Raises
+    FileNotFoundError where there is none, UserError where it is not JSON."""
+    manifest = Path(path).with_suffix(".json")
+    if not manifest.is_file():
+        raise FileNotFoundError(f"There is no manifest {manifest}; prepare the set again to get one.")
+    try:
+        return json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{manifest} is not valid JSON ({error}); delete it and prepare the set again.") from error

@@ -1,0 +1,38 @@
+"""The plain cycle that benchmarks compare with is the same algorithm."""
+
+import importlib.util
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def cycle(request, monkeypatch):
+    """A plain cycle without a network, which notes the times that every one of its networks is asked at."""
+    path = request.config.rootpath / "benchmarks" / "plain_torch.py"
+    spec = importlib.util.spec_from_file_location("plain_torch", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    times = dict(student_times=SimpleNamespace(low=0.2, high=0.3), critic_times=SimpleNamespace(low=0.7, high=0.8))
+    weights = {"w": torch.ones(())}
+    made = module.Cycle(
+        weights, SimpleNamespace(in_channels=3), SimpleNamespace(nfe=2, guidance_scale=2.0, ema_decay=0.9, **times),
+        torch.zeros(4, 1, 1), None, (None, None), student_lr=0.0, critic_lr=0.0,
+    )  # fmt: skip
+    made.asked = []
+
+    def velocity(w, c, text, length, z, t):
+        made.asked.append(t)
+        return w["w"] * z
+
+    monkeypatch.setattr(module, "velocity", velocity)
+    return made
+
+
+@pytest.mark.parametrize(("update", "low", "high"), [("student_update", 0.2, 0.3), ("critic_update", 0.7, 0.8)])
+def test_the_plain_cycle_noises_each_network_at_its_own_times(cycle, update, low, high):
+    getattr(cycle, update)(0)
+    assert (cycle.asked[0] == 1).all()  # the student's own step
+    assert len(cycle.asked) > 1
+    assert all(low <= t.min() and t.max() <= high for t in cycle.asked[1:])
