@@ -16,7 +16,7 @@ core = [
     "grain>=0.2.16",  # deterministic, resumable input
     "array-record>=0.8",  # the record format that grain reads at random
     "ml-collections>=1.1",  # configurations
-    "chex>=0.1.90",  # shape assertions
+    "chex>=0.1.90",  # assertions on shapes while tracing
     "transformers>=5.0",  # tokenizers and configurations only: no torch needed
     "safetensors>=0.7",
     "ml-dtypes>=0.5",
@@ -58,7 +58,6 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["flashjax", "flashjax.*"]),
-    package_data={"flashjax": ["evaluate/*.html"]},
     install_requires=core,
     extras_require={"postcards": postcards, "test": test},
     entry_points={"console_scripts": ["flashjax = flashjax.cli:main"]},

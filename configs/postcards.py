@@ -31,10 +31,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
             classes=3,  # landscape, portrait, text
             nfe=4,
             shift=1.0,
-            guidance_scale=3.0,
+            guidance_scale=2.0,
             rollout_mode="euler",
-            student_times=dict(kind="uniform", low=0.2, high=0.98, shift=1.0),
-            critic_times=dict(kind="uniform", low=0.02, high=0.98, shift=1.0),
+            student_times=dict(kind="uniform", low=0.02, high=0.98, shift=3.0),
+            critic_times=dict(kind="uniform", low=0.02, high=0.98, shift=2.0),
             critic_rows=2,
             critic_updates_per_rollout=2,
             share_sample=True,  # with two rows of two updates: five critic updates a student update

@@ -3,11 +3,11 @@
     flashjax prepare --out data/teacher --split teacher --count 12000 --categories landscape portrait text text
     flashjax train --config=configs/postcards_teacher.py --workdir=runs/teacher
 
-Half of the pictures are signs, because words take longest to learn. The weights in the repository went on from
-earlier ones with ``--config.init=weights/postcards_teacher/transformer``, 99 and 77 minutes in all (card.json there).
-Cost: 5,000 steps are 75 minutes on two free cores. Result at 80 NFE (40 Euler steps with guidance): sharp pictures,
-86 % of what a prompt names is right, a third of the words can be read (docs/results.md). On four steps its pictures
-are paler and blurred, which is what distillation mends.
+Half of the pictures are signs, because words take longest to learn. The weights in the repository were made in three
+such runs, each going on from the one before with ``--config.init=weights/postcards_teacher/transformer``: 3 h 47 min in
+all (card.json there has the settings of each). Cost: 5,000 steps are 75 minutes on two free cores. Result at 80 NFE (40
+Euler steps with guidance): sharp pictures, 89 % of what a prompt names is right, two thirds of the words can be read
+(docs/results.md). On four steps its pictures are paler and blurred, which is what distillation mends.
 """
 
 from ml_collections import ConfigDict

@@ -13,7 +13,7 @@ from flashjax.errors import UserError
 from flashjax.pipeline import describe
 
 
-def export(workdir: str, out: str, which: str = "ema", card: dict | None = None) -> Path:
+def export(workdir: str, out: str, which: str = "ema") -> Path:
     """Writes ``out/transformer``, ``out/scheduler`` and ``out/card.json`` from the newest checkpoint of a run.
 
     ``which``: "ema" or "student". Raises UserError if ``out`` holds anything already.
@@ -29,17 +29,10 @@ def export(workdir: str, out: str, which: str = "ema", card: dict | None = None)
     for name in ("transformer", "scheduler"):
         (target / name).mkdir(parents=True)
     params = jax.tree.map(np.asarray, params)
-    convert.save(
-        config.model.architecture,
-        params,
-        target / "transformer" / "diffusion_pytorch_model.safetensors",
-        {"format": "pt"},
-    )
+    convert.save(config.model.architecture, params, target / "transformer" / "diffusion_pytorch_model.safetensors")
     _write(target / "transformer" / "config.json", model_config.to_diffusers())
     _write(target / "scheduler" / "scheduler_config.json", scheduler_config(described))
-    _write(
-        target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which, **(card or {}))
-    )
+    _write(target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which))
     return target
 
 

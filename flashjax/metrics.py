@@ -32,7 +32,7 @@ class MetricsWriter:
     def add(self, step: int, metrics: dict) -> None:
         self._pending.append((step, metrics))
 
-    def flush(self, everything: bool = False, **extra: float) -> dict[str, float]:
+    def flush(self, everything: bool = False) -> dict[str, float]:
         """Writes and returns the means since the last flush, and ``ms_per_step``. Raises FloatingPointError naming the
         step in which a metric stopped being finite: a NaN is never averaged away."""
         ready = self._pending if everything else self._pending[:-1]
@@ -48,7 +48,7 @@ class MetricsWriter:
                 total[0], total[1] = total[0] + float(value), total[1] + float(count)
         now = time.monotonic()
         means = {name: value / count for name, (value, count) in totals.items()}
-        means |= dict(ms_per_step=(now - self._last) / len(ready) * 1e3, **extra)
+        means |= dict(ms_per_step=(now - self._last) / len(ready) * 1e3)
         self._last = now
         self.write(ready[-1][0], means)
         return means

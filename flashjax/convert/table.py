@@ -53,16 +53,6 @@ def permute(*axes: int) -> Transform:
     return Transform(f"permute{axes}", lambda x: np.transpose(x, axes), lambda x: np.transpose(x, back))
 
 
-def squeeze(count: int) -> Transform:
-    """Remove `count` trailing axes of size 1: a norm's [C, 1, 1] -> [C] is `squeeze(2)`."""
-    trailing = tuple(range(-count, 0))
-    return Transform(
-        f"squeeze({count})",
-        lambda x: np.squeeze(x, trailing),
-        lambda x: np.expand_dims(x, trailing),
-    )
-
-
 copy = Transform("copy", lambda x: x, lambda x: x)
 transpose = Transform("transpose", permute(1, 0).forward, permute(1, 0).inverse)  # linear
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +82,12 @@ def _decode(value: dict[str, Any]) -> Any:
     return np.frombuffer(value["bytes"], dtype).reshape(value["shape"])
 
 
-def write_records(
-    path: str | os.PathLike[str],
-    records: Iterable[Mapping[str, Any]],
-    *,
-    progress: Callable[[int], None] | None = None,
-) -> int:
+def write_records(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> int:
     """Write records to a new file, which appears under its name only when it is complete.
 
     Args:
         path: the file to write; an older one is replaced at the end.
         records: what to write, see `pack`; read lazily.
-        progress: called with the number of records written so far, after each.
 
     Returns:
         How many records were written.
@@ -105,7 +99,7 @@ def write_records(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        count = _write_all(partial, records, progress)
+        count = _write_all(partial, records)
         if count == 0:
             raise RecordError(f"There are no records to write to {path}.")
         os.replace(partial, path)
@@ -114,14 +108,12 @@ def write_records(
     return count
 
 
-def _write_all(partial: Path, records, progress) -> int:
+def _write_all(partial: Path, records) -> int:
     writer, count = array_record_module.ArrayRecordWriter(str(partial), _WRITER_OPTIONS), 0
     try:
         for record in records:
             writer.write(pack(record))
             count += 1
-            if progress is not None:
-                progress(count)
     finally:
         writer.close()
     return count

@@ -8,6 +8,7 @@ predictions and replace the factor in front by a per-sample weight (DMD2, arXiv 
 All arithmetic here is float32 (or float64 if given). Nothing is clipped or repaired: a NaN stays visible.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -31,6 +32,7 @@ def sample_weight(x: jax.Array, x0_real: jax.Array) -> jax.Array:
 
 def gradient(x: jax.Array, x0_fake: jax.Array, x0_real: jax.Array) -> jax.Array:
     """The direction in which a student's sample x [B, ...] moves *against*: ``w (x0_fake - x0_real)``."""
+    chex.assert_equal_shape((x, x0_fake, x0_real))  # they would broadcast into a wrong gradient
     return sample_weight(x, x0_real) * (x0_fake - x0_real)
 
 
@@ -39,10 +41,12 @@ def student_loss(x: jax.Array, grad: jax.Array) -> jax.Array:
 
     Everything but x is under stop-gradient, so neither critic nor teachers can receive a gradient through it.
     """
+    chex.assert_equal_shape((x, grad))
     target = jax.lax.stop_gradient(x - grad)
     return 0.5 * jnp.mean(jnp.square(x - target))
 
 
 def critic_loss(v: jax.Array, x: jax.Array, eps: jax.Array) -> jax.Array:
     """Flow matching on the student's samples: ``mean (v - (eps - x))^2``; x is data here, never differentiated."""
+    chex.assert_equal_shape((v, x, eps))
     return jnp.mean(jnp.square(v - flow.velocity(jax.lax.stop_gradient(x), eps)))

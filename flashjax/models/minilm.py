@@ -20,8 +20,8 @@ from flashjax.errors import UserError
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the encoder. `scan_layers` runs the layers with `lax.scan` (same parameters, one
-    compiled layer)."""
+    """Sizes of the encoder, all-MiniLM-L6-v2's by default. ``scan_layers`` runs the layers with ``lax.scan`` (same
+    parameters, one compiled layer)."""
 
     layers: int = 6
     width: int = 384
@@ -32,11 +32,6 @@ class Config:
     token_types: int = 2
     eps: float = 1e-12
     scan_layers: bool = False
-
-    @classmethod
-    def minilm_l6(cls) -> "Config":
-        """all-MiniLM-L6-v2."""
-        return cls()
 
     @classmethod
     def tiny(cls) -> "Config":

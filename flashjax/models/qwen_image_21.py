@@ -247,9 +247,7 @@ class QwenImage21(nnx.Module):
         A context of batch 1 (the null condition of guidance) serves every sample."""
         c, (batch, height, width, _) = self.config, z.shape
         h = self.img_in(z.reshape(batch, height * width, -1).astype(c.dtype))
-        grid = np.broadcast_to(rope.image_positions(height, width), (batch, height * width, 2))
-        frame = jnp.broadcast_to(context.frame[:, None, None], (batch, height * width, 1))
-        cos, sin = self._rotation(jnp.concatenate([frame, grid], axis=-1))
+        cos, sin = self._target_rotation(context.frame, height, width)
         own = jnp.ones((len(context.valid), height * width), bool)
         mask = jnp.concatenate([context.valid, own], axis=1)[:, None, None, :]
         modulation, silu_temb = self._modulation(t)
@@ -268,6 +266,21 @@ class QwenImage21(nnx.Module):
         scale1, gate1, scale2, gate2 = jnp.split(self.modulation(silu_temb)[:, None], 4, axis=-1)
         rows = (1 + scale1, jnp.tanh(gate1), 1 + scale2, jnp.tanh(gate2))
         return tuple(r.astype(self.config.dtype) for r in rows), silu_temb
+
+    def _target_rotation(self, frame, height, width):
+        """cos, sin [B, S, 1, head_dim / 2] of an image's tokens at the frame positions [B]. Only the frame's angles
+        differ from sample to sample: those of height and width are constants of the program."""
+        c, grid = self.config, rope.image_positions(height, width)
+        angles = (
+            rope.angles(frame[:, None, None], c.axes_dims[:1], c.theta),
+            rope.angles(grid[None], c.axes_dims[1:], c.theta),
+        )
+        size = (len(frame), len(grid))
+
+        def joined(f):
+            return jnp.concatenate([jnp.broadcast_to(f(a), (*size, a.shape[-1])) for a in angles], -1)[..., None, :]
+
+        return joined(jnp.cos), joined(jnp.sin)
 
     def _rotation(self, positions):
         """cos, sin [..., S, 1, head_dim / 2] of positions [..., S, 3]."""

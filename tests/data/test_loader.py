@@ -50,9 +50,7 @@ def test_records_round_trip(tmp_path):
         np.arange(12.0).reshape(3, 4).T,
     ]
     made = [{"i": i, "name": "é", "none": None, "deep": {"a": [a]}} for i, a in enumerate(arrays)]
-    told = []
-    assert records.write_records(tmp_path / "a.arrayrecord", made, progress=told.append) == 5
-    assert told == [1, 2, 3, 4, 5]
+    assert records.write_records(tmp_path / "a.arrayrecord", made) == 5
     source = records.RecordSource(tmp_path / "a.arrayrecord")
     assert len(source) == 5 and source[-1]["i"] == 4
     for i, array in enumerate(arrays):

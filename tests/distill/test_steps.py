@@ -31,7 +31,7 @@ from toys import (
 )  # fmt: skip
 
 from flashjax import flow
-from flashjax.distill import guidance, steps
+from flashjax.distill import dmd, guidance, steps
 from flashjax.distill.state import TrainState, ema_update
 from flashjax.models import qwen_image_21 as qwen
 
@@ -302,3 +302,14 @@ def test_time_samplers():
     assert abs(z.std() - 0.5) < 0.03
     with pytest.raises(ValueError, match="Unknown time distribution 'beta'; choose uniform or logit_normal"):
         steps.TimeSampler("beta")(KEY, 1)
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    """A clean prediction [B, 1, ...] or [B] against [B, C, ...] would give a gradient of the wrong samples."""
+    x = jnp.ones((4, 3))
+    with pytest.raises(AssertionError):
+        dmd.gradient(x, x, x[:, :1])
+    with pytest.raises(AssertionError):
+        dmd.student_loss(x, x[:1])
+    with pytest.raises(AssertionError):
+        dmd.critic_loss(x, x, x[0])
