@@ -48,6 +48,12 @@ def test_the_gap_is_measured_from_the_better_few_step_set(better, monkeypatch):
     assert list(gaps) == ["adherence", "word_accuracy", "frechet_to_teacher"]
     assert gaps["adherence"]["closed"] == pytest.approx(0.6)
     assert gaps["adherence"]["few_step"] == pytest.approx(0.4)
+    guided = better == "teacher4_guided"
+    assert [name for name, gap in gaps.items() if "equal_cost" in gap] == ["adherence", "word_accuracy"] * guided
+    if guided:
+        other = gaps["adherence"]["equal_cost"]
+        assert (other["few_step_set"], other["few_step"]) == ("teacher4", pytest.approx(0.2))
+        assert other["closed"] == pytest.approx(5 / 7)
 
 
 def test_gaps_that_cannot_be_measured_are_left_out():
