@@ -7,6 +7,7 @@ prompt are not independent (Miller, "Adding Error Bars to Evals", 2024).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ __all__ = [
     "frechet_distance",
     "frechet_from_moments",
     "gap_closed",
+    "proportion_shift",
     "saturation",
     "saturation_drift",
     "sharpness",
@@ -172,6 +174,29 @@ def adherence(predictions, named, categories: Sequence[str]) -> dict[str, Any]:
         raise UserError("No caption names an attribute, so adherence has no meaning; take other prompts.")
     groups = {str(k): float(scores[kept & (kinds == k)].mean()) for k in dict.fromkeys(kinds[kept])}
     return {"mean": float(scores[kept].mean()), "prompts": int(kept.sum()), "per_category": groups}
+
+
+def proportion_shift(
+    seen: Sequence[Mapping[str, str]], reference: Sequence[Mapping[str, str]], categories: Sequence[str]
+) -> float:
+    """How differently two sets fill in what their prompts leave open: the total variation between the shares of an
+    attribute's values, averaged over the attributes (`word` left out) of all categories.
+
+    Distribution matching seeks modes: blue skies become more, yellow backgrounds fewer, while every single picture
+    looks right. 0 is the same shares, 1 none in common. Two sets of one model differ
+    too, the more the fewer pictures there are: compare with the teacher's own figure.
+
+    Args:
+        seen, reference: attribute to value as seen in the pictures, for the same prompts.
+        categories: of the prompts; attributes of different categories are kept apart.
+    """
+    shifts = []
+    for category in dict.fromkeys(categories):
+        rows = [i for i, c in enumerate(categories) if c == category]
+        for attribute in (k for k in reference[rows[0]] if k != "word"):
+            ours, theirs = (Counter(s[i][attribute] for i in rows) for s in (seen, reference))
+            shifts.append(sum(abs(ours[v] - theirs[v]) for v in ours | theirs) / (2 * len(rows)))
+    return float(np.mean(shifts))
 
 
 def _statistic(values: Statistic) -> tuple[Callable[[np.ndarray], float], int | None]:

@@ -33,6 +33,7 @@ _COLUMNS = (
     ("word_accuracy_classifier", "Words (classifier)", "higher", "{:.1%}"),
     ("frechet_to_teacher", "Fréchet to teacher", "lower", "{:.2f}"),
     ("frechet_to_real", "Fréchet to real", "lower", "{:.2f}"),
+    ("proportion_shift", "Shift of proportions", "lower", "{:.3f}"),
     ("diversity", "Diversity", "as teacher", "{:.2f}"),
     ("sharpness", "Sharpness", "as teacher", "{:.4f}"),
     ("saturation", "Saturation", "as teacher", "{:.3f}"),

@@ -111,11 +111,13 @@ def _seed_features(classifier: judge.Classifier, images: np.ndarray) -> np.ndarr
 
 def _entry(name: str, sets, judged, real: np.ndarray, cards, spread) -> dict[str, Any]:
     own, images = judged[name], sets[name]
-    told = metrics.adherence(own["seen"], [c["named"] for c in cards], [c["category"] for c in cards])
+    kinds = [c["category"] for c in cards]
+    told = metrics.adherence(own["seen"], [c["named"] for c in cards], kinds)
     scores = own["scores"][np.isfinite(own["scores"])]
     reference = judged.get("reference") if name != "reference" else None
     return {
         "frechet_to_teacher": reference and metrics.frechet_distance(own["features"], reference["features"]),
+        "proportion_shift": reference and metrics.proportion_shift(own["seen"], reference["seen"], kinds),
         "frechet_to_real": None if name == "real" else metrics.frechet_distance(own["features"], real),
         "adherence": told["mean"],
         "adherence_interval": list(metrics.bootstrap(scores)[1:]),
@@ -225,6 +227,11 @@ def _verdict(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"Saturation of the student: {student['saturation_drift']:+.1%} against the teacher's.")
         ratio = student["sharpness"] / max(result["entries"]["teacher80"]["sharpness"], 1e-12)
         lines.append(f"Sharpness of the student: {ratio:.2f} of the teacher's.")
+        shifts = [result["entries"][name]["proportion_shift"] for name in ("student4", "teacher80")]
+        if None not in shifts:
+            lines.append(
+                "Shift in the proportions of what prompts leave open: student {:.3f}; teacher {:.3f}.".format(*shifts)
+            )
     if "student4" in result["diversity_ratio"]:
         lines.append(f"Diversity of the student: {result['diversity_ratio']['student4']:.2f} of the teacher's.")
     if result["counts"]["prompts"] < _FRECHET_COMFORT:

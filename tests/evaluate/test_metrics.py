@@ -131,3 +131,14 @@ def test_gap_of_distances_lies_in_its_interval():
     found = metrics.gap_closed(*parts, count=120, draws=100)
     assert found["low"] <= found["closed"] <= found["high"]
     assert found["resolved"]
+
+
+def test_proportions_are_compared_by_attribute_and_category():
+    kinds = ["a", "a", "b", "b"]
+    reference = [dict(sky="blue", word="X"), dict(sky="gray"), dict(sky="blue"), dict(sky="blue")]
+    assert metrics.proportion_shift(reference[1::-1] + reference[2:], reference, kinds) == 0
+    all_blue = [dict(sky="blue", word="Y")] * 4
+    assert metrics.proportion_shift(all_blue, reference, kinds) == pytest.approx((0.5 + 0) / 2)
+    pink = [dict(sky="pink")] * 4
+    assert metrics.proportion_shift(pink, reference, kinds) == 1
+    assert metrics.proportion_shift(pink, reference, ["a"] * 4) == 1
