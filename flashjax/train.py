@@ -18,9 +18,8 @@ from tqdm import tqdm
 
 from flashjax import convert, flow, models, optim, pictures, workdir
 from flashjax.checkpoint import Checkpoints, digest
-from flashjax.data import postcards
 from flashjax.data.loader import make_loader
-from flashjax.data.manifest import read_manifest
+from flashjax.data.manifest import CLASSES, read_manifest
 from flashjax.distill import guidance, rollout, schedule, steps
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
@@ -198,7 +197,7 @@ def check_data(manifest: dict, path: Path, config: ConfigDict, devices: int) -> 
     if batch % devices:
         raise UserError(f"A batch of {batch} does not divide over {devices} devices; change config.batch_size.")
     # A class is a category's position. Outside of the lambda table it would not fail, but silently be the last class.
-    classes = 1 + max(list(postcards.CATEGORIES).index(name) for name in manifest["categories"])
+    classes = 1 + max(CLASSES.index(name) for name in manifest["categories"])
     if config.objective == "dmd" and config.distill.classes < classes:
         raise UserError(
             f"{path} has postcards of {', '.join(sorted(set(manifest['categories'])))}, which need a lambda table of "

@@ -7,6 +7,9 @@ from typing import Any
 
 from flashjax.errors import UserError
 
+# The categories of the postcards; a record's category_id, and a condition's class in the lambda table, is the position.
+CLASSES = ("landscape", "portrait", "text")
+
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What the manifest beside a record file says; ``path`` is the record file or the manifest itself. Raises

