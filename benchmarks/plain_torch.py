@@ -7,6 +7,8 @@ names of the exported file: text and image run through the blocks as one sequenc
 import torch
 import torch.nn.functional as F
 
+from flashjax import flow
+
 
 def velocity(w: dict, c, text, length, z, t):
     """v like z [B, h, w, channels] at t [B]. text [B, L, context] is right-padded after ``length`` [B] tokens,
@@ -80,7 +82,8 @@ class Cycle:
         return velocity(weights, self.c, self.text, self.length, z, t)
 
     def noised(self, x, times):
-        t, eps = torch.empty(len(x)).uniform_(times.low, times.high), torch.randn_like(x)
+        t = flow.shift_time(torch.empty(len(x)).uniform_(times.low, times.high), times.shift)
+        eps = torch.randn_like(x)
         s = t[:, None, None, None]
         return (1 - s) * x + s * eps, t, eps
 

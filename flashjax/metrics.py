@@ -48,7 +48,7 @@ class MetricsWriter:
                 total[0], total[1] = total[0] + float(value), total[1] + float(count)
         now = time.monotonic()
         means = {name: value / count for name, (value, count) in totals.items()}
-        means |= dict(ms_per_step=(now - self._last) / len(ready) * 1e3)
+        means["ms_per_step"] = (now - self._last) / len(ready) * 1e3
         self._last = now
         self.write(ready[-1][0], means)
         return means

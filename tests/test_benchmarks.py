@@ -14,7 +14,10 @@ def cycle(request, monkeypatch):
     spec = importlib.util.spec_from_file_location("plain_torch", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    times = dict(student_times=SimpleNamespace(low=0.2, high=0.3), critic_times=SimpleNamespace(low=0.7, high=0.8))
+    times = dict(
+        student_times=SimpleNamespace(low=0.2, high=0.3, shift=1.0),
+        critic_times=SimpleNamespace(low=0.7, high=0.8, shift=1.0),
+    )
     weights = {"w": torch.ones(())}
     made = module.Cycle(
         weights, SimpleNamespace(in_channels=3), SimpleNamespace(nfe=2, guidance_scale=2.0, ema_decay=0.9, **times),
@@ -35,4 +38,11 @@ def test_the_plain_cycle_noises_each_network_at_its_own_times(cycle, update, low
     getattr(cycle, update)(0)
     assert (cycle.asked[0] == 1).all()  # the student's own step
     assert len(cycle.asked) > 1
+    assert all(low <= t.min() and t.max() <= high for t in cycle.asked[1:])
+
+
+def test_the_plain_cycle_shifts_its_times(cycle):
+    cycle.d.student_times.shift = 3.0
+    cycle.student_update(0)
+    low, high = (3 * t / (1 + 2 * t) for t in (0.2, 0.3))
     assert all(low <= t.min() and t.max() <= high for t in cycle.asked[1:])

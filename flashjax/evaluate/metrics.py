@@ -183,8 +183,8 @@ def proportion_shift(
     attribute's values, averaged over the attributes (`word` left out) of all categories.
 
     Distribution matching seeks modes: blue skies become more, yellow backgrounds fewer, while every single picture
-    looks right. 0 is the same shares, 1 none in common. Two sets of one model differ
-    too, the more the fewer pictures there are: compare with the teacher's own figure.
+    looks right. 0 is the same shares, 1 none in common. Two sets of one model differ too, the more the fewer pictures
+    there are: compare with the teacher's own figure.
 
     Args:
         seen, reference: attribute to value as seen in the pictures, for the same prompts.
