@@ -4,6 +4,7 @@ The network is that of flashjax/models/qwen_image_21.py, written from the formul
 names of the exported file: text and image run through the blocks as one sequence, under one mask. No torch.compile.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -108,7 +109,8 @@ class Cycle:
             fake, real = self.velocity(self.critic, z, t), self.velocity(self.teacher, z, t)
             none = velocity(self.teacher, self.c, *self.null, z, t)
             s = t[:, None, None, None]
-            fake, real = z - s * fake, z - s * (none + self.d.guidance_scale * (real - none))
+            scale = torch.tensor(np.interp(t, self.d.guidance.times, self.d.guidance.scales), dtype=t.dtype)
+            fake, real = z - s * fake, z - s * (none + scale[:, None, None, None] * (real - none))
             weight = 1 / ((x - real).abs().mean((1, 2, 3), keepdim=True) + 1e-6)
             target = x - weight * (fake - real)
         self.update(0.5 * (x - target).square().mean(), self.student, self.student_adam)

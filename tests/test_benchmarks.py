@@ -18,9 +18,9 @@ def cycle(request, monkeypatch):
         student_times=SimpleNamespace(low=0.2, high=0.3, shift=1.0),
         critic_times=SimpleNamespace(low=0.7, high=0.8, shift=1.0),
     )
-    weights = {"w": torch.ones(())}
+    guidance, weights = SimpleNamespace(times=(0.0,), scales=(2.0,)), {"w": torch.ones(())}
     made = module.Cycle(
-        weights, SimpleNamespace(in_channels=3), SimpleNamespace(nfe=2, guidance_scale=2.0, ema_decay=0.9, **times),
+        weights, SimpleNamespace(in_channels=3), SimpleNamespace(nfe=2, guidance=guidance, ema_decay=0.9, **times),
         torch.zeros(4, 1, 1), None, (None, None), student_lr=0.0, critic_lr=0.0,
     )  # fmt: skip
     made.asked = []

@@ -1,4 +1,5 @@
-"""Step-wise multi-teacher guidance: which teacher speaks at which student step, for which condition.
+"""Guidance inside the loss: how strongly a teacher is guided, and step-wise multi-teacher guidance: which teacher speaks
+at which student step, for which condition.
 
     s_real^(k)(x_t, t, c) = sum_m lambda[k, c, m] s_m(x_t, t, c),   sum_m lambda[k, c, m] = 1
 
@@ -7,11 +8,43 @@ affine in the velocity, so mixing scores, velocities or clean predictions is the
 teachers a step needs is known before anything compiles, and a teacher that a step does not need is not run.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidanceScale:
+    """Classifier-free guidance as a function of t: linear from knot to knot, constant beyond the outer ones.
+
+    Guided sampling and the guided score are two things. Where a solver samples with scale s, the score of its *pictures*,
+    diffused to t, is that of a much smaller scale, above all at much noise; a student that matches the distribution of
+    the guided pictures needs that one (docs/results.md). One knot is a constant scale. Raises ValueError.
+    """
+
+    times: tuple[float, ...] = (0.0,)
+    scales: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self):
+        times, scales = np.asarray(self.times, float), np.asarray(self.scales, float)
+        if len(times) != len(scales) or not len(times):
+            raise ValueError(f"Guidance has {len(times)} times and {len(scales)} scales; give one or more of each.")
+        if not ((times >= 0) & (times <= 1)).all() or (np.diff(times) <= 0).any() or not np.isfinite(scales).all():
+            raise ValueError(
+                f"Guidance needs times that rise within [0, 1] and finite scales, not {self.times} and {self.scales}."
+            )
+
+    @property
+    def off(self) -> bool:
+        """No guidance at any t: the null condition need not be evaluated."""
+        return all(scale == 1 for scale in self.scales)
+
+    def __call__(self, t: jax.Array) -> jax.Array:
+        """The scale of each sample, like t [B]."""
+        return jnp.interp(t, jnp.asarray(self.times, t.dtype), jnp.asarray(self.scales, t.dtype))
 
 
 def lambda_table(

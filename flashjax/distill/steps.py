@@ -56,7 +56,8 @@ class Recipe:
 
     grid: tuple[float, ...]  # flow.time_grid; the student's sampler uses the same numbers
     lambdas: np.ndarray  # guidance.lambda_table [steps, classes, teachers]
-    guidance_scale: float = 2.0  # of every teacher; the student learns it and samples without
+    # Of every teacher, by t; the student learns it and samples without.
+    guidance_scale: guidance.GuidanceScale = guidance.GuidanceScale()
     rollout_mode: str = "euler"
     student_times: TimeSampler = TimeSampler()
     critic_times: TimeSampler = TimeSampler()
@@ -195,7 +196,9 @@ def dmd_gradient(
     t = recipe.student_times(time_key, len(x))
     x_t = flow.interpolate(x, jax.random.normal(noise_key, x.shape, jnp.float32), t)
     v_fake = denoiser.velocity(critic, denoiser.condition(critic, cond), x_t, t)
-    v_teachers = [guided_velocity(denoiser, teachers[m], cond, null, recipe.guidance_scale, x_t, t) for m in active]
+    null = None if recipe.guidance_scale.off else null
+    scale = recipe.guidance_scale(t)
+    v_teachers = [guided_velocity(denoiser, teachers[m], cond, null, scale, x_t, t) for m in active]
     weights = jnp.asarray(recipe.lambdas)[k][classes][:, jnp.asarray(active)]
     v_real = guidance.mix(v_teachers, weights)
     x0_fake, x0_real = (flow.x0_from_velocity(x_t, v, t) for v in (v_fake, v_real))
@@ -204,9 +207,9 @@ def dmd_gradient(
     return grad, dict(dmd_grad_abs=jnp.abs(grad).mean(), fake_real_cosine=cosine, sample_std=x.std())
 
 
-def guided_velocity(denoiser, params, cond, null, guidance_scale: float, z, t) -> jax.Array:
-    """The velocity with classifier-free guidance; a scale of exactly 1 costs one evaluation, any other two."""
-    null_context = None if guidance_scale == 1 else denoiser.condition(params, null)
+def guided_velocity(denoiser, params, cond, null, guidance_scale, z, t) -> jax.Array:
+    """The velocity with classifier-free guidance, a scalar or [B]: two evaluations, or one where null is None."""
+    null_context = None if null is None else denoiser.condition(params, null)
     context = denoiser.condition(params, cond)
     return guided_velocity_from_contexts(denoiser, params, context, null_context, guidance_scale, z, t)
 

@@ -134,7 +134,7 @@ def test_nan_is_not_repaired():
 def recipe(lambdas=None, **changes) -> steps.Recipe:
     """One step from noise to data."""
     lambdas = guidance.lambda_table(1, 1) if lambdas is None else lambdas
-    return steps.Recipe(**dict(grid=(1.0, 0.0), lambdas=lambdas, guidance_scale=1.0, share_sample=False) | changes)
+    return steps.Recipe(**dict(grid=(1.0, 0.0), lambdas=lambdas, share_sample=False) | changes)
 
 
 def train_with_exact_critic(student, teachers, classes, recipe, null=None, updates=600):
@@ -181,7 +181,7 @@ def test_guidance_moves_the_student_beyond_the_condition():
     teachers = (gaussian(np.stack([positive, negative]), TARGET_FACTOR),)
     student = train_with_exact_critic(
         affine(np.zeros((2, 2)), TARGET_FACTOR), teachers, jnp.zeros(128, jnp.int32),
-        recipe(guidance.lambda_table(1, 2), guidance_scale=2.5), null=jnp.ones(1, jnp.int32),
+        recipe(guidance.lambda_table(1, 2), guidance_scale=guidance.GuidanceScale(scales=(2.5,))), null=jnp.ones(1, jnp.int32),
     )  # fmt: skip
     np.testing.assert_allclose(student["shift"][0], negative + 2.5 * (positive - negative), atol=2e-3)
     np.testing.assert_allclose(student["map"] @ student["map"].T, TARGET_FACTOR @ TARGET_FACTOR.T, atol=2e-3)
@@ -264,7 +264,7 @@ def test_a_mixture_is_recovered_with_its_modes_and_their_weights():
     net = flow.Denoiser(lambda params, cond: None, mixture_or_mlp)
     batch, size = 512, jax.ShapeDtypeStruct((512, 2), jnp.float32)
     rule = steps.Recipe(
-        grid=tuple(flow.time_grid(2, 2.0).tolist()), lambdas=guidance.lambda_table(2, 1), guidance_scale=1.0,
+        grid=tuple(flow.time_grid(2, 2.0).tolist()), lambdas=guidance.lambda_table(2, 1),
         critic_updates_per_rollout=6, ema_decay=0.98,
     )  # fmt: skip
     pretraining, cycles = 1000, 250

@@ -72,6 +72,33 @@ def test_active_teachers_by_step_and_class():
     assert guidance.active(table, 1, [0]) == (1,)
 
 
+# -- how strongly -------------------------------------------------------------------------------------------------------
+
+
+def test_a_scale_is_linear_between_its_knots_and_constant_beyond():
+    scale = guidance.GuidanceScale((0.2, 0.6), (2.0, 1.0))
+    np.testing.assert_allclose(scale(jnp.array([0.0, 0.2, 0.3, 0.5, 0.6, 1.0])), [2, 2, 1.75, 1.25, 1, 1], rtol=1e-6)
+    np.testing.assert_array_equal(guidance.GuidanceScale(scales=(3.0,))(jnp.array([0.0, 0.4, 1.0])), [3, 3, 3])
+
+
+def test_guidance_is_off_only_where_it_is_off_everywhere():
+    assert guidance.GuidanceScale().off
+    assert not guidance.GuidanceScale((0.2, 0.6), (2.0, 1.0)).off
+
+
+@pytest.mark.parametrize(
+    ("times", "scales", "said"),
+    [
+        ((0.0, 0.5), (2.0,), "2 times and 1 scales"), ((), (), "one or more of each"),
+        ((0.5, 0.2), (1.0, 2.0), "times that rise"), ((0.0, 1.5), (1.0, 2.0), "times that rise"),
+        ((0.0,), (np.nan,), "finite scales"),
+    ],
+)  # fmt: skip
+def test_knots_that_make_no_function_are_refused(times, scales, said):
+    with pytest.raises(ValueError, match=said):
+        guidance.GuidanceScale(times, scales)
+
+
 # -- mixing ----------------------------------------------------------------------------------------------------------
 
 
@@ -106,7 +133,7 @@ def test_a_single_voice_is_returned_bit_for_bit():
 def train(teachers, lambdas, active, updates=5):
     """Several student_steps with one class of condition; the state's arrays afterwards."""
     student, optimizer = affine(np.zeros((1, 2)), np.eye(2)), optax.adam(0.05)
-    recipe = steps.Recipe(grid=(1.0, 0.0), lambdas=lambdas, guidance_scale=1.0)
+    recipe = steps.Recipe(grid=(1.0, 0.0), lambdas=lambdas)
     classes = jnp.zeros(8, jnp.int32)
 
     @jax.jit

@@ -18,7 +18,7 @@ CLASSES = jnp.array([0, 1])
 
 
 def recipe(**changes) -> steps.Recipe:
-    return steps.Recipe(**dict(grid=GRID, lambdas=guidance.lambda_table(4, 2), guidance_scale=1.0) | changes)
+    return steps.Recipe(**dict(grid=GRID, lambdas=guidance.lambda_table(4, 2)) | changes)
 
 
 def trees_equal(a, b):

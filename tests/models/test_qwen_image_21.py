@@ -1,9 +1,4 @@
-"""The Qwen-Image-2.1 denoiser against diffusers' model, with weights that went through the conversion table.
-
-Every weight is drawn anew, norms and gates included: a fresh network has norms of 1 and an output of 0, which would
-hide a swapped norm or a missing gate. Outputs are of order 1 then, so the 2e-5 of these tests is about a hundred
-float32 roundings, for two implementations that add up in different orders.
-"""
+"""The Qwen-Image-2.1 denoiser against diffusers' model, by the rules of parity.py."""
 
 import dataclasses
 import functools
@@ -15,6 +10,7 @@ import pytest
 import torch
 from diffusers import QwenImage21Transformer2DModel
 from flax import nnx
+from parity import TOLERANCE, carry_over, close, randomise
 
 from flashjax import convert
 from flashjax.convert import planning
@@ -22,7 +18,6 @@ from flashjax.convert.qwen_image_21 import TABLE
 from flashjax.models import qwen_image_21 as qwen
 from flashjax.models.qwen_image_21 import Condition, Config
 
-TOLERANCE = 2e-5
 CONFIGS = {
     "tiny": {},
     "wide_heads_scanned": dict(
@@ -48,19 +43,12 @@ LAYOUTS = {
 
 
 def torch_model(config: Config, seed: int = 0) -> QwenImage21Transformer2DModel:
-    torch.manual_seed(seed)
     model = QwenImage21Transformer2DModel(
         in_channels=config.in_channels, out_channels=config.in_channels, num_layers=config.layers,
         attention_head_dim=config.head_dim, num_attention_heads=config.heads, context_in_dim=config.context_dim,
         mlp_ratio=config.mlp_ratio, axes_dims_rope=config.axes_dims, eps=config.eps,
-    ).eval()  # fmt: skip
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 2:
-                weight.normal_(0, weight.shape[1] ** -0.5)
-            else:
-                weight.normal_(0 if "text_norm" in name else 1, 0.4)
-    return model
+    )  # fmt: skip
+    return randomise(model, seed, centred=("text_norm",))
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +59,8 @@ def models(tmp_path_factory):
     def make(name):
         config = Config.tiny(**CONFIGS[name])
         model = torch_model(config)
-        folder = tmp_path_factory.mktemp(name)
-        model.save_pretrained(folder)
-        return config, model, convert.load("qwen_image_21", folder, qwen.abstract(config))
+        params = carry_over("qwen_image_21", model, qwen.abstract(config), tmp_path_factory.mktemp(name))
+        return config, model, params
 
     return make
 
@@ -132,10 +119,6 @@ def jitted(config: Config):
 
 def run(config: Config, params, cond, z, t):
     return jitted(config)(params, cond, z, t)
-
-
-def close(actual, expected, tolerance=TOLERANCE):
-    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 # -- agreement -------------------------------------------------------------------------------------------------------
