@@ -72,7 +72,8 @@ def velocity_from_score(z: jax.Array, score: jax.Array, t: jax.Array) -> jax.Arr
 def guide(v_neg: jax.Array, v_pos: jax.Array, guidance_scale) -> jax.Array:
     """Classifier-free guidance, the one convention of this project: ``v = v_neg + s (v_pos - v_neg)``.
 
-    s is a scalar or [B]; ``s = 1`` is no guidance. (DMD2 and older FastVideo code write ``v_pos + w (v_pos - v_neg)``: s = w + 1.)
+    s is a scalar or [B]; ``s = 1`` is no guidance. (DMD2 and older FastVideo code write
+    ``v_pos + w (v_pos - v_neg)``: s = w + 1.)
     """
     return v_neg + expand(guidance_scale, v_pos) * (v_pos - v_neg)
 

@@ -219,7 +219,7 @@ def make_recipe(config: ConfigDict) -> steps.Recipe:
     return steps.Recipe(
         grid=tuple(flow.time_grid(config.nfe, config.shift).tolist()),
         lambdas=lambdas,
-        guidance_scale=guidance.GuidanceScale(tuple(config.guidance.times), tuple(config.guidance.scales)),
+        guidance_scale=guidance.Scale(tuple(config.guidance.times), tuple(config.guidance.scales)),
         rollout_mode=config.rollout_mode,
         student_times=steps.TimeSampler(**config.student_times),
         critic_times=steps.TimeSampler(**config.critic_times),

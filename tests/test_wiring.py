@@ -27,12 +27,14 @@ def load(*settings: str, arg: str = ""):
 def test_the_recipe_field_by_field():
     config = load(
         "distill.teachers=a,b", "distill.specialists=((0.1,0.2,0.3),)", "distill.nfe=3", "distill.shift=2.0",
-        "distill.guidance.times=(0.2,0.6)", "distill.guidance.scales=2.5,1.5", "distill.rollout_mode=renoise", "distill.student_times.low=0.3",
+        "distill.guidance.times=(0.2,0.6)", "distill.guidance.scales=2.5,1.5",
+        "distill.rollout_mode=renoise", "distill.student_times.low=0.3",
         "distill.critic_times.high=0.9", "distill.critic_updates_per_rollout=4", "distill.share_sample=false",
         "distill.ema_decay=0.7",
     )  # fmt: skip
     expected = dict(
-        grid=tuple(flow.time_grid(3, 2.0).tolist()), rollout_mode="renoise", guidance_scale=guidance.GuidanceScale((0.2, 0.6), (2.5, 1.5)),
+        grid=tuple(flow.time_grid(3, 2.0).tolist()), rollout_mode="renoise",
+        guidance_scale=guidance.Scale((0.2, 0.6), (2.5, 1.5)),
         student_times=steps.TimeSampler(low=0.3, high=0.98), critic_times=steps.TimeSampler(low=0.02, high=0.9),
         ema_decay=0.7, critic_updates_per_rollout=4, share_sample=False,
     )  # fmt: skip

@@ -1,5 +1,5 @@
-"""Guidance inside the loss: how strongly a teacher is guided, and step-wise multi-teacher guidance: which teacher speaks
-at which student step, for which condition.
+"""Guidance inside the loss: how strongly teachers are guided, and which one speaks when (step-wise multi-teacher
+guidance), for which condition.
 
     s_real^(k)(x_t, t, c) = sum_m lambda[k, c, m] s_m(x_t, t, c),   sum_m lambda[k, c, m] = 1
 
@@ -17,12 +17,13 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class GuidanceScale:
+class Scale:
     """Classifier-free guidance as a function of t: linear from knot to knot, constant beyond the outer ones.
 
-    Guided sampling and the guided score are two things. Where a solver samples with scale s, the score of its *pictures*,
-    diffused to t, is that of a much smaller scale, above all at much noise; a student that matches the distribution of
-    the guided pictures needs that one (docs/results.md). One knot is a constant scale. Raises ValueError.
+    Guided sampling and the guided score are two things. Where a solver samples with scale s, the score of its
+    *pictures*, diffused to t, is that of a much smaller scale, above all at much noise; a student that matches the
+    distribution of the guided pictures needs that one (docs/results.md). One knot is a constant scale. Raises
+    ValueError.
     """
 
     times: tuple[float, ...] = (0.0,)
@@ -45,6 +46,9 @@ class GuidanceScale:
     def __call__(self, t: jax.Array) -> jax.Array:
         """The scale of each sample, like t [B]."""
         return jnp.interp(t, jnp.asarray(self.times, t.dtype), jnp.asarray(self.scales, t.dtype))
+
+
+UNGUIDED = Scale()
 
 
 def lambda_table(

@@ -57,7 +57,7 @@ class Recipe:
     grid: tuple[float, ...]  # flow.time_grid; the student's sampler uses the same numbers
     lambdas: np.ndarray  # guidance.lambda_table [steps, classes, teachers]
     # Of every teacher, by t; the student learns it and samples without.
-    guidance_scale: guidance.GuidanceScale = guidance.GuidanceScale()
+    guidance_scale: guidance.Scale = guidance.UNGUIDED
     rollout_mode: str = "euler"
     student_times: TimeSampler = TimeSampler()
     critic_times: TimeSampler = TimeSampler()

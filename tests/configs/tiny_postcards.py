@@ -35,7 +35,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.distill = ConfigDict(
             dict(
                 teachers=(args.weights,), specialists=(), classes=3, nfe=2, shift=1.0,
-                guidance=dict(times=(0.0,), scales=(2.0,)), rollout_mode="euler", student_times=times, critic_times=dict(times), critic_rows=1,
+                guidance=dict(times=(0.0,), scales=(2.0,)), rollout_mode="euler",
+                student_times=times, critic_times=dict(times), critic_rows=1,
                 critic_updates_per_rollout=1, share_sample=True, critic_warmup=2, ema_decay=0.9,
             )
         )  # fmt: skip

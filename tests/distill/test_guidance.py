@@ -72,18 +72,18 @@ def test_active_teachers_by_step_and_class():
     assert guidance.active(table, 1, [0]) == (1,)
 
 
-# -- how strongly -------------------------------------------------------------------------------------------------------
+# -- how strongly ------------------------------------------------------------------------------------------------------
 
 
 def test_a_scale_is_linear_between_its_knots_and_constant_beyond():
-    scale = guidance.GuidanceScale((0.2, 0.6), (2.0, 1.0))
+    scale = guidance.Scale((0.2, 0.6), (2.0, 1.0))
     np.testing.assert_allclose(scale(jnp.array([0.0, 0.2, 0.3, 0.5, 0.6, 1.0])), [2, 2, 1.75, 1.25, 1, 1], rtol=1e-6)
-    np.testing.assert_array_equal(guidance.GuidanceScale(scales=(3.0,))(jnp.array([0.0, 0.4, 1.0])), [3, 3, 3])
+    np.testing.assert_array_equal(guidance.Scale(scales=(3.0,))(jnp.array([0.0, 0.4, 1.0])), [3, 3, 3])
 
 
 def test_guidance_is_off_only_where_it_is_off_everywhere():
-    assert guidance.GuidanceScale().off
-    assert not guidance.GuidanceScale((0.2, 0.6), (2.0, 1.0)).off
+    assert guidance.UNGUIDED.off
+    assert not guidance.Scale((0.2, 0.6), (2.0, 1.0)).off
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_guidance_is_off_only_where_it_is_off_everywhere():
 )  # fmt: skip
 def test_knots_that_make_no_function_are_refused(times, scales, said):
     with pytest.raises(ValueError, match=said):
-        guidance.GuidanceScale(times, scales)
+        guidance.Scale(times, scales)
 
 
 # -- mixing ----------------------------------------------------------------------------------------------------------

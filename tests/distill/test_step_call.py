@@ -30,7 +30,8 @@ TIMES = dict(kind="uniform", low=0.3, high=0.6)
 CONFIG = ConfigDict(dict(seed=3, times=TIMES, drop_rate=0.5, ema_decay=0.7))
 KEY, SIZE = jax.random.key(3), 4
 LAMBDAS = guidance.lambda_table(2, 2, [[[0.2, 0.9], [0.5, 0.1]]])  # two teachers, whose weights differ by class
-RULE = recipe(grid=tuple(flow.time_grid(2, 2.0).tolist()), lambdas=LAMBDAS, guidance_scale=guidance.GuidanceScale(scales=(2.0,)))
+DOUBLE = guidance.Scale(scales=(2.0,))
+RULE = recipe(grid=tuple(flow.time_grid(2, 2.0).tolist()), lambdas=LAMBDAS, guidance_scale=DOUBLE)
 TEACHERS = linear(0.9), linear(-0.7)
 STUDENT, CRITIC = optax.sgd(0.1), optax.sgd(0.3)
 NULL = Condition(jnp.full((1, 1, 1, 1), -2.0), jnp.ones(1, jnp.int32))

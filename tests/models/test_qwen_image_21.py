@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import QwenImage21Transformer2DModel
 from flax import nnx
-from parity import TOLERANCE, carry_over, close, randomise
+from parity import carry_over, close, randomise
 
 from flashjax import convert
 from flashjax.convert import planning
