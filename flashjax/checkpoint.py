@@ -110,19 +110,22 @@ def check_meta(found: dict, expected: dict, what: str) -> None:
         )
 
 
-def restore_params(folder: Path, which: str = "ema") -> tuple[Any, dict, int]:
-    """(parameters of "ema" or "student", meta, step) of the newest checkpoint in ``folder``, a run's ``checkpoints``,
-    on the default device."""
+def restore_params(folder: Path, which: str = "ema", step: int | None = None) -> tuple[Any, dict, int]:
+    """(parameters of "ema" or "student", meta, step) of the checkpoint of ``step``, or the newest, in ``folder``, a
+    run's ``checkpoints``, on the default device."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"There are no checkpoints in {folder.parent}; give the work directory of a training run.")
     with contextlib.closing(ocp.CheckpointManager(folder.absolute(), item_handlers=_handlers())) as manager:
-        step = manager.latest_step()
-        if step is None:
+        steps = sorted(manager.all_steps())
+        if not steps:
             raise UserError(
                 f"{folder} holds no complete checkpoint; start its run again with the same arguments and wait for the "
                 "first one (config.checkpoint_every), or give another run."
             )
+        step = steps[-1] if step is None else step
+        if step not in steps:
+            raise UserError(f"{folder} holds no checkpoint of step {step}; it has {', '.join(map(str, steps))}.")
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # the run's own devices may not exist here
         with _reading(folder, step):
             meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta

@@ -13,15 +13,16 @@ from flashjax.errors import UserError
 from flashjax.pipeline import describe
 
 
-def export(workdir: str, out: str, which: str = "ema") -> Path:
-    """Writes ``out/transformer``, ``out/scheduler`` and ``out/card.json`` from the newest checkpoint of a run.
+def export(workdir: str, out: str, which: str = "ema", step: int | None = None) -> Path:
+    """Writes ``out/transformer``, ``out/scheduler`` and ``out/card.json`` from a checkpoint of a run.
 
-    ``which``: "ema" or "student". Raises UserError if ``out`` holds anything already.
+    ``which``: "ema" or "student"; ``step``: of the checkpoint, None for the newest. Raises UserError if
+    ``out`` holds anything already.
     """
     target = Path(out)
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target} is not empty; give a new folder, nothing is overwritten.")
-    params, meta, step = restore_params(Path(workdir) / "checkpoints", which)
+    params, meta, step = restore_params(Path(workdir) / "checkpoints", which, step)
     config = ConfigDict(meta["config"])
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)

@@ -59,19 +59,20 @@ class Pipeline:
         return np.concatenate(out)[: len(prompts)]
 
 
-def load(path: str, which: str = "ema") -> Pipeline:
+def load(path: str, which: str = "ema", step: int | None = None) -> Pipeline:
     """A pipeline from an exported folder (``transformer/``, ``scheduler/``) or a run's work directory, of which
-    ``which`` names the parameters: "ema" or "student". Raises UserError."""
+    ``which`` names the parameters, "ema" or "student", and ``step`` the checkpoint (None: the newest). Raises
+    UserError."""
     folder = Path(path)
     if (folder / "transformer").is_dir():
-        if which != "ema":
+        if which != "ema" or step is not None:
             raise UserError(
                 f"{folder} is an exported model and holds one set of weights, chosen when it was exported; leave out "
-                f"--weights {which}, or give the run's work directory."
+                "--weights and --step, or give the run's work directory."
             )
         return _load_exported(folder)
     if (folder / "config.json").is_file():
-        return _load_run(folder, which)
+        return _load_run(folder, which, step)
     raise UserError(
         f"{folder} is neither a run's work directory nor an exported model (a folder with transformer/ in it)."
     )
@@ -93,8 +94,8 @@ def _load_exported(folder: Path) -> Pipeline:
     return _pipeline(model, config, params, described)
 
 
-def _load_run(folder: Path, which: str) -> Pipeline:
-    params, meta, _ = restore_params(folder / "checkpoints", which)
+def _load_run(folder: Path, which: str, step: int | None) -> Pipeline:
+    params, meta, _ = restore_params(folder / "checkpoints", which, step)
     config = ConfigDict(meta["config"])
     model = models.architecture(config.model.architecture)
     return _pipeline(model, models.make_config(model, config.model), params, describe(config))

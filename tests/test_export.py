@@ -139,8 +139,10 @@ def test_another_models_files_are_told(folder, tmp_path, file, content, words):
 
 
 def test_an_exported_model_has_one_set_of_weights(folder):
-    with pytest.raises(UserError, match="leave out --weights student"):
+    with pytest.raises(UserError, match="leave out --weights and --step"):
         pipeline.load(str(folder), "student")
+    with pytest.raises(UserError, match="leave out --weights and --step"):
+        pipeline.load(str(folder), step=4)
 
 
 def test_converted_weights_load_as_well(folder, tmp_path):

@@ -157,6 +157,18 @@ def test_what_a_checkpoint_holds(uninterrupted):
     assert "loader" in str(names["data"])
 
 
+def test_an_earlier_checkpoint_is_had_by_its_step(uninterrupted, tmp_path):
+    folder = uninterrupted("dmd")[0]
+    first = min(int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit())
+    out = exports.export(str(folder), str(tmp_path / "early"), step=first)
+    assert json.loads((out / "card.json").read_text())["step"] == first
+    expected = everything(folder, first)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(pipeline.load(str(folder), step=first).params):
+        np.testing.assert_array_equal(leaf, expected["['ema']" + jax.tree_util.keystr(path)])
+    with pytest.raises(UserError, match=rf"no checkpoint of step {STEPS + 1}; it has {first}, .*{STEPS}\."):
+        pipeline.load(str(folder), step=STEPS + 1)
+
+
 def test_an_exported_run_is_the_run(uninterrupted, tmp_path):
     """Straight from the checkpoint and by way of an export: the same parameters, and the same picture."""
     folder, stand_in = uninterrupted("dmd")[0], text.load_text_encoder(None)

@@ -4,11 +4,12 @@ import argparse
 import shlex
 import sys
 
-from flashjax.commands import positive
+from flashjax.commands import non_negative, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="the student's run")
+    parser.add_argument("--step", type=non_negative, default=None, help="of the checkpoint (default: the newest)")
     parser.add_argument(
         "--teacher", default="weights/postcards_teacher", help="exported teacher (default %(default)s)"
     )
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     figures = study(
         args.workdir, args.teacher, args.data, args.out, classifier_path=args.classifier,
         command=shlex.join(["flashjax", *sys.argv[1:]]), limit=args.limit, keep=args.keep,
+        step=args.step,
     )  # fmt: skip
     ms, ratio = figures["ms_per_image"], figures["speedup"]
     print("\n".join(figures["verdict"]))

@@ -2,7 +2,7 @@
 
 import argparse
 
-from flashjax.commands import SEEDS, positive, seed
+from flashjax.commands import SEEDS, non_negative, positive, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, default=None, help="guidance scale (1: none; default: the model's)")
     parser.add_argument("--seed", type=seed, default=0, help="of the first picture; the next ones count on (default 0)")
     parser.add_argument("--weights", default="ema", choices=("ema", "student"), help="of a run (default ema)")
+    parser.add_argument(
+        "--step", type=non_negative, default=None, help="of a run's checkpoint (default: the newest)"
+    )
     parser.add_argument("--scale", type=positive, default=4, help="enlargement of the PNG (default 4)")
 
 
@@ -31,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out} has to end in .png.")
     if not Path(args.out).absolute().parent.is_dir():
         raise UserError(f"There is no folder {Path(args.out).absolute().parent} to write {args.out} to.")
-    pipe = pipeline.load(args.checkpoint, args.weights)
+    pipe = pipeline.load(args.checkpoint, args.weights, args.step)
     encoder = text.load_text_encoder(text.default_minilm_source())
     with about_settings():
         encoder.tokens(args.prompt, pipe.max_text_tokens)  # names a prompt that is too long

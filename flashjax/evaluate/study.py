@@ -132,15 +132,17 @@ def study(
     command: str,
     limit: int | None = None,
     keep: str = ".cache/pictures",
+    step: int | None = None,
 ) -> dict[str, Any]:
     """Compares the student of a run with its teacher on the held-out postcards in ``data`` and writes ``out`` (HTML)
     and the same figures beside it as JSON. ``limit``: at most so many prompts; ``keep``: where pictures are kept for
-    the next evaluation (``draw_kept``). Returns the figures. Raises UserError, before anything is drawn."""
+    the next evaluation (``draw_kept``); ``step``: of the run's checkpoint, None for the newest. Returns the figures.
+    Raises UserError, before anything is drawn."""
     check_paths(workdir, out)
     records = load_cards(data, limit)
     side, prompts = records[0]["image"].shape[0], [r["caption"] for r in records]
     judge, encoder = classifier.load(classifier_path), text.load_text_encoder(text.default_minilm_source())
-    student, teacher = pipeline.load(workdir), pipeline.load(teacher_path)
+    student, teacher = pipeline.load(workdir, step=step), pipeline.load(teacher_path)
     check_sizes({data: side, workdir: student.image_size, teacher_path: teacher.image_size})
     with about_settings():
         encoder.tokens(prompts, min(student.max_text_tokens, teacher.max_text_tokens))
