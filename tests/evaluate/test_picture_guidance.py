@@ -50,7 +50,8 @@ def test_the_scale_that_drew_the_pictures_is_found_at_every_time(pipe, scale):
 
 def test_every_picture_counts_once_whatever_the_batch(pipe):
     """The last batch is filled up with copies, which must not count."""
-    plain = flow.Denoiser(lambda params, cond: cond.text[:, 0, 0], lambda params, c, z, t: 0 * z + flow.expand(c / 0.3, z))
+    context = pipe.model.denoiser(None).condition
+    plain = flow.Denoiser(context, lambda params, c, z, t: 0 * z + flow.expand(c / 0.3, z))
     pipe.model.denoiser = lambda config: plain  # v_neg = 0 and v_pos = 1: the scale is the mean of eps - x0
     images = np.full((5, 64, 64, 3), 140, np.uint8)
     images[-1] = 255
