@@ -159,7 +159,7 @@ def test_settings_that_are_wrong(complaint, argv, expected):
         (["--config.devices=3"], "A batch of 8 does not divide over 3 devices; change config.batch_size."),
         (["--config.batch_size=100"], "holds 12 records, no batch of 100; lower config.batch_size."),
         (["--config.max_text_tokens=3"], "raise config.max_text_tokens from 3."),
-        (["--config.model.architecture=unet"], "There is no architecture 'unet'; there are qwen_image_21."),
+        (["--config.model.architecture=unet"], "There is no architecture 'unet'; there are qwen_image_21, "),
         (["--config.model.preset=postcard"], "has no preset 'postcard'; choose one of qwen_image_21, postcards, tiny"),
         (["--config.model.preset=heads"], "qwen_image_21 has no preset 'heads'; choose one of qwen_image_21, post"),
         (["--config.model.heads=3"], "must sum to the head width"),

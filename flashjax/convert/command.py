@@ -113,9 +113,10 @@ def _target(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
         from flashjax.models import minilm
 
         return minilm.abstract(minilm.Config.from_bert(config))
-    from flashjax.models import qwen_image_21
+    from flashjax.models import architecture
 
-    return qwen_image_21.abstract(qwen_image_21.Config.from_diffusers(config))
+    denoiser = architecture(model)
+    return denoiser.abstract(denoiser.Config.from_diffusers(config))
 
 
 def _dtype(choice: str, source: Mapping[str, Spec]) -> np.dtype:
