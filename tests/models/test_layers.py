@@ -5,9 +5,9 @@ import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from flashjax.models import layers
-from flashjax.models import qwen_image_21 as qwen
+from flashjax.models import architecture, layers
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 X, G = jax.random.normal(KEYS[0], (2, 5, 16)), jax.random.normal(KEYS[1], (2, 5, 8))
@@ -36,11 +36,13 @@ def test_results_and_gradients_have_the_dtypes_of_what_went_in(dtype):
     assert (y.dtype, dx.dtype, dk.dtype) == (dtype, dtype, jnp.float32)
 
 
-def test_every_product_of_the_tokens_is_rounded_where_asked_for():
+@pytest.mark.parametrize("name", ["qwen_image_21", "qwen_image"])
+def test_every_product_of_the_tokens_is_rounded_where_asked_for(name):
     """In the program of forward and backward pass only what follows from t, once a sample, has float32 factors."""
-    config = qwen.Config.tiny(products="bfloat16")
-    denoiser, params = qwen.denoiser(config), qwen.init(config, jax.random.key(0))
-    cond = qwen.Condition(jnp.ones((2, 3, 24)), jnp.array([3, 2]))
+    model = architecture(name)
+    config = model.Config.tiny(products="bfloat16")
+    denoiser, params = model.denoiser(config), model.abstract(config)
+    cond = model.Condition(jnp.ones((2, 3, 24)), jnp.array([3, 2]))
     z, t = jnp.ones((2, 2, 2, 8)), jnp.array([0.3, 0.6])
 
     def loss(params):
@@ -49,11 +51,19 @@ def test_every_product_of_the_tokens_is_rounded_where_asked_for():
     products = list(dots(jax.make_jaxpr(jax.grad(loss))(params).jaxpr))
     flat = [p for p in products if len(p[0].shape) == 2]  # attention's products have a batch and heads
     assert len(flat) > 20
-    # t has two rows, and one for the prefix, which is as if at t = 0; no other axis is so short.
+    # t has two rows, and one for a prefix, which is as if at t = 0; no other axis is so short.
     of_time = [any(min(v.shape) <= 2 for v in p) for p in flat]
     for per_sample, dtype in ((True, jnp.float32), (False, jnp.bfloat16)):
         chosen = [v.dtype for p, t in zip(flat, of_time, strict=True) if t == per_sample for v in p]
         assert len(chosen) > 8 and set(chosen) == {jnp.dtype(dtype)}
+
+
+def test_a_bias_is_added_in_the_activations_dtype_and_is_there_only_if_asked_for():
+    plain, biased = (layers.Linear(16, 8, nnx.Rngs(0), jnp.float32, bias=bias) for bias in (False, True))
+    assert set(nnx.state(plain)) == {"kernel"} and set(nnx.state(biased)) == {"kernel", "bias"}
+    biased.bias[...] = jnp.arange(8.0)
+    assert biased(X.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    np.testing.assert_allclose(biased(X), plain(X) + np.arange(8.0), rtol=1e-6)
 
 
 def dots(jaxpr):

@@ -12,7 +12,7 @@ import torch
 from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
 from parity import carry_over, close, randomise
 
-from flashjax import convert
+from flashjax import cli, convert
 from flashjax.convert import planning
 from flashjax.errors import UserError
 from flashjax.models import qwen_image as qwen
@@ -165,6 +165,15 @@ def test_released_models_have_diffusers_tensors(preset):
     assert sum(np.prod(s, dtype=np.int64) for s in expected.values()) == 20_430_401_088
 
 
+def test_the_released_model_traces_at_its_size():
+    """bfloat16 under scan: a carry that changed its dtype on the way would stop here. 1024 x 1024 and a reference."""
+    config = Config.qwen_image_edit_2511(param_dtype=jnp.bfloat16)
+    cond = Condition(np.zeros((2, 9, 3584), np.float16), np.array([9, 4]), (np.zeros((2, 64, 48, 64), np.float32),))
+    z, t = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 64, 64, 64), (2,)))
+    v = jax.eval_shape(functools.partial(_run, qwen.denoiser(config)), qwen.abstract(config), cond, z, t)
+    assert (v.shape, v.dtype) == (z.shape, jnp.float32)
+
+
 def test_default_settings_are_those_of_the_released_models():
     """diffusers' defaults are the configuration of Qwen-Image; only zero_cond_t differs in Edit-2511."""
     with torch.device("meta"):
@@ -190,18 +199,25 @@ def test_a_round_trip_is_bit_exact(tmp_path, dtype):
 
 def test_parameters_written_from_jax_run_in_diffusers(tmp_path):
     config = Config.tiny(zero_cond_t=True)
-    leaves, tree = jax.tree.flatten(qwen.abstract(config))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
+    rng = np.random.default_rng(1)
 
-    def draw_leaf(key, x):
-        return jax.random.normal(key, x.shape) * (x.shape[-2] ** -0.5 if x.ndim > 1 else 0.4)
+    def draw_leaf(x):
+        return np.float32(rng.normal(size=x.shape) * (x.shape[-2] ** -0.5 if x.ndim > 1 else 0.4))
 
-    params = tree.unflatten([draw_leaf(*pair) for pair in zip(keys, leaves, strict=True)])
+    params = jax.tree.map(draw_leaf, qwen.abstract(config))
     convert.save("qwen_image", params, tmp_path / "diffusion_pytorch_model.safetensors")
     torch_model(config).save_config(tmp_path)
     model = QwenImageTransformer2DModel.from_pretrained(tmp_path)
     inputs = draw(config, LAYOUTS["one_smaller_reference"])
     close(run(config, params, *inputs), torch_velocity(model, *inputs))
+
+
+def test_the_command_converts_a_folder(tmp_path):
+    config = Config.tiny()
+    params = carry_over("qwen_image", torch_model(config), qwen.abstract(config), tmp_path / "transformer")
+    options = ["--model", "qwen_image", "--source", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert cli.main(["convert", *options]) == 0
+    jax.tree.map(np.testing.assert_array_equal, convert.load_flax(tmp_path / "out", qwen.abstract(config)), params)
 
 
 # -- the condition ---------------------------------------------------------------------------------------------------
@@ -367,7 +383,7 @@ def test_time_is_read_in_float32_under_bfloat16(models):
 
 def test_a_fresh_network_predicts_zero_and_has_the_announced_shapes():
     config = Config.tiny()
-    params = qwen.init(config, jax.random.key(0))
+    params = jax.jit(qwen.init, static_argnums=0)(config, jax.random.key(0))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), params) == jax.tree.map(
         lambda x: (x.shape, x.dtype), qwen.abstract(config)
     )

@@ -1,0 +1,74 @@
+"""The time grids that released models are sampled on, as their diffusers pipelines compute them.
+
+A grid is float32 [steps + 1], from 1 (noise) down to exactly 0 (image): the scheduler's sigmas, which are our times.
+Every shift here is ``flow.shift_time``; the "exponential" one of diffusers by mu is the shift ``exp(mu)``. A static
+shift therefore needs no function of its own: Z-Image is ``flow.time_grid(steps, 6.0)``, its Turbo
+``flow.time_grid(steps, 3.0)``. Tests compare all of them with ``FlowMatchEulerDiscreteScheduler``.
+
+``tokens`` counts the target's tokens alone; references and text do not shift the grid.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from flashjax import flow
+
+# Qwen-Image-2.1-Turbo's eight times. Its scheduler neither shifts nor stretches them.
+QWEN_IMAGE_21_TURBO = (1.0, 0.978453, 0.95418, 0.926626, 0.89508, 0.845148, 0.704534, 0.414568)
+
+
+def dynamic_sigmas(
+    steps: int,
+    tokens: int,
+    *,
+    base_tokens: int = 256,
+    max_tokens: int = 8192,
+    base_shift: float = 0.5,
+    max_shift: float = 0.9,
+    terminal: float = 0.02,
+) -> np.ndarray:
+    """A grid shifted by the image's size, then stretched so that its last step begins at ``terminal``.
+
+    The defaults are the scheduler of every Qwen-Image, 2.1 included (but not its Turbo). mu is linear in ``tokens``,
+    through base_shift and max_shift, and goes on beyond both. ``terminal=0`` leaves the grid as it is.
+
+    A stretched grid of few steps wastes its last one: 4 steps and 4096 tokens give 1, .767, .456, .02, 0.
+
+    Raises ValueError for less than one step, and for one step that has to begin both at 1 and at ``terminal``.
+    """
+    slope = (max_shift - base_shift) / (max_tokens - base_tokens)
+    grid = flow.time_grid(steps, math.exp(base_shift + slope * (tokens - base_tokens)))
+    if not terminal:
+        return grid
+    if steps == 1:
+        raise ValueError(f"A grid of one step cannot end at {terminal}; take two steps or more, or terminal=0.")
+    away = 1 - grid[:-1].astype(np.float64)
+    return np.append(1 - away * (1 - terminal) / away[-1], 0).astype(np.float32)
+
+
+def klein_sigmas(steps: int, tokens: int) -> np.ndarray:
+    """The grid of FLUX.2 and FLUX.2-klein: shifted by ``klein_mu``, not stretched."""
+    return flow.time_grid(steps, math.exp(klein_mu(steps, tokens)))
+
+
+def klein_mu(steps: int, tokens: int) -> float:
+    """FLUX.2's shift, fitted by its authors: linear in ``tokens`` at 10 and at 200 steps, linear in ``steps`` between
+    and beyond. More than 4300 tokens take the line of 200 steps at any number of steps."""
+    at_10 = 8.73809524e-05 * tokens + 1.89833333
+    at_200 = 0.00016927 * tokens + 0.45666666
+    if tokens > 4300:
+        return at_200
+    return at_200 + (at_200 - at_10) * (steps - 200) / 190
+
+
+def explicit_sigmas(sigmas: Sequence[float]) -> np.ndarray:
+    """The grid of a model that was distilled for given times, such as ``QWEN_IMAGE_21_TURBO``; the final 0 is appended.
+
+    Raises ValueError unless the times fall, from 1 or less, and stay above 0.
+    """
+    grid = np.append(np.asarray(sigmas, np.float64), 0)
+    if not (len(sigmas) and grid[0] <= 1 and np.all(np.diff(grid) < 0)):
+        raise ValueError(f"Times have to fall, from 1 or less, and stay above 0 (which is appended); got {sigmas}.")
+    return grid.astype(np.float32)

@@ -1,0 +1,91 @@
+"""Grids of released models against diffusers' scheduler, which computes in float32: equal within a few roundings."""
+
+import numpy as np
+import pytest
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+from diffusers.pipelines.qwenimage.pipeline_qwenimage import calculate_shift
+
+from flashjax import flow, schedules
+
+STEPS = (2, 4, 8, 28, 50)
+TOKENS = (16, 256, 4096, 6889, 16384)  # below the base, at it, 1024^2 and 1328^2 in v1, 2048^2 in 2.1
+QWEN = dict(
+    use_dynamic_shifting=True, time_shift_type="exponential", base_image_seq_len=256, max_image_seq_len=8192,
+    base_shift=0.5, max_shift=0.9, shift_terminal=0.02,
+)  # fmt: skip
+
+
+def sigmas_of(scheduler, sigmas, mu=None):
+    scheduler.set_timesteps(sigmas=sigmas, mu=mu)
+    return scheduler.sigmas.numpy()
+
+
+def uniform(steps):
+    return np.linspace(1.0, 1 / steps, steps)
+
+
+def close(a, b):
+    assert a.dtype == np.float32
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({}, {}),
+        (dict(terminal=0), dict(shift_terminal=None)),
+        (
+            dict(max_tokens=4096, max_shift=1.15, terminal=0.1),
+            dict(max_image_seq_len=4096, max_shift=1.15, shift_terminal=0.1),
+        ),
+    ],
+)
+def test_dynamic_shift_is_that_of_the_qwen_pipelines(steps, tokens, ours, theirs):
+    scheduler = FlowMatchEulerDiscreteScheduler(**QWEN | theirs)
+    config = scheduler.config
+    mu = calculate_shift(
+        tokens, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+    )
+    close(schedules.dynamic_sigmas(steps, tokens, **ours), sigmas_of(scheduler, uniform(steps), mu))
+
+
+def test_four_steps_at_a_megapixel_as_documented():
+    np.testing.assert_allclose(schedules.dynamic_sigmas(4, 4096), [1, 0.767, 0.456, 0.02, 0], atol=5e-4)
+
+
+@pytest.mark.parametrize("steps", (1, *STEPS))
+@pytest.mark.parametrize("shift", (6.0, 3.0))
+def test_static_shift_is_the_grid_of_z_image(steps, shift):
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    close(flow.time_grid(steps, shift), sigmas_of(scheduler, uniform(steps)))
+
+
+@pytest.mark.parametrize("steps", (1, *STEPS, 200, 250))
+@pytest.mark.parametrize("tokens", (*TOKENS, 4300, 4301))
+def test_klein_shifts_by_its_fit(steps, tokens):
+    mu = compute_empirical_mu(tokens, steps)
+    assert schedules.klein_mu(steps, tokens) == pytest.approx(mu, rel=1e-12)
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    close(schedules.klein_sigmas(steps, tokens), sigmas_of(scheduler, uniform(steps), mu))
+
+
+def test_turbo_is_sampled_at_its_own_times():
+    given = schedules.QWEN_IMAGE_21_TURBO
+    grid = schedules.explicit_sigmas(given)
+    assert len(grid) == 9
+    close(grid, sigmas_of(FlowMatchEulerDiscreteScheduler(), list(given)))
+
+
+@pytest.mark.parametrize("sigmas", [(), (1.1, 0.5), (1.0, 0.5, 0.5), (1.0, 0.0), (0.5, 1.0), (1.0, float("nan"))])
+def test_times_that_are_no_grid(sigmas):
+    with pytest.raises(ValueError, match="Times have to fall, from 1 or less, and stay above 0"):
+        schedules.explicit_sigmas(sigmas)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, "one step cannot end at 0.02"), (0, "at least one step, not 0")])
+def test_too_few_steps(steps, expected):
+    with pytest.raises(ValueError, match=expected):
+        schedules.dynamic_sigmas(steps, 4096)
