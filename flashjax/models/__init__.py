@@ -10,7 +10,7 @@ from typing import Any
 
 from flashjax.errors import UserError, about_settings
 
-ARCHITECTURES = ("qwen_image_21", "qwen_image")
+ARCHITECTURES = ("qwen_image_21", "qwen_image", "flux2")
 
 
 def architecture(name: str) -> ModuleType:
