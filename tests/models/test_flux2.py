@@ -41,11 +41,10 @@ CONFIGS = {
 }  # fmt: skip
 # text tokens, target size, reference sizes
 LAYOUTS = {
-    "t2i": (7, (4, 4), ()),
-    "odd_sizes": (4, (3, 5), ()),
+    "t2i": (7, (3, 5), ()),
     "one_token_of_text": (1, (1, 2), ()),
     "one_reference": (6, (2, 4), ((5, 3),)),
-    "three_references": (5, (3, 4), ((2, 2), (1, 5), (4, 3))),
+    "three_references": (5, (3, 4), ((1, 5), (1, 5), (4, 3))),
 }
 # Flux2Transformer2DModel's config.json in FLUX.2-klein-4B and FLUX.2-klein-base-4B
 RELEASED_4B = dict(
@@ -258,12 +257,11 @@ def test_padding_receives_no_gradient(models):
     assert np.all(np.abs(grads).max(-1)[[0] * 6 + [1] * 4, [*range(6), *range(4)]] > 0)
 
 
-@pytest.mark.parametrize("length", [None, 6])
-def test_a_null_context_of_batch_one_serves_a_batch(models, length):
+def test_a_null_context_of_batch_one_serves_a_batch(models):
     """Guidance runs one empty prompt against the whole batch."""
     config, _, params = models("tiny")
     cond, z, t = draw(config, LAYOUTS["one_reference"])
-    cond = cond.replace(text_length=None if length is None else np.full(2, length, np.int32))
+    cond = cond.replace(text_length=np.full(2, 4, np.int32))
     null = jax.tree.map(lambda x: x[:1], cond)
     repeated = jax.tree.map(lambda x: np.repeat(x[:1], 2, axis=0), cond)
     close(run(config, params, null, z, t), run(config, params, repeated, z, t), 5e-6)
@@ -271,13 +269,13 @@ def test_a_null_context_of_batch_one_serves_a_batch(models, length):
 
 def test_every_part_of_the_condition_matters(models):
     config, _, params = models("tiny")
-    cond, z, t = draw(config, (5, (3, 4), ((2, 2), (2, 2))))
+    cond, z, t = draw(config, LAYOUTS["three_references"])
     base = run(config, params, cond, z, t)
-    first, second = cond.references
+    first, second, third = cond.references
     others = [
         cond.replace(text=cond.text[:, ::-1]),
-        cond.replace(references=(first, second[:, ::-1])),
-        cond.replace(references=(second, first)),
+        cond.replace(references=(first, second, third[:, ::-1])),
+        cond.replace(references=(second, first, third)),
         cond.replace(text_length=np.full(2, 4, np.int32)),
     ]
     for other in others:
