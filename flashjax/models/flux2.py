@@ -7,7 +7,11 @@ sees everybody, and t modulates all of it by three projections that the blocks s
 and references is therefore independent of t, and that is all ``condition`` can hold. There is no bias anywhere in this
 network.
 
-The -kv checkpoint, whose references see only themselves, has the same tensors and is another function; it is not built.
+One token of z is 2 x 2 latents of 32 channels, in the order of diffusers' pipelines: channel ``4 c + 2 y + x`` of a
+token is channel c of its latent in row y and column x.
+
+The klein-kv checkpoint, whose references see only themselves and are modulated as if t = 0, is another function of the
+same class; it is not built.
 """
 
 import dataclasses
@@ -123,10 +127,10 @@ class Condition:
     """What a batch is conditioned on.
 
     text: [B, L, context_dim] encoder states. The family pads every prompt to L = 512 tokens and takes the encoder's
-      states at the padding for text like any other: the released weights want all 512, unmasked.
+      states at the padding for text like any other: none of the 512 is masked.
     text_length: int32 [B], how many of the L states there are to be seen; what is behind them changes nothing in the
-      result. None: all of them, which is how the released weights were trained.
-    references: images [B, h, w, in_channels] as packed latents (a token is 2 x 2 latents), in order.
+      result. None: all of them, which is what the released weights want.
+    references: images [B, h, w, in_channels] as packed latents, in order.
     """
 
     text: jax.Array
