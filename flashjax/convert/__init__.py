@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flashjax import paths
-from flashjax.convert import flux2, minilm, qwen_image, qwen_image_21, writer
+from flashjax.convert import flux2, minilm, qwen_image, qwen_image_21, z_image, writer
 from flashjax.convert.planning import execute, export, plan
 from flashjax.convert.reader import ConversionError, Reader, Spec, open_weights
 from flashjax.convert.table import Rule, Table
@@ -26,7 +26,13 @@ __all__ = [
 ]
 
 FLAX_WEIGHTS = "params.safetensors"  # in a folder that `flashjax convert` wrote
-MODELS = {"flux2": flux2, "minilm": minilm, "qwen_image": qwen_image, "qwen_image_21": qwen_image_21}
+MODELS = {
+    "flux2": flux2,
+    "minilm": minilm,
+    "qwen_image": qwen_image,
+    "qwen_image_21": qwen_image_21,
+    "z_image": z_image,
+}
 _IDENTITY = Table((Rule("{path:.*}", "{path:.*}"),))
 
 

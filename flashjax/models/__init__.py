@@ -10,7 +10,7 @@ from typing import Any
 
 from flashjax.errors import UserError, about_settings
 
-ARCHITECTURES = ("qwen_image_21", "qwen_image", "flux2")
+ARCHITECTURES = ("qwen_image_21", "qwen_image", "flux2", "z_image")
 
 
 def architecture(name: str) -> ModuleType:
