@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flashjax import paths
-from flashjax.convert import flux2, minilm, qwen_image, qwen_image_21, z_image, writer
+from flashjax.convert import flux2, minilm, qwen_image, qwen_image_21, writer, z_image
 from flashjax.convert.planning import execute, export, plan
 from flashjax.convert.reader import ConversionError, Reader, Spec, open_weights
 from flashjax.convert.table import Rule, Table

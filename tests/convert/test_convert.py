@@ -251,7 +251,5 @@ def test_unreadable_files_are_explained(tmp_path):
 
 
 def test_unknown_model_is_named():
-    with pytest.raises(
-        convert.ConversionError, match="no conversion for 'x'; there is one for minilm"
-    ):
+    with pytest.raises(convert.ConversionError, match="no conversion for 'x'; there is one for .*minilm"):
         convert.load("x", ".", {})
