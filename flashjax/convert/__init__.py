@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from flashjax import paths
-from flashjax.convert import flux2, minilm, qwen_image, qwen_image_21, writer, z_image
+from flashjax.convert import (
+    flux2,
+    minilm,
+    qwen_image,
+    qwen_image_21,
+    vae_kl,
+    vae_qwen_image,
+    vae_qwen_image_21,
+    writer,
+    z_image,
+)
 from flashjax.convert.planning import execute, export, plan
 from flashjax.convert.reader import ConversionError, Reader, Spec, open_weights
 from flashjax.convert.table import Rule, Table
@@ -31,6 +41,9 @@ MODELS = {
     "minilm": minilm,
     "qwen_image": qwen_image,
     "qwen_image_21": qwen_image_21,
+    "vae_kl": vae_kl,
+    "vae_qwen_image": vae_qwen_image,
+    "vae_qwen_image_21": vae_qwen_image_21,
     "z_image": z_image,
 }
 _IDENTITY = Table((Rule("{path:.*}", "{path:.*}"),))

@@ -8,6 +8,7 @@ wherever the source's folder could: `convert.load` reads both.
 """
 
 import argparse
+import importlib
 import json
 import shutil
 import sys
@@ -80,8 +81,8 @@ def _find_source(model: str, source: Path | None) -> Path:
         return default_minilm_source()
     if not source.is_dir():
         raise ConversionError(f"The source {source} is not a folder; give the one with config.json and the weights.")
-    # a whole diffusers pipeline keeps its denoiser in transformer/
-    inner = source / "transformer"
+    # where a whole diffusers pipeline keeps it
+    inner = source / ("vae" if model.startswith("vae_") else "transformer")
     return inner if not (source / "config.json").is_file() and inner.is_dir() else source
 
 
@@ -113,10 +114,8 @@ def _target(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
         from flashjax.models import minilm
 
         return minilm.abstract(minilm.Config.from_bert(config))
-    from flashjax.models import architecture
-
-    denoiser = architecture(model)
-    return denoiser.abstract(denoiser.Config.from_diffusers(config))
+    module = importlib.import_module(f"flashjax.models.{model}")
+    return module.abstract(module.Config.from_diffusers(config))
 
 
 def _dtype(choice: str, source: Mapping[str, Spec]) -> np.dtype:
