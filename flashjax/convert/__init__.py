@@ -11,6 +11,7 @@ from flashjax import paths
 from flashjax.convert import (
     flux2,
     minilm,
+    qwen3,
     qwen_image,
     qwen_image_21,
     vae_kl,
@@ -39,6 +40,7 @@ FLAX_WEIGHTS = "params.safetensors"  # in a folder that `flashjax convert` wrote
 MODELS = {
     "flux2": flux2,
     "minilm": minilm,
+    "qwen3": qwen3,
     "qwen_image": qwen_image,
     "qwen_image_21": qwen_image_21,
     "vae_kl": vae_kl,

@@ -64,7 +64,7 @@ def plan(table: Table, source: Mapping[str, Spec], target_abstract: Mapping[str,
     """
     target = {path: _cast(leaf, dtype) for path, leaf in paths.flatten(target_abstract).items()}
     problems: list[str] = []
-    moves, dropped = _assign(table, source, problems)
+    moves, dropped = _assign(table, source, target, problems)
     for move in moves:
         problems += _misfits(move, source[move.source], target)
     problems += _coverage(moves, target)
@@ -84,22 +84,32 @@ def is_float(dtype: np.dtype) -> bool:
     return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float8"))
 
 
-def _assign(table: Table, source: Mapping[str, Spec], problems: list[str]) -> tuple[list[Move], list[tuple[str, str]]]:
+def _assign(
+    table: Table, source: Mapping[str, Spec], target: Mapping[str, Spec], problems: list[str]
+) -> tuple[list[Move], list[tuple[str, str]]]:
     moves, dropped = [], []
     drops = [(re.compile(each.source), each.reason) for each in table.drops]
     for name in source:
-        places = [(rule, place) for rule in table.rules if (place := rule.place(name))]
-        reasons = [reason for regex, reason in drops if regex.fullmatch(name)]
+        today = table.today(name)
+        places = [(rule, place) for rule in table.rules if (place := rule.place(today))]
+        reasons = [reason for regex, reason in drops if regex.fullmatch(today)]
         if len(places) + len(reasons) > 1:
             problems.append(f"{name}: more than one row of the table takes it; correct the table.")
         elif places:
             rule, (path, slot) = places[0]
-            moves.append(Move(name, path, slot, rule.transform))
+            if rule.surplus and not _has(target, path, slot):
+                dropped.append((name, rule.surplus))
+            else:
+                moves.append(Move(name, path, slot, rule.transform))
         elif reasons:
             dropped.append((name, reasons[0]))
         else:
             problems.append(f"{name}: the table has no row for this tensor of the file.")
     return moves, dropped
+
+
+def _has(target: Mapping[str, Spec], path: str, slot: int | None) -> bool:
+    return path in target and (slot is None or slot < target[path].shape[0])
 
 
 def _misfits(move: Move, found: Spec, target: Mapping[str, Spec]) -> Iterator[str]:

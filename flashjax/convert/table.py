@@ -12,7 +12,9 @@ both directions.
 Source and target are templates, not bare regexes, so that the same row can be read backwards: `{l}`
 is a number, `{p:regex}` whatever the regex matches, everything else is literal. A target that ends
 in `[{l}]` is one slot of a leaf whose leading axis stacks the layers. Drops are regexes over source
-names, with the reason that the user is shown.
+names, with the reason that the user is shown; a rule with `surplus` is a drop, for that reason, where
+the model has no place for the tensor (an encoder that stops before the checkpoint's last layer).
+`renames` bring names of older checkpoints to the ones that the rules know; only those are written.
 """
 
 import re
@@ -59,11 +61,13 @@ transpose = Transform("transpose", permute(1, 0).forward, permute(1, 0).inverse)
 
 @dataclass(frozen=True)
 class Rule:
-    """One row: PyTorch name template, Flax path template, what happens to the tensor in between."""
+    """One row: PyTorch name template, Flax path template, what happens to the tensor in between, and why a file
+    may hold more than the model has places for (empty: that is an error)."""
 
     source: str
     target: str
     transform: Transform = copy
+    surplus: str = ""
 
     def __post_init__(self):
         source, target = (set(m[1] for m in _FIELD.finditer(t)) for t in (self.source, self.target))
@@ -135,7 +139,14 @@ def drop(source_regex: str, reason: str) -> Drop:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows of one architecture."""
+    """All rows of one architecture. ``renames``: (regex of how an older name begins, how it begins today)."""
 
     rules: tuple[Rule, ...]
     drops: tuple[Drop, ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
+
+    def today(self, name: str) -> str:
+        """The name that the rules and drops know a source tensor by."""
+        for old, new in self.renames:
+            name = re.sub(f"^(?:{old})", new, name)
+        return name

@@ -253,3 +253,26 @@ def test_unreadable_files_are_explained(tmp_path):
 def test_unknown_model_is_named():
     with pytest.raises(convert.ConversionError, match="no conversion for 'x'; there is one for .*minilm"):
         convert.load("x", ".", {})
+
+
+def test_what_a_shorter_model_has_no_place_for_is_dropped_only_where_the_rule_says_so():
+    source, target = fitting()
+    source |= {"h.2.q.weight": spec(3, 3), "tail.weight": spec(3)}
+    rules = (*RULES.rules, table.Rule("tail.weight", "tail/scale", surplus="not used"))
+    with pytest.raises(convert.ConversionError, match=r"h.2.q.weight: .* the model has 2 slots there"):
+        planning.plan(table.Table(rules, RULES.drops), source, target)
+    rules = (rules[0], table.Rule(rules[1].source, rules[1].target, table.transpose, surplus="behind"), rules[2])
+    todo = planning.plan(table.Table(rules, RULES.drops), source, target)
+    assert dict(todo.dropped) == {"h.2.q.weight": "behind", "tail.weight": "not used", "pos_ids": "a constant"}
+
+
+def test_older_names_are_read_and_todays_are_written():
+    source, target = fitting()
+    renamed = table.Table(RULES.rules, RULES.drops, renames=((r"model[.]", ""),))
+    old = {f"model.{name}": each for name, each in source.items()}
+    moves = planning.plan(renamed, old, target).moves
+    assert [(move.source, move.path, move.slot) for move in moves] == [
+        (f"model.{move.source}", move.path, move.slot) for move in planning.plan(RULES, source, target).moves
+    ]
+    with pytest.raises(convert.ConversionError, match="in/kernel: 2 tensors of the file fill it"):
+        planning.plan(renamed, source | old, target)

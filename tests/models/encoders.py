@@ -1,0 +1,65 @@
+"""What the tests of the Qwen encoders share: batches padded on either side, PyTorch's states, names and bits."""
+
+import jax
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from flashjax import convert
+from flashjax.convert import planning
+
+
+def draw_tokens(vocab: int, lengths, total: int, seed: int = 0):
+    """(tokens int32 [B, total] padded on the right with token 0, lengths int32 [B])."""
+    tokens = np.random.default_rng(seed).integers(1, vocab, (len(lengths), total))
+    lengths = np.array(lengths, np.int32)
+    return np.where(np.arange(total) < lengths[:, None], tokens, 0).astype(np.int32), lengths
+
+
+def to_the_right(x: np.ndarray, lengths, back: bool = False) -> np.ndarray:
+    """Rows [B, L, ...] padded on the right, padded on the left instead; ``back`` undoes it."""
+    shifts = x.shape[1] - np.asarray(lengths)
+    return np.stack([np.roll(row, -s if back else s, axis=0) for row, s in zip(x, shifts, strict=True)])
+
+
+def valid(x, lengths) -> np.ndarray:
+    """The real tokens of a batch padded on the right, [sum of lengths, ...]."""
+    return np.concatenate([np.asarray(row)[:n] for row, n in zip(x, lengths, strict=True)])
+
+
+def torch_states(text_model, features, final_norm: bool, run) -> np.ndarray:
+    """The states that ``features`` names, side by side: ``run(output_hidden_states=True)`` with the final norm passed
+    over, since transformers ties the last hidden state to the normed one."""
+    handle = text_model.norm.register_forward_hook(lambda module, inputs, output: output if final_norm else inputs[0])
+    with torch.no_grad():
+        states = run(output_hidden_states=True).hidden_states
+    handle.remove()
+    return torch.cat([states[k] for k in features], dim=-1).numpy()
+
+
+def check_names(name: str, model: torch.nn.Module, abstract) -> dict[str, str]:
+    """Every tensor of a PyTorch model (of any device) has its place in the parameters, or is dropped; what is written
+    has the same names and shapes. Returns the dropped names and reasons."""
+    source = {n: convert.Spec(tuple(w.shape), np.dtype(np.float32)) for n, w in model.state_dict().items()}
+    dropped = dict(planning.plan(convert.table_of(name), source, abstract).dropped)
+    _, written = planning.export(convert.table_of(name), abstract)
+    assert {n: s.shape for n, s in written.items()} == {n: s.shape for n, s in source.items() if n not in dropped}
+    return dropped
+
+
+def check_round_trip(name: str, model: torch.nn.Module, abstract, folder) -> None:
+    """PyTorch to Flax to PyTorch, bit for bit, in float32 and in bfloat16."""
+    for dtype in (torch.float32, torch.bfloat16):
+        state = {n: w.detach().to(dtype).clone() for n, w in model.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+        params = convert.load(name, folder / "model.safetensors", abstract, np.dtype(str(dtype).removeprefix("torch.")))
+        convert.save(name, params, folder / "back.safetensors")
+        back = load_file(folder / "back.safetensors")
+        assert len(back) == sum(x.shape[0] if "blocks" in str(p) else 1 for p, x in jax.tree.leaves_with_path(abstract))
+        for n, weight in back.items():
+            assert torch.equal(weight, state[n]), n
+
+
+def relative_error(rough, exact) -> float:
+    """Relative L2 error."""
+    return float(np.sqrt(np.mean((np.asarray(rough) - exact) ** 2) / np.mean(np.square(exact))))
