@@ -203,6 +203,6 @@ def test_settings_that_contradict_each_other_are_refused():
 
 def test_fresh_parameters_have_the_announced_shapes():
     config = Config.tiny()
-    params = qwen3.init(config, jax.random.key(0))
+    params = jax.jit(functools.partial(qwen3.init, config))(jax.random.key(0))
     forms = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (params, qwen3.abstract(config))]
     assert forms[0] == forms[1]
