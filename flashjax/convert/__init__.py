@@ -11,6 +11,7 @@ from flashjax import paths
 from flashjax.convert import (
     flux2,
     minilm,
+    qwen25_vl,
     qwen3,
     qwen3_vl,
     qwen_image,
@@ -41,6 +42,7 @@ FLAX_WEIGHTS = "params.safetensors"  # in a folder that `flashjax convert` wrote
 MODELS = {
     "flux2": flux2,
     "minilm": minilm,
+    "qwen25_vl": qwen25_vl,
     "qwen3": qwen3,
     "qwen3_vl": qwen3_vl,
     "qwen_image": qwen_image,
