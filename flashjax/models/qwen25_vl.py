@@ -15,13 +15,17 @@ import numpy as np
 from flax import nnx
 
 from flashjax import flow
-from flashjax.errors import UserError, about_settings
+from flashjax.errors import about_settings
 from flashjax.models import layers, qwen_decoder, qwen_vision
 from flashjax.models.qwen_decoder import Decoder, rotary_angles
 
 PRESETS = ("qwen_image", "tiny")  # class methods of Config
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of pixels in [0, 1]: CLIP's
 EPS = 1e-6
+_VISION = {  # fields of Vision and their names in config.json
+    "depth": "depth", "width": "hidden_size", "heads": "num_heads", "intermediate": "intermediate_size",
+    "patch": "patch_size", "merge": "spatial_merge_size", "window": "window_size", "full": "fullatt_block_indexes",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +77,13 @@ class Config(qwen_decoder.Config):
         """Sizes from the ``config.json`` of a Qwen2.5-VL model, the text's in a part of its own or (older) at the top;
         whatever else is wanted are overrides (the last layer's states after the norm otherwise). Raises UserError for
         another model's."""
+        qwen_decoder.check_kind(config, "qwen2_5_vl", "Qwen2.5-VL")
         text = config.get("text_config") or config
-        _check_transformers(config, text)
-        tower, sizes = config["vision_config"], qwen_decoder.read_sizes(text)
+        sizes = qwen_decoder.read_sizes(text)
         sizes["mrope_section"] = tuple(qwen_decoder.read_rotary(text)["mrope_section"] or cls.mrope_section)
+        tower = qwen_vision.read_sizes(config, _VISION, hidden_act="silu", out_hidden_size=sizes["width"])
         with about_settings():
-            vision = Vision(
-                depth=tower["depth"], width=tower["hidden_size"], heads=tower["num_heads"],
-                intermediate=tower["intermediate_size"], patch=tower["patch_size"], merge=tower["spatial_merge_size"],
-                window=tower["window_size"], full=tuple(tower["fullatt_block_indexes"]),
-            )  # fmt: skip
-            return cls(**(sizes | {"vision": vision} | overrides))
+            return cls(**(sizes | {"vision": Vision(**tower)} | overrides))
 
     @classmethod
     def qwen_image(cls, **overrides) -> "Config":
@@ -210,15 +210,3 @@ def _windows(rows: int, columns: int, vision: Vision) -> np.ndarray:
     row, column = np.indices((rows, columns)) // (vision.window // vision.patch)
     return qwen_vision.block_order((row * columns + column)[..., None], vision.merge)[:, 0]
 
-
-def _check_transformers(config: Mapping[str, Any], text: Mapping[str, Any]) -> None:
-    if config.get("model_type") != "qwen2_5_vl":
-        kind = config.get("model_type")
-        raise UserError(f"config.json has model_type = {kind!r}; a Qwen2.5-VL model's has 'qwen2_5_vl'.")
-    tower = config["vision_config"]
-    fixed = dict(
-        hidden_act="silu", in_channels=3, temporal_patch_size=qwen_vision.TEMPORAL, out_hidden_size=text["hidden_size"]
-    )
-    for name, wanted in fixed.items():
-        if tower.get(name, wanted) != wanted:
-            raise UserError(f"vision_config in config.json has {name} = {tower[name]!r}; only {wanted!r} is built.")

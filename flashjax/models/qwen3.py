@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from flashjax import flow
-from flashjax.errors import UserError, about_settings
+from flashjax.errors import about_settings
 from flashjax.models import qwen_decoder
 from flashjax.models.qwen_decoder import Decoder, rotary_angles
 
@@ -28,8 +28,7 @@ class Config(qwen_decoder.Config):
     def from_transformers(cls, config: Mapping[str, Any], **overrides) -> "Config":
         """Sizes from the ``config.json`` of a Qwen3 model; ``features`` and whatever else is wanted are overrides (the
         states of the last layer before the norm otherwise). Raises UserError for another model's."""
-        if config.get("model_type") != "qwen3":
-            raise UserError(f"config.json has model_type = {config.get('model_type')!r}; a Qwen3 model's has 'qwen3'.")
+        qwen_decoder.check_kind(config, "qwen3", "Qwen3")
         with about_settings():
             return cls(**(qwen_decoder.read_sizes(config, attention_bias=False) | overrides))
 

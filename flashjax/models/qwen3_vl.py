@@ -15,13 +15,18 @@ import numpy as np
 from flax import nnx
 
 from flashjax import flow
-from flashjax.errors import UserError, about_settings
+from flashjax.errors import about_settings
 from flashjax.models import layers, qwen_decoder, qwen_vision
 from flashjax.models.qwen_decoder import Decoder, rotary_angles
 
 PRESETS = ("qwen_image_21", "qwen3_vl_4b", "tiny")  # class methods of Config
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # of pixels in [0, 1]
 EPS = 1e-6
+_VISION = {  # fields of Vision and their names in config.json, where the number of positions stands for the side
+    "depth": "depth", "width": "hidden_size", "heads": "num_heads", "intermediate": "intermediate_size",
+    "patch": "patch_size", "merge": "spatial_merge_size", "side": "num_position_embeddings",
+    "deepstack": "deepstack_visual_indexes",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +75,14 @@ class Config(qwen_decoder.Config):
     def from_transformers(cls, config: Mapping[str, Any], **overrides) -> "Config":
         """Sizes from the ``config.json`` of a Qwen3-VL model; ``features`` and whatever else is wanted are overrides
         (the states of the last layer before the norm otherwise). Raises UserError for another model's."""
-        _check_transformers(config)
-        text, tower = config["text_config"], config["vision_config"]
+        qwen_decoder.check_kind(config, "qwen3_vl", "Qwen3-VL")
+        text = config.get("text_config") or {}
         sizes = qwen_decoder.read_sizes(text, attention_bias=False)
         sizes["mrope_section"] = tuple(qwen_decoder.read_rotary(text)["mrope_section"] or cls.mrope_section)
+        fixed = dict(hidden_act="gelu_pytorch_tanh", out_hidden_size=sizes["width"])
+        tower = qwen_vision.read_sizes(config, _VISION, **fixed)
         with about_settings():
-            vision = Vision(
-                depth=tower["depth"], width=tower["hidden_size"], heads=tower["num_heads"],
-                intermediate=tower["intermediate_size"], patch=tower["patch_size"], merge=tower["spatial_merge_size"],
-                side=round(tower["num_position_embeddings"] ** 0.5), deepstack=tuple(tower["deepstack_visual_indexes"]),
-            )  # fmt: skip
+            vision = Vision(**(tower | {"side": round(tower["side"] ** 0.5)}))
             return cls(**(sizes | {"vision": vision} | overrides))
 
     @classmethod
@@ -248,16 +251,3 @@ def _interleaved(section: tuple[int, int, int]) -> np.ndarray:
         axis[k : 3 * section[k] : 3] = k
     return axis
 
-
-def _check_transformers(config: Mapping[str, Any]) -> None:
-    if config.get("model_type") != "qwen3_vl":
-        kind = config.get("model_type")
-        raise UserError(f"config.json has model_type = {kind!r}; a Qwen3-VL model's has 'qwen3_vl'.")
-    tower = config["vision_config"]
-    fixed = dict(
-        hidden_act="gelu_pytorch_tanh", in_channels=3, temporal_patch_size=qwen_vision.TEMPORAL,
-        out_hidden_size=config["text_config"]["hidden_size"],
-    )  # fmt: skip
-    for name, wanted in fixed.items():
-        if tower.get(name, wanted) != wanted:
-            raise UserError(f"vision_config in config.json has {name} = {tower[name]!r}; only {wanted!r} is built.")

@@ -158,6 +158,12 @@ def rotary_angles(config: Config, positions: np.ndarray, axis_of: np.ndarray | N
     return jnp.asarray(positions[:, axis_of], jnp.float32) * frequencies
 
 
+def check_kind(config: Mapping[str, Any], kind: str, name: str) -> None:
+    """Raises UserError unless ``config`` is the ``config.json`` of the ``kind`` of model that people call ``name``."""
+    if config.get("model_type") != kind:
+        raise UserError(f"config.json has model_type = {config.get('model_type')!r}; a {name} model's has {kind!r}.")
+
+
 def read_sizes(config: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
     """The sizes in a ``config.json`` of one of these text models, of transformers 4 or 5. Raises UserError for a
     setting that is not built, and for a size that is missing."""

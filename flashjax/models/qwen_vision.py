@@ -5,11 +5,15 @@ become one slot of the language model. Patches are therefore in merge-block orde
 in raster order within a block.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from flashjax.errors import UserError
 from flashjax.models import layers, rope
 from flashjax.models.attention import attend
 
@@ -101,3 +105,16 @@ def layout(length: int, image_at: tuple[int, ...], sizes: tuple[tuple[int, int],
         place, pos = end, pos + max(rows, columns)
     positions[place:] = pos + np.arange(length - place)[:, None]
     return positions, np.concatenate(slots)
+
+
+def read_sizes(config: Mapping[str, Any], names: Mapping[str, str], **fixed: Any) -> dict[str, Any]:
+    """{field: size} of the vision tower in a ``config.json``. ``names``: {field: name there}; ``fixed``: settings of
+    which one value is built. Raises UserError for another value, and for a size that is missing."""
+    tower = config.get("vision_config") or {}
+    if missing := [name for name in names.values() if name not in tower]:
+        raise UserError(f"vision_config in config.json lacks {', '.join(missing)}.")
+    for name, wanted in {"in_channels": 3, "temporal_patch_size": TEMPORAL, **fixed}.items():
+        if tower.get(name, wanted) != wanted:
+            raise UserError(f"vision_config in config.json has {name} = {tower[name]!r}; only {wanted!r} is built.")
+    found = {field: tower[name] for field, name in names.items()}
+    return {field: tuple(size) if isinstance(size, list) else size for field, size in found.items()}

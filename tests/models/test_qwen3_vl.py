@@ -248,6 +248,14 @@ def test_other_models_are_refused_in_words(part, change, sentence):
         Config.from_transformers(config)
 
 
+@pytest.mark.parametrize(("part", "size"), [("text_config", "vocab_size"), ("vision_config", "num_heads")])
+def test_a_missing_size_is_named(part, size):
+    config = torch_config(Config.tiny()).to_dict()
+    del config[part][size]
+    with pytest.raises(UserError, match=f"lacks {size}"):
+        Config.from_transformers(config)
+
+
 def test_settings_that_contradict_each_other_are_refused():
     with pytest.raises(ValueError, match=r"mrope_section \(4, 2, 1\) must sum to half of head_dim 16"):
         Config.tiny(mrope_section=(4, 2, 1))
