@@ -77,12 +77,18 @@ _rounded_product.defvjp(_rounded_forward, _rounded_backward)
 
 
 class Linear(nnx.Module):
-    """A projection; ``kernel`` [n_in, n_out] and, where asked for, ``bias`` [n_out]. ``products``: see ``project``."""
+    """A projection; ``kernel`` [n_in, n_out], ``bias`` [n_out] if asked for. ``products``: see ``project``."""
 
     def __init__(
-        self, n_in: int, n_out: int, rngs: nnx.Rngs, dtype: Any, init: Callable | None = None, products: Any = None,
+        self,
+        n_in: int,
+        n_out: int,
+        rngs: nnx.Rngs,
+        dtype: Any,
+        init: Callable | None = None,
+        products: Any = None,
         bias: bool = False,
-    ):  # fmt: skip
+    ):
         init = init or nnx.initializers.lecun_normal()
         self.kernel = nnx.Param(init(rngs.params(), (n_in, n_out), dtype))
         self.bias = nnx.Param(jnp.zeros((n_out,), dtype)) if bias else None

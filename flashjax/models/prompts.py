@@ -108,8 +108,8 @@ def text(family: Family, prompt: str, slots: Sequence[int] = ()) -> str:
     """What the tokenizer reads. ``slots``: how many slots each image takes."""
     low, high = family.images
     if len(slots) < low or (high is not None and len(slots) > high):
-        most = "any number" if high is None else str(high)
-        raise UserError(f"A prompt of this model takes from {low} to {most} images, not {len(slots)}.")
+        wanted = f"at least {low}" if high is None else f"{low} to {high}" if low < high else f"exactly {low}"
+        raise UserError(f"The images of a prompt must be {wanted} for this model, not {len(slots)}.")
     mentions = (
         family.image.format(number=number).replace(IMAGE_PAD, IMAGE_PAD * count)
         for number, count in enumerate(slots, start=1)
