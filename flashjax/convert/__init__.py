@@ -11,9 +11,9 @@ from flashjax import paths
 from flashjax.convert import (
     flux2,
     minilm,
-    qwen25_vl,
     qwen3,
     qwen3_vl,
+    qwen25_vl,
     qwen_image,
     qwen_image_21,
     vae_kl,
