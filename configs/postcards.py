@@ -18,6 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.objective = "dmd"
     config.seed = 0
     config.student_updates = 150 if args.quick else 450
+    config.init = f"runs/{'quickstart' if args.quick else 'postcards'}_trajectory"
     config.batch_size = 24
     config.devices = 0
     config.image_size = 32

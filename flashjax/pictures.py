@@ -66,7 +66,7 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 3, labels: 
 def sampling(config: ConfigDict) -> dict:
     """How a run's model is meant to be sampled: steps, shift, guidance_scale, mode. A student is a student of its grid,
     so its configuration says it once, in ``distill``; a teacher's says it in ``sample``."""
-    if config.objective == "dmd":
+    if config.objective != "flow_matching":
         d = config.distill
         return dict(steps=d.nfe, shift=d.shift, guidance_scale=1.0, mode=d.rollout_mode)
     return config.sample.to_dict()

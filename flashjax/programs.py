@@ -39,6 +39,11 @@ def step_call(
             return context, z
         case schedule.CRITIC:
             return steps.critic_step(state, *carry, k, cond, key, recipe=recipe, denoiser=denoiser, **optimizers)
+        case schedule.TRAJECTORY:
+            return steps.trajectory_step(
+                state, teachers, carry[1], k, cond, null, batch["category"], active=program.active, recipe=recipe,
+                denoiser=denoiser, student_optimizer=student_optimizer,
+            )  # fmt: skip
         case schedule.STUDENT:
             return steps.student_step(
                 state, teachers, carry[1], k, cond, null, batch["category"], key, active=program.active,

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flashjax import convert, flow, models, optim, pictures, workdir
-from flashjax.checkpoint import Checkpoints, digest
+from flashjax.checkpoint import Checkpoints, digest, restore_params
 from flashjax.data.loader import make_loader
 from flashjax.data.manifest import CLASSES, read_manifest
 from flashjax.distill import guidance, rollout, schedule, steps
@@ -31,8 +31,10 @@ from flashjax.programs import compile_programs, run_row, step_call
 # What a configuration has to have, beside what all have.
 NEEDED = dict(
     flow_matching=("steps", "init", "times", "drop_rate", "optim", "ema_decay", "sample"),
-    dmd=("student_updates", "distill", "student_optim", "critic_optim"),
+    trajectory=("student_updates", "init", "distill", "student_optim"),
+    dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
 )
+AS_THEY_ARE = ("rollout_mode", "ema_decay", "critic_updates_per_rollout", "share_sample", "substeps")  # of a Recipe
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, devices=0, seed=0)
 
 
@@ -52,7 +54,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
     ############################ 1. What the run does: the step table
     with about_settings():
         check_settings(config)
-        distilling = config.objective == "dmd"
+        distilling = config.objective != "flow_matching"
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
         mesh = meshes.make_mesh(config.devices)
@@ -85,18 +87,23 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
     denoiser = model.denoiser(model_config)
-    weights = list(config.distill.teachers) if distilling else [config.init] * bool(config.init)
+    named = list(config.distill.teachers) if distilling else []
+    weights = [*named, *([config.init] if config.init else [])]
     trees = [load_weights(config, model.abstract(model_config), path) for path in weights]
-    init = trees[0] if trees else jax.jit(partial(model.init, model_config))(jax.random.key(config.seed))
-    teachers = jax.device_put(tuple(trees), replicated) if distilling else ()
+    teachers = jax.device_put(tuple(trees[: len(named)]), replicated)
+    # What trains begins as what config.init names, else as the base teacher, else as noise.
+    init = (trees[len(named) :] or trees[:1] or [None])[0]
+    if init is None:
+        init = jax.jit(partial(model.init, model_config))(jax.random.key(config.seed))
     # By content: a path says nothing of a data set that was prepared anew, or of weights that were replaced.
     begun_with = {config.data: manifest["sha256"][:16], **dict(zip(weights, map(digest, trees), strict=True))}
     note(f"{config.model.architecture}: {optim.parameter_count(init):,} parameters, {len(teachers)} teachers")
 
     ############################ 5. Optimizers and state
     student_optimizer, critic_optimizer = make_optimizers(config, table)
-    state = jax.device_put(TrainState.create(init, student_optimizer, critic_optimizer), replicated)
-    del init, trees  # the state has its own copies, and donated buffers must not be seen again
+    critic = trees[0] if distilling else None
+    state = jax.device_put(TrainState.create(init, student_optimizer, critic_optimizer, critic), replicated)
+    del init, trees, critic  # the state has its own copies, and donated buffers must not be seen again
 
     ############################ 6. Resume
     meta = dict(config=workdir.identity(config), table=table.digest(), sha256=begun_with)
@@ -198,7 +205,7 @@ def check_data(manifest: dict, path: Path, config: ConfigDict, devices: int) -> 
         raise UserError(f"A batch of {batch} does not divide over {devices} devices; change config.batch_size.")
     # A class is a category's position. Outside of the lambda table it would not fail, but silently be the last class.
     classes = 1 + max(CLASSES.index(name) for name in manifest["categories"])
-    if config.objective == "dmd" and config.distill.classes < classes:
+    if config.objective != "flow_matching" and config.distill.classes < classes:
         raise UserError(
             f"{path} has postcards of {', '.join(sorted(set(manifest['categories'])))}, which need a lambda table of "
             f"{classes} classes; raise config.distill.classes from {config.distill.classes}."
@@ -206,7 +213,8 @@ def check_data(manifest: dict, path: Path, config: ConfigDict, devices: int) -> 
 
 
 def make_recipe(config: ConfigDict) -> steps.Recipe:
-    """The distillation recipe of ``config.distill``. Raises ValueError for settings that do not fit together."""
+    """The distillation recipe of ``config.distill``; what is not in it keeps Recipe's default. Raises ValueError for
+    settings that do not fit together."""
     teachers, specialists = len(config.teachers), len(config.specialists)
     if teachers != 1 + specialists:
         raise UserError(
@@ -220,18 +228,16 @@ def make_recipe(config: ConfigDict) -> steps.Recipe:
         grid=tuple(flow.time_grid(config.nfe, config.shift).tolist()),
         lambdas=lambdas,
         guidance_scale=guidance.Scale(tuple(config.guidance.times), tuple(config.guidance.scales)),
-        rollout_mode=config.rollout_mode,
-        student_times=steps.TimeSampler(**config.student_times),
-        critic_times=steps.TimeSampler(**config.critic_times),
-        ema_decay=config.ema_decay,
-        critic_updates_per_rollout=config.critic_updates_per_rollout,
-        share_sample=config.share_sample,
+        **{name: steps.TimeSampler(**config[name]) for name in ("student_times", "critic_times") if name in config},
+        **{name: config[name] for name in AS_THEY_ARE if name in config},
     )
 
 
 def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.StepTable:
     if recipe is None:
         return schedule.flow_matching_table(config.steps)
+    if config.objective == "trajectory":
+        return schedule.trajectory_table(config.student_updates, lambdas=recipe.lambdas, seed=config.seed)
     return schedule.distillation_table(
         config.student_updates, critic_rows=config.distill.critic_rows, critic_warmup=config.distill.critic_warmup,
         lambdas=recipe.lambdas, seed=config.seed,
@@ -239,14 +245,23 @@ def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.Step
 
 
 def load_weights(config: ConfigDict, abstract, path: str):
-    """A parameter tree from PyTorch-named weights."""
-    return convert.load(config.model.architecture, workdir.existing(path, "weights"), abstract)
+    """A parameter tree from PyTorch-named weights, or the average of a run's newest checkpoint."""
+    folder = workdir.existing(path, "weights")
+    if not (folder / "checkpoints").is_dir():
+        return convert.load(config.model.architecture, folder, abstract)
+    params, _, _ = restore_params(folder / "checkpoints")
+    found, wanted = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (params, abstract))
+    if found != wanted:
+        raise UserError(f"The run {path} trained a network of other sizes than config.model has; give another one.")
+    return params
 
 
 def make_optimizers(config: ConfigDict, table: schedule.StepTable):
     """(student's, critic's); a schedule counts the updates of its own network."""
     if config.objective == "flow_matching":
         return optim.make_optimizer(config.optim, len(table)), None
+    if config.objective == "trajectory":
+        return optim.make_optimizer(config.student_optim, len(table)), None
     distill, student_updates = config.distill, int((table.phase == schedule.STUDENT).sum())
     critic_updates = (len(table) - student_updates) * distill.critic_updates_per_rollout
     critic_updates += student_updates if distill.share_sample else 0

@@ -82,6 +82,7 @@ def given(tmp_path_factory):
     return {
         "dmd": f"--config={file}:data={data},weights={folder}/teacher.safetensors",
         "flow_matching": f"--config={file}:teacher,data={data}",
+        "trajectory": f"--config={file}:trajectory,data={data},weights={folder}/teacher.safetensors",
     }
 
 
@@ -155,6 +156,23 @@ def test_what_a_checkpoint_holds(uninterrupted):
         assert any(name.startswith(part) for name in names), part
     assert names["['step']"] == STEPS
     assert "loader" in str(names["data"])
+
+
+def test_a_student_begins_as_the_average_of_a_run(given, uninterrupted, tmp_path):
+    first = uninterrupted("trajectory")[0]
+    train.train(configs.load([given["dmd"], f"--config.init={first}", "--config.student_updates=1"]), str(tmp_path))
+    begun, ended = everything(first, STEPS), everything(tmp_path, 4)  # two rows of warm-up, a student row, a critic row
+    moved = [name for name in begun if name.startswith("['ema']")]
+    assert moved
+    for name in moved:
+        # The average keeps 0.9 of where it began; an optimizer's first step is about its rate, 1e-3, at most.
+        np.testing.assert_allclose(ended[name], begun[name], atol=3e-4)
+    meta = json.loads(str(ended["meta"]))["sha256"]
+    assert meta[str(first)] == checkpoint.digest(checkpoint.restore_params(first / "checkpoints")[0])
+    config = configs.load([given["dmd"], "--config.model.layers=2"])
+    deeper = qwen_image_21.abstract(models.make_config(qwen_image_21, config.model))
+    with pytest.raises(UserError, match=f"The run {first} trained a network of other sizes than config.model has"):
+        train.load_weights(config, deeper, str(first))
 
 
 def test_an_earlier_checkpoint_is_had_by_its_step(uninterrupted, tmp_path):
@@ -330,12 +348,12 @@ def test_a_damaged_checkpoint_is_named(given, uninterrupted, tmp_path):
         checkpoint.restore_params(folder / "checkpoints")
 
 
-@pytest.mark.parametrize("objective", ["dmd", "flow_matching"])
+@pytest.mark.parametrize("objective", ["dmd", "flow_matching", "trajectory"])
 def test_the_programs_are_those_of_the_table(uninterrupted, objective):
     _, compiled, used = uninterrupted(objective)
     assert sum(schedule.PHASES[p.phase] not in ("begin", "advance") for p in used) == STEPS
     assert compiled == list(dict.fromkeys(used))
-    assert len(compiled) == (4 if objective == "dmd" else 1)
+    assert len(compiled) == dict(dmd=4, flow_matching=1, trajectory=3)[objective]
 
 
 def test_eight_devices_are_one(given, uninterrupted, tmp_path):

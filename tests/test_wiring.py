@@ -30,13 +30,13 @@ def test_the_recipe_field_by_field():
         "distill.guidance.times=(0.2,0.6)", "distill.guidance.scales=2.5,1.5",
         "distill.rollout_mode=renoise", "distill.student_times.low=0.3",
         "distill.critic_times.high=0.9", "distill.critic_updates_per_rollout=4", "distill.share_sample=false",
-        "distill.ema_decay=0.7",
+        "distill.ema_decay=0.7", "distill.substeps=6",
     )  # fmt: skip
     expected = dict(
         grid=tuple(flow.time_grid(3, 2.0).tolist()), rollout_mode="renoise",
         guidance_scale=guidance.Scale((0.2, 0.6), (2.5, 1.5)),
         student_times=steps.TimeSampler(low=0.3, high=0.98), critic_times=steps.TimeSampler(low=0.02, high=0.9),
-        ema_decay=0.7, critic_updates_per_rollout=4, share_sample=False,
+        ema_decay=0.7, critic_updates_per_rollout=4, share_sample=False, substeps=6,
     )  # fmt: skip
     recipe = train.make_recipe(config.distill)
     np.testing.assert_array_equal(recipe.lambdas, guidance.lambda_table(3, 3, [np.array([0.1, 0.2, 0.3])]))
@@ -57,6 +57,13 @@ def test_each_optimizer_has_its_own_settings_and_counts_its_own_updates(monkeypa
     assert student == (config.student_optim, 4)
     assert critic == (config.critic_optim, critic_updates)
     assert student[0].lr != critic[0].lr
+
+
+def test_a_trajectory_has_one_optimizer(monkeypatch):
+    config = load("student_updates=7", arg="trajectory")
+    monkeypatch.setattr(train.optim, "make_optimizer", lambda *args: args)
+    table = train.make_table(config, train.make_recipe(config.distill))
+    assert train.make_optimizers(config, table) == ((config.student_optim, 7), None)
 
 
 def test_flow_matching_has_one_optimizer(monkeypatch):
@@ -119,6 +126,16 @@ def test_a_distillation_gets_its_teachers_in_order_and_a_short_null(compiled, tm
     assert given["student_optimizer"].init(state.student.params) == state.student.opt_state
     assert "ScaleByAdamState" in str(type(state.critic.opt_state[0]))
     assert "ScaleByAdamState" in str(type(given["critic_optimizer"].init(state.critic.params)[0]))
+
+
+def test_a_student_begins_where_it_is_told_and_its_critic_as_the_base_teacher(compiled, tmp_path):
+    a, b = (str(tmp_path / f"{name}.safetensors") for name in "ab")
+    abstract = qwen_image_21.abstract(models.make_config(qwen_image_21, load().model))
+    _, (state, trees, _) = compiled(f"distill.teachers={a}", f"init={b}", arg="")
+    assert len(trees) == 1
+    for tree, path in ((state.student.params, b), (state.ema, b), (state.critic.params, a), (trees[0], a)):
+        expected = paths.flatten(convert.load("qwen_image_21", path, abstract))
+        assert all(np.array_equal(x, expected[name]) for name, x in paths.flatten(tree).items())
 
 
 def test_flow_matching_gets_a_null_as_long_as_its_captions(compiled):

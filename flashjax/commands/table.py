@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
 
     with about_settings():
         check_settings(config)
-        table = make_table(config, make_recipe(config.distill) if config.objective == "dmd" else None)
+        table = make_table(config, make_recipe(config.distill) if config.objective != "flow_matching" else None)
     print(table.describe())
     for program in table.programs():
         print(f"  program: {program}")

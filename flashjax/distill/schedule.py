@@ -15,8 +15,8 @@ import numpy as np
 from flashjax.distill import guidance
 
 # "begin" and "advance" are no rows of their own: they roll the student out to step k in front of a row.
-PHASES = ("flow_matching", "student", "critic", "begin", "advance")
-FLOW_MATCHING, STUDENT, CRITIC, BEGIN, ADVANCE = range(5)
+PHASES = ("flow_matching", "student", "critic", "begin", "advance", "trajectory")
+FLOW_MATCHING, STUDENT, CRITIC, BEGIN, ADVANCE, TRAJECTORY = range(6)
 
 
 class Program(NamedTuple):
@@ -46,7 +46,7 @@ class StepTable:
     def program(self, step: int) -> Program:
         """The program that updates the state at ``step``."""
         phase = int(self.phase[step])
-        teachers = guidance.active(self.lambdas, int(self.k[step])) if phase == STUDENT else ()
+        teachers = guidance.active(self.lambdas, int(self.k[step])) if phase in (STUDENT, TRAJECTORY) else ()
         return Program(phase, int(self.task[step]), teachers)
 
     def rollout(self, step: int) -> list[Program]:
@@ -114,6 +114,17 @@ def flow_matching_table(steps: int, task_ratios: Sequence[float] = (1.0,)) -> St
     return StepTable(phase, diffuse(task_ratios, steps), np.zeros(steps, np.int8), np.zeros((0, 0, 0), np.float32))
 
 
+def trajectory_table(
+    student_updates: int, *, lambdas: np.ndarray, seed: int, task_ratios: Sequence[float] = (1.0,)
+) -> StepTable:
+    """Every row trains one student step on the teachers' trajectory; ``lambdas`` as in ``distillation_table``."""
+    if student_updates < 1:
+        raise ValueError(f"student_updates ({student_updates}) has to be positive.")
+    phase = np.full(student_updates, TRAJECTORY, np.int8)
+    task, k = _tasks_and_steps(phase, task_ratios, len(lambdas), seed)
+    return StepTable(phase, task, k, lambdas)
+
+
 def distillation_table(
     student_updates: int,
     *,
@@ -135,13 +146,21 @@ def distillation_table(
         )
     cycle = [STUDENT] + [CRITIC] * critic_rows
     phase = np.array([CRITIC] * critic_warmup + cycle * student_updates, np.int8)
+    task, k = _tasks_and_steps(phase, task_ratios, len(lambdas), seed)
+    return StepTable(phase, task, k, lambdas)
+
+
+def _tasks_and_steps(
+    phase: np.ndarray, task_ratios: Sequence[float], steps: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The columns task and k, balanced within every phase."""
     task, k = np.zeros_like(phase), np.zeros_like(phase)
-    for p in (STUDENT, CRITIC):
+    for p in (STUDENT, CRITIC, TRAJECTORY):
         rows = phase == p
         task[rows] = diffuse(task_ratios, int(rows.sum()))
         for choice in range(len(task_ratios)):
             # A generator a phase and task: a longer run begins with the rows of a shorter one, and every task
             # trains every k equally often.
             chosen = rows & (task == choice)
-            k[chosen] = balanced(len(lambdas), int(chosen.sum()), np.random.default_rng([seed, p, choice]))
-    return StepTable(phase, task, k, lambdas)
+            k[chosen] = balanced(steps, int(chosen.sum()), np.random.default_rng([seed, p, choice]))
+    return task, k

@@ -43,15 +43,17 @@ class TrainState:
     ema: Params
 
     @classmethod
-    def create(cls, params: Params, student_optimizer, critic_optimizer=None) -> "TrainState":
-        """Student, critic and EMA all start at ``params`` (for distillation: at the teacher's)."""
+    def create(cls, params: Params, student_optimizer, critic_optimizer=None, critic: Params = None) -> "TrainState":
+        """Student and EMA start at ``params``, the critic at its own (for distillation the base teacher's, which knows
+        every t), or at ``params`` too."""
 
-        def copy():
+        def copy(tree):
             # Separate buffers: a donated state must not hold the same array twice.
-            return jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), params)
+            return jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), tree)
 
-        critic = Role.create(copy(), critic_optimizer) if critic_optimizer is not None else None
-        return cls(jnp.zeros((), jnp.int32), Role.create(copy(), student_optimizer), critic, copy())
+        start = copy(params if critic is None else critic) if critic_optimizer is not None else None
+        fake = None if start is None else Role.create(start, critic_optimizer)
+        return cls(jnp.zeros((), jnp.int32), Role.create(copy(params), student_optimizer), fake, copy(params))
 
 
 def ema_update(ema: Params, params: Params, decay: float) -> Params:

@@ -64,12 +64,15 @@ class Recipe:
     ema_decay: float = 0.99
     critic_updates_per_rollout: int = 1
     share_sample: bool = True  # hand the student's sample to one critic update in the same step
+    substeps: int = 1  # of the teachers within one step of the student, where it learns their trajectory
 
     def __post_init__(self):
         rollout.check_mode(self.rollout_mode)
         updates = self.critic_updates_per_rollout
         if updates < 1:
             raise ValueError(f"critic_updates_per_rollout is {updates}; it has to be 1 or more.")
+        if self.substeps < 1:
+            raise ValueError(f"substeps is {self.substeps}; it has to be 1 or more.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it has to lie in [0, 1).")
 
@@ -167,6 +170,38 @@ def student_step(
     return state.replace(step=state.step + 1, student=student, critic=critic, ema=ema), metrics
 
 
+def trajectory_step(
+    state: TrainState, teachers: tuple[flow.Params, ...], z: jax.Array, k: jax.Array, cond: Any, null: Any,
+    classes: jax.Array, *, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
+    student_optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
+    """One update of the student's step k towards where the teachers' ``substeps`` smaller steps lead from its own state
+    z_k [B, ...]: ``E |v_theta(z_k, t_k) - (z_end - z_k) / (t_{k+1} - t_k)|^2``.
+
+    Distribution matching then begins near its goal: a student that starts as the teacher's own coarse steps has to find
+    guidance and proportions by the critic's noisy word. It cannot replace it: regression averages what the teachers'
+    finer steps tell apart, and stays soft.
+    """
+    grid = jnp.asarray(recipe.grid, jnp.float32)
+    velocity = teacher_velocity(teachers, cond, null, classes, k=k, active=active, recipe=recipe, denoiser=denoiser)
+    inner, end = jnp.linspace(grid[k], grid[k + 1], recipe.substeps + 1), z
+    for i in range(recipe.substeps):
+        t, t_next = (rollout.times(at, len(z)) for at in (inner[i], inner[i + 1]))
+        end = rollout.advance(velocity(end, t), end, t, t_next, "euler")
+    wanted = jax.lax.stop_gradient((end - z) / (grid[k + 1] - grid[k]))
+
+    def loss_fn(params):
+        v = denoiser.velocity(params, denoiser.condition(params, cond), z, rollout.times(grid[k], len(z)))
+        return jnp.mean(jnp.square(v - wanted))
+
+    loss, grads = jax.value_and_grad(loss_fn)(state.student.params)
+    student = state.student.apply(grads, student_optimizer)
+    state = state.replace(
+        step=state.step + 1, student=student, ema=ema_update(state.ema, student.params, recipe.ema_decay)
+    )
+    return state, _metrics(trajectory_loss=loss, student_grad_norm=optax.tree.norm(grads))
+
+
 def critic_step(
     state: TrainState, context: flow.Context, z: jax.Array, k: jax.Array, cond: Any, key: jax.Array, *,
     recipe: Recipe, denoiser: flow.Denoiser, critic_optimizer: optax.GradientTransformation,
@@ -196,22 +231,35 @@ def dmd_gradient(
     t = recipe.student_times(time_key, len(x))
     x_t = flow.interpolate(x, jax.random.normal(noise_key, x.shape, jnp.float32), t)
     v_fake = denoiser.velocity(critic, denoiser.condition(critic, cond), x_t, t)
-    null = None if recipe.guidance_scale.off else null
-    scale = recipe.guidance_scale(t)
-    v_teachers = [guided_velocity(denoiser, teachers[m], cond, null, scale, x_t, t) for m in active]
-    weights = jnp.asarray(recipe.lambdas)[k][classes][:, jnp.asarray(active)]
-    v_real = guidance.mix(v_teachers, weights)
+    v_real = teacher_velocity(teachers, cond, null, classes, k=k, active=active, recipe=recipe, denoiser=denoiser)(
+        x_t, t
+    )
     x0_fake, x0_real = (flow.x0_from_velocity(x_t, v, t) for v in (v_fake, v_real))
     grad = dmd.gradient(x, x0_fake, x0_real)
     cosine = jnp.sum(v_fake * v_real) / jnp.sqrt(jnp.sum(v_fake**2) * jnp.sum(v_real**2))
     return grad, dict(dmd_grad_abs=jnp.abs(grad).mean(), fake_real_cosine=cosine, sample_std=x.std())
 
 
-def guided_velocity(denoiser, params, cond, null, guidance_scale, z, t) -> jax.Array:
-    """The velocity with classifier-free guidance, a scalar or [B]: two evaluations, or one where null is None."""
-    null_context = None if null is None else denoiser.condition(params, null)
-    context = denoiser.condition(params, cond)
-    return guided_velocity_from_contexts(denoiser, params, context, null_context, guidance_scale, z, t)
+def teacher_velocity(
+    teachers: tuple[flow.Params, ...], cond: Any, null: Any, classes: jax.Array, *, k: jax.Array,
+    active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
+) -> rollout.Velocity:  # fmt: skip
+    """What the teachers say at the student's step k, as a function of (z, t): every active one guided by
+    ``recipe.guidance_scale``, mixed by lambda[k, class]. Their contexts are computed once."""
+    guided = not recipe.guidance_scale.off
+    contexts = [
+        (denoiser.condition(teachers[m], cond), denoiser.condition(teachers[m], null) if guided else None)
+        for m in active
+    ]
+    weights = jnp.asarray(recipe.lambdas)[k][classes][:, jnp.asarray(active)]
+
+    def velocity(z, t):
+        scale = recipe.guidance_scale(t)
+        spoken = zip(active, contexts, strict=True)
+        voices = [guided_velocity_from_contexts(denoiser, teachers[m], *context, scale, z, t) for m, context in spoken]
+        return guidance.mix(voices, weights)
+
+    return velocity
 
 
 def guided_velocity_from_contexts(denoiser, params, context, null_context, guidance_scale, z, t) -> jax.Array:

@@ -1,4 +1,5 @@
-"""The postcards' runs in miniature: one layer, eight steps. ``teacher`` trains by flow matching, else it is DMD."""
+"""The postcards' runs in miniature: one layer, eight steps. ``teacher`` trains by flow matching,
+``trajectory`` follows a teacher, else it is DMD."""
 
 from ml_collections import ConfigDict
 
@@ -6,10 +7,11 @@ from flashjax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, teacher=False, data="", weights="")
+    args = parse_arg(arg, teacher=False, trajectory=False, data="", weights="")
     config = ConfigDict()
-    config.objective = "flow_matching" if args.teacher else "dmd"
+    config.objective = "flow_matching" if args.teacher else "trajectory" if args.trajectory else "dmd"
     config.seed = 0
+    config.init = ""
     config.batch_size = 8
     config.devices = 1
     config.image_size = 8
@@ -23,21 +25,20 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     if args.teacher:
         config.steps = 8
-        config.init = ""
         config.times = ConfigDict(dict(kind="logit_normal", mean=0.0, std=1.2, shift=1.0))
         config.drop_rate = 0.1
         config.optim = optim
         config.ema_decay = 0.9
         config.sample = ConfigDict(dict(steps=1, shift=1.0, guidance_scale=1.0, mode="euler"))
     else:
-        config.student_updates = 3
+        config.student_updates = 8 if args.trajectory else 3
         times = dict(kind="uniform", low=0.02, high=0.98)
         config.distill = ConfigDict(
             dict(
                 teachers=(args.weights,), specialists=(), classes=3, nfe=2, shift=1.0,
                 guidance=dict(times=(0.0,), scales=(2.0,)), rollout_mode="euler",
                 student_times=times, critic_times=dict(times), critic_rows=1,
-                critic_updates_per_rollout=1, share_sample=True, critic_warmup=2, ema_decay=0.9,
+                critic_updates_per_rollout=1, share_sample=True, critic_warmup=2, ema_decay=0.9, substeps=2,
             )
         )  # fmt: skip
         config.student_optim = optim

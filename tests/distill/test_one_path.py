@@ -122,14 +122,18 @@ def test_every_program_compiles_once():
     assert {program: f._cache_size() for program, f in jitted.items()} == dict.fromkeys(jitted, 1)
 
 
-@pytest.mark.parametrize("phase", ["flow_matching", "student", "critic"])
+@pytest.mark.parametrize("phase", ["flow_matching", "trajectory", "student", "critic"])
 def test_a_step_returns_a_state_of_the_types_it_takes(tiny, phase):
     """Shape, dtype and weak type of every leaf: else the second step would compile again, and donation would fail."""
     denoiser, trees, cond, null = tiny
-    state = TrainState.create(trees[0], OPTIMIZER, None if phase == "flow_matching" else OPTIMIZER)
+    state = TrainState.create(trees[0], OPTIMIZER, OPTIMIZER if phase in ("student", "critic") else None)
     common = dict(k=1, recipe=recipe(), denoiser=denoiser, critic_optimizer=OPTIMIZER)
     step = {
         "flow_matching": lambda s: flow_step(s, denoiser=denoiser, cond=cond, null=null),
+        "trajectory": lambda s: steps.trajectory_step(
+            s, (trees[2],), jnp.zeros(LIKE.shape), 1, cond, null, CLASSES, active=(0,), recipe=recipe(substeps=2),
+            denoiser=denoiser, student_optimizer=OPTIMIZER,
+        ),
         "critic": lambda s: critic_row(s, LIKE, cond, KEY, **common),
         "student": lambda s: student_row(
             s, (trees[2],), LIKE, cond, null, CLASSES, KEY, active=(0,), student_optimizer=OPTIMIZER, **common

@@ -104,6 +104,18 @@ def test_flow_matching_table():
     assert t.programs() == [schedule.Program(FLOW_MATCHING, task) for task in (1, 0)]
 
 
+def test_trajectory_table():
+    t = schedule.trajectory_table(20, lambdas=LAMBDAS, seed=0, task_ratios=(3, 1))
+    assert (t.phase == schedule.TRAJECTORY).all()
+    assert np.bincount(t.task).tolist() == [15, 5]
+    counts = np.bincount(t.k, minlength=4)
+    assert counts.max() - counts.min() <= 2  # one a task
+    assert {int(t.k[i]): t.program(i).active for i in range(20)} == {0: (0,), 1: (0,), 2: (0, 1), 3: (1,)}
+    assert [len(t.rollout(i)) for i in range(20)] == (1 + t.k).tolist()
+    with pytest.raises(ValueError, match="student_updates \\(0\\) has to be positive"):
+        schedule.trajectory_table(0, lambdas=LAMBDAS, seed=0)
+
+
 @pytest.mark.parametrize("bad", [dict(student_updates=0), dict(critic_rows=-1), dict(critic_warmup=-1)])
 def test_impossible_counts_are_named(bad):
     with pytest.raises(ValueError, match="has to be positive"):

@@ -96,6 +96,20 @@ def test_a_critic_row(table, k):
     assert trees_equal(row(table, row_of(table, schedule.CRITIC, k)), expected)
 
 
+@pytest.mark.parametrize("k", range(2))
+def test_a_trajectory_row(k):
+    def direct(classes):
+        return steps.trajectory_step(
+            begun(), TEACHERS, rolled_out(k)[1], k, COND, NULL, classes, active=(0, 1), recipe=RULE, denoiser=DENOISER,
+            student_optimizer=STUDENT,
+        )  # fmt: skip
+
+    table = schedule.trajectory_table(4, lambdas=LAMBDAS, seed=0)
+    done, expected = row(table, row_of(table, schedule.TRAJECTORY, k)), direct(BATCH["category"])
+    assert trees_equal(done, expected)
+    assert not trees_equal(direct(BATCH["index"]), expected)
+
+
 def test_a_flow_matching_row():
     expected = steps.flow_matching_step(
         begun(), pixels.encode(BATCH["image"]), COND, NULL, KEY, denoiser=DENOISER, optimizer=STUDENT,

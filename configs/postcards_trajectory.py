@@ -1,0 +1,46 @@
+"""Where the main job's student begins: four steps that follow the teacher's own eighty evaluations, from prompts alone.
+
+    flashjax train --config=configs/postcards_trajectory.py --workdir=runs/postcards_trajectory
+
+``configs/postcards.py`` begins with what this run leaves. Cost and result: see docs/results.md.
+"""
+
+from ml_collections import ConfigDict
+
+from flashjax.config import parse_arg
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    args = parse_arg(arg, quick=False)
+    config = ConfigDict()
+    config.objective = "trajectory"
+    config.seed = 0
+    config.student_updates = 150 if args.quick else 400
+    config.init = ""  # as the base teacher
+    config.batch_size = 24
+    config.devices = 0
+    config.image_size = 32
+    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="float32"))
+    config.data = f"data/{'quickstart' if args.quick else 'prompts'}/train.arrayrecord"
+    config.max_text_tokens = 28
+    config.distill = ConfigDict(
+        dict(
+            teachers=("weights/postcards_teacher/transformer",),
+            specialists=(),  # weights in the lambda table [nfe, classes] of every teacher after the first
+            classes=3,  # landscape, portrait, text
+            nfe=4,
+            shift=1.0,
+            guidance=dict(times=(0.0,), scales=(2.0,)),  # with which the teacher draws
+            rollout_mode="euler",
+            substeps=5,
+            ema_decay=0.98,
+        )
+    )
+    config.student_optim = ConfigDict(
+        dict(kind="adamw", lr=2e-4, warmup=10, schedule="cosine", b1=0.9, b2=0.99, weight_decay=0.0, clip=1.0)
+    )
+    config.log_every = 15
+    config.sample_every = 150
+    config.checkpoint_every = 150
+    config.keep_checkpoints = 2
+    return config
