@@ -15,6 +15,7 @@ COMMANDS = {
     "guidance": ("flashjax.commands.guidance", "measure which guidance inside the loss reproduces a guided teacher"),
     "export": ("flashjax.commands.export", "write a checkpoint as a diffusers folder"),
     "convert": ("flashjax.convert.command", "bring PyTorch weights over"),
+    "inspect": ("flashjax.commands.inspect", "say what a folder or file of weights is"),
 }
 
 

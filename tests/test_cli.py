@@ -163,7 +163,7 @@ def test_settings_that_are_wrong(complaint, argv, expected):
         (["--config.model.preset=postcard"], "has no preset 'postcard'; choose one of qwen_image_21, postcards, tiny"),
         (["--config.model.preset=heads"], "qwen_image_21 has no preset 'heads'; choose one of qwen_image_21, post"),
         (["--config.model.heads=3"], "must sum to the head width"),
-        (["--config.model.width=64", "--config.model.heads=4"], "The weights do not fit the model"),
+        (["--config.model.width=64", "--config.model.heads=4"], "do not fit the model"),
     ],
 )
 def test_runs_that_cannot_be(complaint, command, settings, expected):

@@ -1,6 +1,7 @@
 """Weights between PyTorch safetensors and Flax parameter trees.
 
-One table a model (`MODELS`), read in both directions; `table` explains the language of the tables.
+One table a model (`MODELS`), read in both directions; `table` explains the language of the tables. A table's module
+also has ``CLASSES``, the names that its model goes by in config.json.
 """
 
 from collections.abc import Mapping
@@ -22,8 +23,10 @@ from flashjax.convert import (
     writer,
     z_image,
 )
+from flashjax.convert.arrays import slabs
 from flashjax.convert.planning import execute, export, plan
-from flashjax.convert.reader import ConversionError, Reader, Spec, open_weights
+from flashjax.convert.reader import ConversionError, Reader, Spec
+from flashjax.convert.sources import INDEX, open_weights
 from flashjax.convert.table import Rule, Table
 
 __all__ = [
@@ -89,13 +92,14 @@ def load(
       ConversionError: the file cannot be read, or does not fit; all misfits are listed, and no
         weight was read.
     """
-    table, path = table_of(model_name), Path(path)
-    converted = path if path.name == FLAX_WEIGHTS else path / FLAX_WEIGHTS
-    if converted.is_file():
-        return load_flax(converted, target_abstract, dtype)
-    reader = open_weights(path)
-    todo = plan(table, reader.shapes(), target_abstract, dtype)
-    return paths.unflatten(execute(todo, reader.read))
+    table = table_of(model_name)
+    return _load(_IDENTITY if is_flax(Path(path)) else table, path, target_abstract, dtype)
+
+
+def is_flax(path: Path) -> bool:
+    """Whether `flashjax convert` wrote this file or folder."""
+    index = FLAX_WEIGHTS.removesuffix(".safetensors") + INDEX
+    return path.name in (FLAX_WEIGHTS, index) or any((path / name).is_file() for name in (FLAX_WEIGHTS, index))
 
 
 def load_flax(path: str | Path, target_abstract: Mapping[str, Any], dtype: Any = None) -> dict[str, Any]:
@@ -105,8 +109,12 @@ def load_flax(path: str | Path, target_abstract: Mapping[str, Any], dtype: Any =
     Raises:
       ConversionError: as `load`.
     """
+    return _load(_IDENTITY, path, target_abstract, dtype)
+
+
+def _load(table: Table, path: str | Path, target_abstract: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
     reader = open_weights(path)
-    todo = plan(_IDENTITY, reader.shapes(), target_abstract, dtype)
+    todo = plan(table, reader.shapes(), target_abstract, dtype, f"The weights in {path}")
     return paths.unflatten(execute(todo, reader.read))
 
 
@@ -132,4 +140,6 @@ def save(
       ConversionError: listing every parameter that the table cannot name.
     """
     makers, specs = export(table_of(model_name), params)
-    return writer.write_weights(path, makers, specs, {"format": "pt", **(metadata or {})})
+    tensors = {name: lambda make=make: slabs(array := make(), array.dtype) for name, make in makers.items()}
+    writer.write_weights(path, tensors, specs, {"format": "pt", **(metadata or {})})
+    return Path(path).stat().st_size

@@ -1,180 +1,220 @@
 """`flashjax convert`: PyTorch weights to a folder that flashjax loads on its own.
 
-    flashjax convert --model minilm --source all-MiniLM-L6-v2 --out weights/minilm
+    flashjax convert --source Qwen-Image-2.1 --out weights/qwen_image_21
+    flashjax convert --source Qwen-Image-2.1 --lora turbo.safetensors:0.8 --out weights/turbo
+    flashjax convert --verify weights/qwen_image_21
 
-The folder gets `params.safetensors` (names are Flax paths: "blocks/attn/to_q/kernel"), the source's
-`config.json` and its tokenizer files. The weights come last, so a folder that has them is complete. It can stand
-wherever the source's folder could: `convert.load` reads both.
+The folder gets the parameters (names are Flax paths: "blocks/attn/to_q/kernel") as `params.safetensors` or as shards
+with an index, the source's `config.json` and its tokenizer files, and `manifest.json` with the sha256 of every tensor.
+It can stand wherever the source's folder could: `convert.load` reads both.
 """
 
 import argparse
-import importlib
-import json
+import contextlib
+import hashlib
+import importlib.util
+import math
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+from tqdm import tqdm
 
+from flashjax import __version__
 from flashjax.convert import (
     FLAX_WEIGHTS,
     MODELS,
     ConversionError,
-    Reader,
     Spec,
+    detect,
+    is_flax,
+    lora,
+    manifest,
     open_weights,
+    output,
+    pickles,
     table_of,
 )
-from flashjax.convert.planning import Plan, is_float, makers, plan
-from flashjax.convert.writer import write_weights
+from flashjax.convert.planning import Plan, keep_dtypes, makers, plan
+from flashjax.convert.reader import Reader
 
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
     "vocab.json", "merges.txt",
 )  # fmt: skip
+_DTYPES = {"keep": None, "float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `flashjax convert`."""
-    parser.add_argument("--model", required=True, choices=sorted(MODELS), help="architecture")
+    parser.add_argument("--model", choices=sorted(MODELS), help="architecture (default: what config.json says)")
     parser.add_argument(
         "--source",
         type=Path,
-        help="folder with config.json and weights (minilm: default is the installed package)",
+        help="folder with config.json and weights, a whole diffusers pipeline, or one .safetensors file with its "
+        "config.json beside it (minilm: default is the installed package)",
     )
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    parser.add_argument("--config", type=Path, help="the model's config.json (default: the one beside the weights)")
+    todo = parser.add_mutually_exclusive_group(required=True)
+    todo.add_argument("--out", type=Path, help="folder to write; it appears when it is complete")
+    todo.add_argument("--verify", type=Path, metavar="DIR", help="check a converted folder, and write nothing")
     parser.add_argument(
         "--dtype",
-        choices=("keep", "float32", "bfloat16"),
+        choices=tuple(_DTYPES),
         default="keep",
-        help="floating dtype of the result; keep: the file's own",
+        help="floating dtype of the result; keep: each tensor's own (default %(default)s)",
     )
-    parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
+    parser.add_argument("--shard-size", type=_gigabytes, default="4", metavar="GB", help="(default %(default)s)")
+    parser.add_argument(
+        "--lora",
+        type=_lora,
+        action="append",
+        default=[],
+        metavar="FILE[:SCALE]",
+        help="merge a LoRA into the weights, with this strength (default 1); may be given several times",
+    )
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="also read .bin and .pt files. They are pickles: programs that Python runs, and that can do anything that "
+        "you can. They are run in a process of their own which may only write the weights, but prefer .safetensors "
+        "files, and pickles of people whose programs you would run",
+    )
+    parser.add_argument("--allow-nonfinite", action="store_true", help="convert weights that are NaN or infinite")
+    parser.add_argument("--force", action="store_true", help="replace an earlier conversion in --out")
+
+
+def _gigabytes(text: str) -> int:
+    try:
+        size = int(float(text) * 1e9)
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size in GB")
+    return size
+
+
+def _lora(text: str) -> tuple[Path, float]:
+    file, colon, scale = text.rpartition(":")
+    with contextlib.suppress(ValueError):
+        if colon and math.isfinite(float(scale)):
+            return Path(file), float(scale)
+    return Path(text), 1.0
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert as the options say. Raises UserError."""
-    source = _find_source(args.model, args.source)
-    _check_out(source, args.out, args.force)
-    reader = open_weights(source)
-    config = _read_config(source / "config.json")
-    todo = plan(
-        table_of(args.model),
-        reader.shapes(),
-        _target(args.model, config),
-        _dtype(args.dtype, reader.shapes()),
-    )
-    copied = _copy_side_files(source, args.out)
-    size = _write(args.model, todo, reader, args.out)
-    print(_summary(args, todo, size, copied))
+    """Convert, or verify, as the options say. Raises UserError."""
+    if args.verify:
+        return _verify(args.verify)
+    source, config_file = _find_source(args)
+    if is_flax(source):
+        raise ConversionError(f"{source} is converted already; give the PyTorch model's folder with --source.")
+    output.check_out(args.out, source, args.force)
+    config = detect.read_config(config_file)
+    args.model = detect.choose(args.model, config, config_file)
+    with pickles.readable(source, args.out, args.allow_pickle) as readable:
+        _convert(args, open_weights(readable), config, config_file)
 
 
-def _find_source(model: str, source: Path | None) -> Path:
-    if source is None:
-        if model != "minilm":
-            raise ConversionError(f"There is no packaged {model}; give the folder of its weights with --source.")
+def _convert(args: argparse.Namespace, reader: Reader, config: Mapping[str, Any], config_file: Path) -> None:
+    if args.lora:
+        reader = lora.Merged(reader, [(lora.read(file, reader.shapes()), scale) for file, scale in args.lora])
+    todo = _plan(args, reader, detect.form(args.model, config))
+    files = [config_file, *(f for name in _TOKENIZER if (f := config_file.parent / name).is_file())]
+    with output.Partial(args.out, _identity(args, reader, todo, files)) as partial:
+        _write(args, partial, reader, todo)
+        for file in files:
+            shutil.copyfile(file, partial.folder / (file.name if file != config_file else "config.json"))
+        manifest.write(partial.folder, _about(args, reader, todo), todo.target, partial.done)
+        partial.commit()
+    print(_summary(args, todo, [file.name for file in files]))
+
+
+def _find_source(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The folder or file of the weights, and the config.json."""
+    if args.source is None:
+        if args.model != "minilm":
+            what = args.model or "model to convert"
+            raise ConversionError(f"There is no packaged {what}; give the folder of its weights with --source.")
         from flashjax.models.text import default_minilm_source
 
-        return default_minilm_source()
-    if not source.is_dir():
-        raise ConversionError(f"The source {source} is not a folder; give the one with config.json and the weights.")
-    # where a whole diffusers pipeline keeps it
-    inner = source / ("vae" if model.startswith("vae_") else "transformer")
-    return inner if not (source / "config.json").is_file() and inner.is_dir() else source
+        args.source = default_minilm_source()
+    if not args.source.exists():
+        raise ConversionError(f"The source {args.source} is not there; give a folder with config.json and weights.")
+    source = detect.component(args.source, args.model) if args.source.is_dir() else args.source
+    folder = source if source.is_dir() else source.parent
+    return source, args.config or folder / "config.json"
 
 
-def _check_out(source: Path, out: Path, force: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise ConversionError(f"{out} is a file; --out takes a folder.")
-    if out.resolve() == source.resolve():
-        raise ConversionError(f"The source and the output are the same folder {out}; choose another --out.")
-    if out.is_dir() and any(out.iterdir()) and not force:
-        raise ConversionError(f"The folder {out} is not empty; choose another --out, or add --force to overwrite.")
+def _plan(args: argparse.Namespace, reader: Reader, form: Mapping[str, Any]) -> Plan:
+    table, shapes = table_of(args.model), reader.shapes()
+    todo = plan(table, shapes, form, _DTYPES[args.dtype], f"The weights in {reader.place}")
+    return todo if _DTYPES[args.dtype] else keep_dtypes(todo, shapes)
 
 
-def _read_config(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise ConversionError(f"There is no {file}; the sizes of the model are read from it.")
-    try:
-        config = json.loads(file.read_text())
-    except ValueError as error:
-        raise ConversionError(f"{file} is not valid JSON ({error}); fetch it again.") from error
-    if not isinstance(config, dict):
-        raise ConversionError(f"{file} is not a JSON object; fetch it again.")
-    return config
+def _identity(args: argparse.Namespace, reader: Reader, todo: Plan, files: list[Path]) -> dict[str, Any]:
+    """What two starts must have in common for the second to go on from the first."""
+    stats = {str(file.resolve()): file.stat() for file in (*reader.files(), *files, *(file for file, _ in args.lora))}
+    moves = [(move.source, move.path, move.slot, move.transform.name) for move in todo.moves]
+    return dict(
+        version=__version__, model=args.model, shard_size=args.shard_size, allow_nonfinite=args.allow_nonfinite,
+        loras=[(str(file.resolve()), scale) for file, scale in args.lora],
+        files={name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()},
+        plan=hashlib.sha256(repr((sorted(map(str, moves)), sorted(todo.target.items()))).encode()).hexdigest(),
+    )  # fmt: skip
 
 
-def _target(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters' form, from the model itself: the table is checked against what will be
-    run."""
-    if model == "minilm":
-        from flashjax.models import minilm
-
-        return minilm.abstract(minilm.Config.from_bert(config))
-    module = importlib.import_module(f"flashjax.models.{model}")
-    return module.abstract(module.Config.from_diffusers(config))
+def _write(args: argparse.Namespace, partial: output.Partial, reader: Reader, todo: Plan) -> None:
+    shards = output.shard(todo.target, args.shard_size, FLAX_WEIGHTS.removesuffix(".safetensors"))
+    metadata = {"format": "flashjax", "model": args.model}
+    tensors = makers(todo, reader, args.allow_nonfinite)
+    with _bar("converting", _size(todo.target)) as bar:
+        output.write_shards(partial, shards, tensors, todo.target, metadata, bar.update)
 
 
-def _dtype(choice: str, source: Mapping[str, Spec]) -> np.dtype:
-    """The floating dtype to write; `keep` in a file of several takes float32, which holds them
-    all."""
-    if choice == "float32":
-        return np.dtype(np.float32)
-    if choice == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    found = {spec.dtype for spec in source.values() if is_float(spec.dtype)}
-    return found.pop() if len(found) == 1 else np.dtype(np.float32)
+def _about(args: argparse.Namespace, reader: Reader, todo: Plan) -> dict[str, Any]:
+    return dict(
+        model=args.model, flashjax=__version__, parameters=_count(todo.target), bytes=_size(todo.target),
+        source={file.name: file.stat().st_size for file in reader.files()}, dropped=dict(todo.dropped),
+        loras=[{"file": file.name, "scale": scale} for file, scale in args.lora],
+    )  # fmt: skip
 
 
-def _copy_side_files(source: Path, out: Path) -> list[str]:
-    out.mkdir(parents=True, exist_ok=True)
-    # an overwritten folder must not look complete while it is half old, half new
-    (out / FLAX_WEIGHTS).unlink(missing_ok=True)
-    names = [name for name in ("config.json", *_TOKENIZER) if (source / name).is_file()]
-    for name in names:
-        shutil.copyfile(source / name, out / name)
-    return names
+def _verify(folder: Path) -> None:
+    found = manifest.read(folder)
+    with _bar("checking", found["bytes"]) as bar:
+        manifest.check(folder, bar.update)
+    print(f"{folder}: all {len(found['tensors'])} parameters are as converted")
+    if missing := [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]:
+        print(f"not compared with PyTorch: {' and '.join(missing)} not installed")
+        return
+    from flashjax.convert.verify import verify
+
+    print(f"{folder}: {verify(folder)}")
 
 
-def _write(model: str, todo: Plan, reader: Reader, out: Path) -> int:
-    total = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in todo.target.values())
-    metadata = {"format": "flashjax", "model": model}
-    arrays = makers(todo, reader.read)
-    return write_weights(out / FLAX_WEIGHTS, arrays, todo.target, metadata, _Bar(total))
+def _bar(what: str, total: int) -> tqdm:
+    """Bytes, speed and remaining time on stderr; silent where that is no terminal."""
+    return tqdm(desc=what, total=total, unit="B", unit_scale=True, disable=None)
 
 
-class _Bar:
-    """A progress bar on stderr; silent where stderr is no terminal."""
-
-    def __init__(self, total: int):
-        self.total, self.done = total, 0
-
-    def __call__(self, size: int) -> None:
-        self.done += size
-        if not sys.stderr.isatty():
-            return
-        share = self.done / max(self.total, 1)
-        end = "\n" if self.done >= self.total else ""
-        bar = "#" * int(30 * share)
-        print(f"\rconverting [{bar:<30}] {share:4.0%} {_human(self.done)}", end=end, file=sys.stderr)
+def _size(specs: Mapping[str, Spec]) -> int:
+    return sum(spec.nbytes for spec in specs.values())
 
 
-def _human(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"
+def _count(specs: Mapping[str, Spec]) -> int:
+    return sum(int(np.prod(spec.shape)) for spec in specs.values())
 
 
-def _summary(args: argparse.Namespace, todo: Plan, size: int, copied: list[str]) -> str:
+def _summary(args: argparse.Namespace, todo: Plan, copied: list[str]) -> str:
+    dtypes = ", ".join(sorted({str(spec.dtype) for spec in todo.target.values()}))
     lines = [
-        f"{args.out / FLAX_WEIGHTS}: {len(todo.moves)} tensors -> {len(todo.target)} parameters, {_human(size)}",
+        f"{args.out}: {args.model}, {len(todo.moves)} tensors -> {len(todo.target)} parameters, "
+        f"{_size(todo.target) / 1e9:.3g} GB ({dtypes})",
         f"copied: {', '.join(copied)}",
     ]
     for reason, count in Counter(reason for _, reason in todo.dropped).items():

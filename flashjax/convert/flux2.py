@@ -6,6 +6,8 @@ single one (169 for klein 4B). FLUX.2 [dev]'s guidance embedder has no row, as i
 
 from flashjax.convert.table import Rule, Table, transpose
 
+CLASSES = ("Flux2Transformer2DModel",)
+
 _DOUBLE, _SINGLE = "transformer_blocks.{l}.", "single_transformer_blocks.{l}."
 _TXT, _IMG = "blocks/double/txt/", "blocks/double/img/"
 

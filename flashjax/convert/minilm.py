@@ -2,6 +2,7 @@
 
 from flashjax.convert.table import Rule, Table, drop, transpose
 
+CLASSES = ("BertModel",)
 _LAYER = "encoder.layer.{l}."
 
 TABLE = Table(

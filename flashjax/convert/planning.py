@@ -8,14 +8,15 @@ is wrong at once.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from flashjax import paths
-from flashjax.convert.reader import ConversionError, Spec
+from flashjax.convert.arrays import finite, slabs
+from flashjax.convert.reader import ConversionError, Reader, Spec
 from flashjax.convert.table import Table, Transform
 
 
@@ -40,11 +41,18 @@ class Plan:
 
 
 def _join(problems: list[str], what: str) -> ConversionError:
-    lines = "\n".join(f"  - {problem}" for problem in problems)
+    lines = "\n".join(f"  - {problem}" for problem in problems[:20])
+    lines += f"\n  - and {len(problems) - 20} more" * (len(problems) > 20)
     return ConversionError(f"{what} ({len(problems)} problem{'s' * (len(problems) > 1)}):\n{lines}")
 
 
-def plan(table: Table, source: Mapping[str, Spec], target_abstract: Mapping[str, Any], dtype: Any = None) -> Plan:
+def plan(
+    table: Table,
+    source: Mapping[str, Spec],
+    target_abstract: Mapping[str, Any],
+    dtype: Any = None,
+    what: str = "The weights",
+) -> Plan:
     """Check source against target completely, both ways, without reading data.
 
     Args:
@@ -53,6 +61,7 @@ def plan(table: Table, source: Mapping[str, Spec], target_abstract: Mapping[str,
       target_abstract: nested dict of anything with `.shape` and `.dtype`.
       dtype: floating dtype of all floating parameters; None takes each leaf's own from
         `target_abstract`.
+      what: the subject of the message.
 
     Returns:
       The moves, in the order of `source`.
@@ -69,7 +78,7 @@ def plan(table: Table, source: Mapping[str, Spec], target_abstract: Mapping[str,
         problems += _misfits(move, source[move.source], target)
     problems += _coverage(moves, target)
     if problems:
-        raise _join(problems, "The weights do not fit the model")
+        raise _join(problems, f"{what} do not fit the model")
     return Plan(tuple(moves), tuple(dropped), target)
 
 
@@ -155,31 +164,67 @@ def _coverage(moves: list[Move], target: Mapping[str, Spec]) -> Iterator[str]:
             yield f"{where}: {count} tensors of the file fill it."
 
 
-def makers(todo: Plan, read: Callable[[str], np.ndarray]) -> dict[str, Callable[[], np.ndarray]]:
-    """Return {target path: function that reads and makes that array}, so that one at a time can be
-    held.
+def keep_dtypes(todo: Plan, source: Mapping[str, Spec]) -> Plan:
+    """Return the plan with every floating parameter in the dtype of what fills it (float32 if layers differ)."""
+    found: dict[str, set[np.dtype]] = {path: set() for path in todo.target}
+    for move in todo.moves:
+        found[move.path].add(source[move.source].dtype)
+    target = {
+        path: Spec(spec.shape, found[path].pop() if len(found[path]) == 1 else np.dtype(np.float32))
+        if is_float(spec.dtype)
+        else spec
+        for path, spec in todo.target.items()
+    }
+    return replace(todo, target=target)
+
+
+def makers(todo: Plan, reader: Reader, allow_nonfinite: bool = False) -> dict[str, Callable[[], Iterator[np.ndarray]]]:
+    """Return {target path: function that reads and makes that parameter in pieces}: a writer holds one tensor of the
+    source and one slab at a time, however many layers are stacked.
 
     Args:
       todo: from `plan`.
-      read: returns a source tensor by name, for instance `Reader.read`.
-    """
-    moves: dict[str, list[Move]] = {path: [] for path in todo.target}
-    for move in todo.moves:
-        moves[move.path].append(move)
+      reader: whose tensors were planned.
+      allow_nonfinite: take NaN and infinite weights as they are.
 
-    def make(path: str) -> np.ndarray:
-        out = np.empty(*todo.target[path])
-        for move in moves[path]:
-            out[... if move.slot is None else move.slot] = move.transform.forward(read(move.source))
-        return out
+    The functions raise ConversionError where a weight is not finite.
+    """
+    moves = _by_path(todo)
+
+    def pieces(move: Move, dtype: np.dtype) -> Iterator[np.ndarray]:
+        tensor = reader.read(move.source)
+        for slab in slabs(move.transform.forward(tensor), dtype):
+            if not allow_nonfinite and not finite(slab):
+                cast = f", or too large for {dtype}" if tensor.dtype != dtype else ""
+                raise ConversionError(
+                    f"{move.source} in {reader.file(move.source)} holds NaN or infinite values{cast}: the file is "
+                    "damaged or its training diverged; --allow-nonfinite converts it as it is."
+                )
+            yield slab
+
+    def make(path: str) -> Iterator[np.ndarray]:
+        for move in moves[path]:  # a tensor is let go of before the next one is read
+            yield from pieces(move, todo.target[path].dtype)
 
     return {path: partial(make, path) for path in todo.target}
 
 
 def execute(todo: Plan, read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
-    """Carry out a plan: {target path: numpy array} in the plan's shapes and dtypes; see
-    `makers`."""
-    return {path: make() for path, make in makers(todo, read).items()}
+    """Carry out a plan in memory: {target path: numpy array} in the plan's shapes and dtypes. ``read`` returns a source
+    tensor by name, for instance `Reader.read`."""
+    out = {}
+    for path, moves in _by_path(todo).items():
+        out[path] = np.empty(*todo.target[path])
+        for move in moves:
+            out[path][... if move.slot is None else move.slot] = move.transform.forward(read(move.source))
+    return out
+
+
+def _by_path(todo: Plan) -> dict[str, list[Move]]:
+    moves: dict[str, list[Move]] = {path: [] for path in todo.target}
+    for move in todo.moves:
+        moves[move.path].append(move)
+    return {path: sorted(some, key=lambda move: move.slot or 0) for path, some in moves.items()}
 
 
 def export(table: Table, params: Mapping[str, Any]) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, Spec]]:

@@ -4,6 +4,8 @@ from flashjax.convert.qwen3 import HEAD, decoder_rules
 from flashjax.convert.qwen3_vl import RENAMES
 from flashjax.convert.table import Rule, Table, permute, transpose
 
+CLASSES = ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLModel")
+
 _V = "model.visual."
 _BLOCK = _V + "blocks.{l}."
 

@@ -5,6 +5,8 @@
 
 from flashjax.convert.table import Rule, Table, drop, transpose
 
+CLASSES = ("Qwen3ForCausalLM", "Qwen3Model")
+
 HEAD = drop(r"lm_head[.]weight", "the head that predicts tokens; the encoder's result is its states")
 _BEHIND = "behind the last layer whose states are used"
 

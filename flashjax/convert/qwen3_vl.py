@@ -3,6 +3,8 @@
 from flashjax.convert.qwen3 import HEAD, decoder_rules
 from flashjax.convert.table import Rule, Table, permute, transpose
 
+CLASSES = ("Qwen3VLForConditionalGeneration", "Qwen3VLModel")
+
 _V = "model.visual."
 _BLOCK = _V + "blocks.{l}."
 _DEEP = _V + "deepstack_merger_list.{l}."

@@ -8,6 +8,8 @@ layers). diffusers keeps both streams' projections in one attention module and c
 
 from flashjax.convert.table import Rule, Table, transpose
 
+CLASSES = ("QwenImageTransformer2DModel",)
+
 _BLOCK = "transformer_blocks.{l}."
 
 

@@ -7,6 +7,7 @@ layers).
 
 from flashjax.convert.table import Rule, Table, transpose
 
+CLASSES = ("QwenImage21Transformer2DModel",)
 _BLOCK = "transformer_blocks.{l}."
 
 TABLE = Table(

@@ -1,21 +1,23 @@
 """Read safetensors, one tensor at a time.
 
-The format (https://github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON
-header {name: {dtype, shape, data_offsets}}, then the data. Shapes come from the header alone; a
-tensor is mapped from disk only when it is asked for, so a 40 GB model is converted in the memory of
-its largest tensor.
+The format (https://github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON header {name:
+{dtype, shape, data_offsets}}, then the data, without gaps or overlaps. Shapes come from the header alone; a tensor is
+read when it is asked for, so a 40 GB model is converted in the memory of its largest tensor. What the header says is
+checked before it is used: a file may be wrong in any way, but it cannot make this module read outside of it.
 """
 
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
+from flashjax.convert.arrays import WINDOW
 from flashjax.errors import UserError
 
 DTYPES: dict[str, np.dtype] = {
@@ -35,8 +37,9 @@ DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
-_MAX_HEADER = 100_000_000  # the format's own limit
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+MAX_HEADER = 100_000_000  # the format's own limit
+_MAX_RANK, _MAX_SIZE = 32, 2**62  # well above any weight, and small enough for numpy
 
 
 class ConversionError(UserError):
@@ -50,20 +53,29 @@ class Spec(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
 
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """Where a tensor lies: ``start`` is absolute, in bytes."""
+
     spec: Spec
     file: Path
-    start: int  # absolute, in bytes
+    start: int
 
 
 class Reader:
-    """The tensors of one safetensors file or of a sharded folder, by name, read when asked for."""
+    """The tensors of one safetensors file or of a sharded folder, by name, read when asked for.
 
-    def __init__(self, entries: Mapping[str, _Entry], metadata: Mapping[str, str]):
+    ``place`` is what messages call it, ``metadata`` the strings of the (first) header.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry], metadata: Mapping[str, str], place: Path):
         self._entries = dict(entries)
-        self.metadata = dict(metadata)
+        self.metadata, self.place = dict(metadata), place
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -75,94 +87,68 @@ class Reader:
         """Return {name: (shape, dtype)} of all tensors; no data is read."""
         return {name: entry.spec for name, entry in self._entries.items()}
 
-    def read(self, name: str) -> np.ndarray:
-        """Return one tensor as a read-only view of the file, in the file's dtype (bfloat16 through
-        ml_dtypes).
+    def entry(self, name: str) -> Entry:
+        """Where a tensor lies."""
+        return self._entries[name]
+
+    def file(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self._entries[name].file
+
+    def files(self) -> list[Path]:
+        """All files, sorted."""
+        return sorted({entry.file for entry in self._entries.values()})
+
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> np.ndarray:
+        """Return one tensor in the file's dtype (bfloat16 through ml_dtypes), or its ``rows`` [first, end) of the
+        leading axis.
 
         Raises:
           KeyError: there is no such tensor.
+          ConversionError: the file has become shorter since it was opened.
         """
         entry = self._entries[name]
-        if 0 in entry.spec.shape:
-            return np.empty(entry.spec.shape, entry.spec.dtype)
-        size = int(np.prod(entry.spec.shape)) * entry.spec.dtype.itemsize
-        raw = np.memmap(entry.file, np.uint8, "r", offset=entry.start, shape=(size,))
-        return raw.view(entry.spec.dtype).reshape(entry.spec.shape)
+        (shape, dtype), start = entry.spec, entry.start
+        if rows is not None:
+            row = Spec(shape[1:], dtype).nbytes
+            shape, start = (rows[1] - rows[0], *shape[1:]), start + rows[0] * row
+        out = np.empty(shape, dtype)
+        if out.size:
+            with entry.file.open("rb") as file:
+                file.seek(start)
+                if file.readinto(out.reshape(-1).view(np.uint8)) < out.nbytes:
+                    raise ConversionError(f"{entry.file} ends inside of {name}: it has changed since it was opened.")
+        return out
+
+    def stream(self, name: str, window: int = WINDOW) -> Iterator[np.ndarray]:
+        """Yield the bytes of one tensor in pieces of at most ``window``."""
+        entry = self._entries[name]
+        left = entry.spec.nbytes
+        with entry.file.open("rb") as file:
+            file.seek(entry.start)
+            while left:
+                piece = np.fromfile(file, np.uint8, min(window, left))
+                if not piece.size:
+                    raise ConversionError(f"{entry.file} ends inside of {name}: it has changed since it was opened.")
+                left -= piece.size
+                yield piece
 
 
-def open_weights(path: str | Path) -> Reader:
-    """Open a `.safetensors` file, or a folder with one such file or with shards and their
-    `*.index.json`.
-
-    Only headers are read here.
+def read_file(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Return ({name: entry}, metadata) of one safetensors file.
 
     Raises:
-      ConversionError: the path is missing, is a pickle, is truncated or is not a safetensors file,
-        or the shards do not agree with their index.
+      ConversionError: it is a pickle, truncated, damaged or no safetensors file.
     """
-    path = Path(path)
-    if not path.exists():
-        raise ConversionError(f"There are no weights at {path}; give a .safetensors file or a folder of them.")
-    if path.is_file():
-        entries, metadata = _read_header(path)
-        return Reader(entries, metadata)
-    indexes = sorted(path.glob("*.safetensors.index.json"))
-    if len(indexes) == 1:
-        return _open_shards(path, indexes[0])
-    files = sorted(path.glob("*.safetensors"))
-    if not indexes and len(files) == 1:
-        entries, metadata = _read_header(files[0])
-        return Reader(entries, metadata)
-    raise ConversionError(_why_no_file(path, indexes or files))
-
-
-def _why_no_file(folder: Path, candidates: list[Path]) -> str:
-    if candidates:
-        names = ", ".join(file.name for file in candidates)
-        return f"The folder {folder} offers more than one choice ({names}); name the one file to read."
-    if pickles := sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES):
-        return _refuse_pickle(folder / pickles[0])
-    return f"The folder {folder} holds no .safetensors file; give the folder of the model's weights."
-
-
-def _refuse_pickle(path: Path) -> str:
-    return (
-        f"{path} is a pickle, and unpickling runs whatever code it carries, so flashjax does not "
-        "read it; "
-        "save it as .safetensors first (safetensors.torch.save_file)."
-    )
-
-
-def _open_shards(folder: Path, index: Path) -> Reader:
-    try:
-        weight_map = json.loads(index.read_text())["weight_map"]
-        shards = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConversionError(f"The index {index} has no readable 'weight_map'; fetch it again.") from error
-    if missing := [name for name in shards if not (folder / name).is_file()]:
-        raise ConversionError(
-            f"The index {index} names {len(shards)} shards, but {', '.join(missing)} is not in the "
-            "folder; "
-            "complete the download."
-        )
-    headers = {name: _read_header(folder / name) for name in shards}
-    if absent := [key for key, shard in weight_map.items() if key not in headers[shard][0]]:
-        raise ConversionError(
-            f"The index {index} places {', '.join(absent[:10])} in shards that do not hold them; "
-            "index and shards are of different versions."
-        )
-    entries = {key: headers[shard][0][key] for key, shard in weight_map.items()}
-    return Reader(entries, headers[shards[0]][1])
-
-
-def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
-    if path.suffix in _PICKLES:
-        raise ConversionError(_refuse_pickle(path))
+    if path.suffix in PICKLES:
+        raise ConversionError(refuse_pickle(path))
+    if not path.is_file():
+        raise ConversionError(f"{path} is no regular file; give a .safetensors file or a folder of them.")
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER + 1
-        if length > _MAX_HEADER:
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else MAX_HEADER + 1
+        if length > MAX_HEADER:
             raise ConversionError(f"{path} is not a safetensors file (no header at its start); check what it is.")
         if 8 + length > size:
             raise ConversionError(
@@ -170,28 +156,70 @@ def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
                 f"the file has {size}; fetch it again."
             )
         header = file.read(length)
-    return _parse_header(path, header, 8 + length, size)
+    return _parse(path, header, 8 + length, size)
 
 
-def _parse_header(path: Path, header: bytes, data_start: int, size: int) -> tuple[dict[str, _Entry], dict[str, str]]:
+def refuse_pickle(path: Path) -> str:
+    """Why a pickle is not read, and the two ways out."""
+    return (
+        f"{path} is a pickle, which is a program rather than data, so flashjax does not read it; save it as "
+        ".safetensors (safetensors.torch.save_file), or if you trust it let `flashjax convert --allow-pickle` do so."
+    )
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json's ``object_pairs_hook``: a key that is there twice is an error, not whichever came last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _parse(path: Path, header: bytes, data_start: int, size: int) -> tuple[dict[str, Entry], dict[str, str]]:
     try:
-        fields = json.loads(header)
-        metadata = fields.pop("__metadata__", None) or {}
-        raw = {k: (v["dtype"], tuple(v["shape"]), *v["data_offsets"]) for k, v in fields.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        fields = json.loads(header, object_pairs_hook=unique)
+        metadata = fields.pop("__metadata__", None)
+        metadata = {} if metadata is None else dict(metadata.items())
+        "".join((*metadata.keys(), *metadata.values())).encode()  # raises for what is no text
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConversionError(
-            f"{path} is not a safetensors file (its header is no valid JSON); check what it is."
+            f"{path} is not a safetensors file (its header is no valid JSON object of tensors); check what it is."
         ) from error
-    entries = {}
-    for name, (dtype, shape, begin, end) in raw.items():
-        if dtype not in DTYPES:
-            raise ConversionError(f"The tensor {name} in {path} has the dtype {dtype}, which is not supported here.")
-        spec = Spec(shape, DTYPES[dtype])
-        if end - begin != int(np.prod(shape)) * spec.dtype.itemsize or begin < 0:
-            raise ConversionError(f"The header of {path} is damaged: the extent of {name} is not that of its shape.")
-        if data_start + end > size:
+    found = [_entry(path, name, field, data_start) for name, field in fields.items()]
+    end = data_start
+    for name, entry in sorted(found, key=lambda item: (item[1].start, item[1].spec.nbytes)):
+        if entry.start != end:
             raise ConversionError(
-                f"{path} is truncated: {name} ends at byte {data_start + end}, the file has {size}; fetch it again."
+                f"The header of {path} is damaged: {name} {'overlaps' if entry.start < end else 'leaves a gap after'} "
+                "the tensor before it; fetch the file again."
             )
-        entries[name] = _Entry(spec, path, data_start + begin)
-    return entries, metadata
+        end = entry.start + entry.spec.nbytes
+        if end > size:
+            raise ConversionError(
+                f"{path} is truncated: {name} ends at byte {end}, the file has {size}; fetch it again."
+            )
+    if end < size:
+        raise ConversionError(f"{path} has {size - end} bytes after its last tensor: it is damaged; fetch it again.")
+    return dict(found), metadata
+
+
+def _entry(path: Path, name: str, field: Any, data_start: int) -> tuple[str, Entry]:
+    """A checked entry of the header, but for its neighbours."""
+    if not name.isprintable() or len(name) > 1000:
+        raise ConversionError(f"{path} has a tensor whose name is no readable text; check what it is.")
+    damaged = ConversionError(f"The header of {path} is damaged: the extent of {name} is not that of its shape.")
+    if not isinstance(field, dict) or field.keys() != {"dtype", "shape", "data_offsets"}:
+        raise damaged
+    dtype, shape, offsets = field["dtype"], field["shape"], field["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ConversionError(f"{name} in {path} has the dtype {str(dtype)[:40]!r}, which is not supported here.")
+    if not (_naturals(shape) and _naturals(offsets) and len(offsets) == 2 and len(shape) <= _MAX_RANK):
+        raise damaged
+    spec = Spec(tuple(shape), DTYPES[dtype])
+    if math.prod(max(n, 1) for n in shape) > _MAX_SIZE or offsets[1] - offsets[0] != spec.nbytes:
+        raise damaged
+    return name, Entry(spec, path, data_start + offsets[0])
+
+
+def _naturals(value: Any) -> bool:
+    return isinstance(value, list) and all(type(n) is int and 0 <= n <= _MAX_SIZE for n in value)

@@ -4,6 +4,8 @@
 from flashjax.convert.convolutions import LINEAR, SIDE, convolution
 from flashjax.convert.table import Rule, Table, drop
 
+CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2")
+
 
 def _norm(source: str, target: str) -> tuple[Rule, Rule]:
     return Rule(source + ".weight", target + "/scale"), Rule(source + ".bias", target + "/bias")

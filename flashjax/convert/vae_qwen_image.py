@@ -8,6 +8,8 @@ on pictures (a video would see each frame on its own).
 from flashjax.convert.convolutions import LAST_SLICE, convolution, qwen_rows, vector
 from flashjax.convert.table import Rule, Table, drop
 
+CLASSES = ("AutoencoderKLQwenImage",)
+
 TABLE = Table(
     rules=(
         *qwen_rows(LAST_SLICE),

@@ -4,6 +4,8 @@
 from flashjax.convert.convolutions import KERNEL, convolution, qwen_rows, vector
 from flashjax.convert.table import Rule, Table, drop
 
+CLASSES = ("AutoencoderKLQwenImage21",)
+
 _BLOCK, _AT = "encoder.down_blocks.{i}.resnets.{j}.", "encoder/down/{i}/resnets/{j}/"
 
 TABLE = Table(

@@ -7,6 +7,8 @@ frame.
 
 from flashjax.convert.table import Rule, Table, transpose
 
+CLASSES = ("ZImageTransformer2DModel",)
+
 _STACKS = (("noise_refiner", "noise_refiner"), ("context_refiner", "context_refiner"), ("layers", "blocks"))
 
 

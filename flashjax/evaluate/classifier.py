@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flashjax.convert.reader import open_weights
+from flashjax.convert.sources import open_weights
 from flashjax.convert.writer import write_arrays
 from flashjax.data.postcards import CATEGORIES
 from flashjax.data.records import RecordSource

@@ -39,7 +39,7 @@ class Config:
         return cls(layers=2, width=32, heads=4, intermediate=64, vocab=101, positions=40)
 
     @classmethod
-    def from_bert(cls, config: Mapping[str, Any]) -> "Config":
+    def from_transformers(cls, config: Mapping[str, Any]) -> "Config":
         """Read the `config.json` of a transformers BertModel.
 
         Raises:

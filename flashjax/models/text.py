@@ -157,7 +157,7 @@ def load_text_encoder(weights_dir: str | Path) -> TextEncoder:
       UserError: the configuration is another model's, or the weights do not fit.
     """
     folder = Path(weights_dir)
-    config = minilm.Config.from_bert(_read_config(folder))
+    config = minilm.Config.from_transformers(_read_config(folder))
     encode = minilm.encoder(config)
     weights = convert.load("minilm", folder, minilm.abstract(config))
     params = jax.tree.map(jax.numpy.asarray, weights)

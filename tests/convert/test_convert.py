@@ -204,7 +204,7 @@ def test_writer_and_reader_agree_for_every_dtype(tmp_path, dtype):
         "strided": np.arange(6).reshape(2, 3).astype(kind).T,
     }
     writer.write_arrays(tmp_path / "w.safetensors", arrays)
-    found = reader.open_weights(tmp_path / "w.safetensors")
+    found = convert.open_weights(tmp_path / "w.safetensors")
     assert len(found) == len(arrays)
     for name, array in arrays.items():
         assert found.shapes()[name] == (array.shape, array.dtype)
@@ -218,7 +218,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     writer.write_arrays(path, {"a": np.zeros(2)})
     before = path.read_bytes()
     with pytest.raises(convert.ConversionError, match="announced"):
-        writer.write_weights(path, {"a": lambda: np.zeros(3)}, {"a": spec(2)})
+        writer.write_weights(path, {"a": lambda: [np.zeros(3, np.float32)]}, {"a": spec(2)})
     with pytest.raises(convert.ConversionError, match="cannot store"):
         writer.write_arrays(path, {"a": np.zeros(2, complex)})
     with pytest.raises(convert.ConversionError, match="is not text"):
@@ -241,7 +241,7 @@ def test_unreadable_files_are_explained(tmp_path):
         "stub.safetensors": "truncated",
         "page.safetensors": "not a safetensors file",
         "empty.safetensors": "not a safetensors file",
-        "w.bin": "is a pickle",
+        "w.bin": "is a pickle, which is a program",
         "missing.safetensors": "There are no weights at",
         "folder": r"holds no \.safetensors file",
         "": "more than one choice",

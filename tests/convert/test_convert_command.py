@@ -65,7 +65,7 @@ def test_command_keeps_the_dtype_and_finds_the_denoiser_of_a_pipeline(tmp_path, 
     ("options", "words"),
     [
         (["--model", "qwen_image_21"], "give the folder of its weights with --source"),
-        (["--model", "minilm", "--source", "nowhere"], "nowhere is not a folder"),
+        (["--model", "minilm", "--source", "nowhere"], "nowhere is not there"),
     ],
 )
 def test_command_says_one_sentence_and_returns_2(tmp_path, capsys, options, words):

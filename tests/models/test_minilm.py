@@ -59,7 +59,7 @@ def real():
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_tiny_model_equals_pytorch(tiny, scan_layers):
     config, model, folder = tiny
-    assert minilm.Config.from_bert(json.loads((folder / "config.json").read_text())) == config
+    assert minilm.Config.from_transformers(json.loads((folder / "config.json").read_text())) == config
     params = convert.load("minilm", folder, minilm.abstract(config))
     rng = np.random.default_rng(1)
     ids = rng.integers(0, config.vocab, (3, 11))
@@ -86,7 +86,7 @@ def test_config_of_another_model_is_refused(tiny, change, words):
     config = json.loads((tiny[2] / "config.json").read_text()) | change
     config = {key: value for key, value in config.items() if value is not None}
     with pytest.raises(ValueError, match=words):
-        minilm.Config.from_bert(config)
+        minilm.Config.from_transformers(config)
 
 
 def test_real_states_equal_pytorch(real):

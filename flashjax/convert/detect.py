@@ -1,0 +1,83 @@
+"""Which model a folder holds, from its config.json, and the form of that model's parameters."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flashjax.convert import MODELS
+from flashjax.convert.reader import ConversionError
+
+
+def model_of(config: Mapping[str, Any]) -> str | None:
+    """The key of `MODELS` for a config.json of diffusers (``_class_name``) or transformers (``architectures``)."""
+    names = {name: model for model, module in MODELS.items() for name in module.CLASSES}
+    return names.get(class_of(config))
+
+
+def class_of(config: Mapping[str, Any]) -> str | None:
+    """The PyTorch class that a config.json names."""
+    listed = config.get("architectures")
+    found = config.get("_class_name") or (listed[0] if isinstance(listed, list) and listed else None)
+    return found if isinstance(found, str) else None
+
+
+def choose(wanted: str | None, config: Mapping[str, Any], file: Path) -> str:
+    """The model to convert to: ``wanted`` (--model) or what ``config``, read from ``file``, says.
+
+    Raises:
+      ConversionError: the two disagree, or the architecture is unknown.
+    """
+    found = model_of(config)
+    if wanted and found and wanted != found:
+        raise ConversionError(f"{file} is of a {class_of(config)}, which is --model {found}, not {wanted}.")
+    if not (wanted or found):
+        known = ", ".join(name for module in MODELS.values() for name in module.CLASSES)
+        kind = f"the architecture {class_of(config)!r}" if class_of(config) else "no architecture"
+        raise ConversionError(
+            f"{file} names {kind}, and flashjax knows {known}; give --model if it is one of these by another name."
+        )
+    return wanted or found
+
+
+def form(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters' shapes and dtypes, from the model itself: the table is checked against what will be run.
+
+    Every model's ``Config`` reads the config.json of its PyTorch class: ``from_diffusers`` or ``from_transformers``.
+
+    Raises:
+      UserError: the config.json is of another model, or of a variant that is not built here.
+    """
+    module = importlib.import_module(f"flashjax.models.{model}")
+    kind = "diffusers" if hasattr(module.Config, "from_diffusers") else "transformers"
+    return module.abstract(getattr(module.Config, f"from_{kind}")(config))
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Return the object in a config.json.
+
+    Raises:
+      ConversionError: there is none, or it is no JSON object.
+    """
+    if not file.is_file():
+        raise ConversionError(f"There is no {file}; the sizes of the model are read from it.")
+    try:
+        config = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ConversionError(f"{file} is not valid JSON ({error}); fetch it again.") from error
+    if not isinstance(config, dict):
+        raise ConversionError(f"{file} is not a JSON object; fetch it again.")
+    return config
+
+
+def component(folder: Path, wanted: str | None) -> Path:
+    """The folder itself, or the part of a whole diffusers pipeline to convert: the one of the model ``wanted``, or the
+    denoiser in transformer/."""
+    if (folder / "config.json").is_file():
+        return folder
+    parts = sorted(file.parent for file in folder.glob("*/config.json"))
+    fitting = [part for part in parts if wanted and model_of(read_config(part / "config.json")) == wanted]
+    if len(fitting) == 1:
+        return fitting[0]
+    return folder / "transformer" if (folder / "transformer").is_dir() else folder

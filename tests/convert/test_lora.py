@@ -1,0 +1,246 @@
+"""LoRA files of three spellings say the same change, and diffusers reads what is written as flashjax does."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import toy
+from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_qwen_lora_to_diffusers
+from diffusers.loaders.lora_pipeline import QwenImageLoraLoaderMixin
+from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
+
+from flashjax import convert
+from flashjax.convert import lora, writer
+
+RANKS = {  # weight: rank
+    "transformer_blocks.0.attn.to_q.weight": 2,
+    "transformer_blocks.1.attn.to_out.0.weight": 2,
+    "transformer_blocks.1.img_mlp.proj.weight": 3,
+}
+
+
+@pytest.fixture
+def source(tmp_path):
+    return toy.checkpoint(tmp_path / "source")
+
+
+@pytest.fixture
+def weights(source):
+    return convert.open_weights(source).shapes()
+
+
+def draw(weights, scale=0.5):
+    rng = np.random.default_rng(3)
+    made = {}
+    for name, rank in RANKS.items():
+        out, width = weights[name].shape
+        made[name] = lora.Factors(
+            rng.normal(size=(rank, width)).astype(np.float32), rng.normal(size=(out, rank)).astype(np.float32), scale
+        )
+    return made
+
+
+def product(factors):
+    a, b, scale = factors
+    return scale * b @ a
+
+
+def keys(factors, form, down="lora_A.weight", up="lora_B.weight", alpha=True):
+    out = {}
+    for name, (a, b, scale) in factors.items():
+        module = form(name.removesuffix(".weight"))
+        out |= {f"{module}.{down}": a, f"{module}.{up}": b}
+        if alpha:
+            out[f"{module}.alpha"] = np.float32(scale * len(a))
+    return out
+
+
+def kohya(module):
+    return "lora_unet_" + module.replace(".", "_")
+
+
+# name -> (how a module is named, names of A and B)
+SPELLINGS = {
+    "diffusers": (lambda m: "transformer." + m, "lora_A.weight", "lora_B.weight"),
+    "peft": (lambda m: "base_model.model." + m, "lora_A.weight", "lora_B.weight"),
+    "an adapter's name": (lambda m: "transformer." + m, "lora_A.default.weight", "lora_B.default.weight"),
+    "bare": (lambda m: m, "lora_A.weight", "lora_B.weight"),
+    "kohya": (kohya, "lora_down.weight", "lora_up.weight"),
+    "comfyui": (lambda m: "diffusion_model." + m, "lora_A.weight", "lora_B.weight"),
+    "comfyui, up and down": (lambda m: "diffusion_model." + m, "lora_up.weight", "lora_down.weight"),
+    "old diffusers": (lambda m: "transformer." + m, "lora.down.weight", "lora.up.weight"),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_every_spelling_says_the_same(weights, tmp_path, name):
+    form, a, b = SPELLINGS[name]
+    if "up and down" in name:
+        a, b = b, a
+    factors = draw(weights)
+    writer.write_arrays(tmp_path / "lora.safetensors", keys(factors, form, a, b))
+    found = lora.read(tmp_path / "lora.safetensors", weights)
+    assert found.keys() == factors.keys()
+    for weight in factors:
+        np.testing.assert_array_equal(product(found[weight]), product(factors[weight]))
+
+
+@pytest.mark.parametrize("where", ["header", "beside", "nowhere", "rslora"])
+def test_alpha_comes_from_the_configuration_where_no_tensor_tells_it(weights, tmp_path, where):
+    factors = draw(weights, scale=1.0)
+    config = {"lora_alpha": 6, "alpha_pattern": {"img_mlp.proj": 12}, "use_rslora": where == "rslora"}
+    metadata = {}
+    if where == "header":
+        metadata = {"lora_adapter_metadata": json.dumps({f"transformer.{k}": v for k, v in config.items()})}
+    elif where != "nowhere":
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    arrays = keys(factors, lambda m: "base_model.model." + m, alpha=False)
+    writer.write_arrays(tmp_path / "adapter_model.safetensors", arrays, metadata)
+    found = lora.read(tmp_path / "adapter_model.safetensors", weights)
+    scales = [found[name].scale for name in RANKS]
+    expected = {"nowhere": [1, 1, 1], "rslora": [6 / 2**0.5, 6 / 2**0.5, 12 / 3**0.5]}.get(where, [3, 3, 4])
+    assert scales == pytest.approx(expected, rel=1e-12)
+
+
+def as_torch(arrays):
+    return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("name", ["kohya", "comfyui"])
+def test_the_scale_is_the_one_of_diffusers(weights, tmp_path, name):
+    form, a, b = SPELLINGS[name]
+    arrays = keys(draw(weights), form, a, b)
+    writer.write_arrays(tmp_path / "lora.safetensors", arrays)
+    found = lora.read(tmp_path / "lora.safetensors", weights)
+    theirs = _convert_non_diffusers_qwen_lora_to_diffusers(as_torch(arrays))
+    for weight in RANKS:
+        a, b = (theirs[f"transformer.{weight.removesuffix('.weight')}.lora_{p}.weight"].numpy() for p in "AB")
+        np.testing.assert_allclose(product(found[weight]), b @ a, rtol=1e-5, atol=1e-6)
+
+
+def test_what_diffusers_writes_for_kohya_is_read(weights, tmp_path):
+    factors = draw(weights, scale=1.0)
+    peft = as_torch(keys(factors, lambda m: "unet." + m, alpha=False))
+    safetensors.torch.save_file(convert_state_dict_to_kohya(peft), tmp_path / "kohya.safetensors")
+    found = lora.read(tmp_path / "kohya.safetensors", weights)
+    for weight in RANKS:
+        np.testing.assert_array_equal(product(found[weight]), product(factors[weight]))
+
+
+@pytest.mark.parametrize("spelling", ["diffusers", "comfyui"])
+def test_diffusers_reads_what_is_written(weights, tmp_path, spelling):
+    factors = draw(weights)
+    lora.write(tmp_path / "lora.safetensors", factors, spelling, np.float32)
+    state, metadata = QwenImageLoraLoaderMixin.lora_state_dict(tmp_path / "lora.safetensors", return_lora_metadata=True)
+    modules = {weight.removesuffix(".weight"): weight for weight in factors}
+    assert set(state) == {f"transformer.{module}.lora_{p}.weight" for module in modules for p in "AB"}
+    for module, weight in modules.items():
+        a, b = (state[f"transformer.{module}.lora_{p}.weight"].numpy() for p in "AB")
+        np.testing.assert_allclose(b @ a, product(factors[weight]), rtol=1e-5, atol=1e-6)
+        if spelling == "diffusers":  # PEFT scales by alpha / rank of the configuration: 1
+            rank = metadata["transformer.rank_pattern"].get(module, metadata["transformer.r"])
+            assert rank == RANKS[weight]
+            assert metadata["transformer.alpha_pattern"].get(module, metadata["transformer.lora_alpha"]) == rank
+    if spelling == "diffusers":
+        assert set(metadata["transformer.target_modules"]) == set(modules)
+    found = lora.read(tmp_path / "lora.safetensors", weights)
+    for weight in factors:
+        np.testing.assert_allclose(product(found[weight]), product(factors[weight]), rtol=1e-6)
+
+
+def test_names_are_those_that_other_tools_look_for(weights, tmp_path):
+    """Golden names: a change here breaks every file that people share."""
+    first = {name: factors for name, factors in draw(weights).items() if "to_q" in name}
+    for spelling, names in {
+        "diffusers": ["transformer.transformer_blocks.0.attn.to_q.lora_A.weight",
+                      "transformer.transformer_blocks.0.attn.to_q.lora_B.weight"],
+        "comfyui": ["diffusion_model.transformer_blocks.0.attn.to_q.alpha",
+                    "diffusion_model.transformer_blocks.0.attn.to_q.lora_A.weight",
+                    "diffusion_model.transformer_blocks.0.attn.to_q.lora_B.weight"],
+    }.items():  # fmt: skip
+        lora.write(tmp_path / "lora.safetensors", first, spelling)
+        found = convert.open_weights(tmp_path / "lora.safetensors")
+        assert sorted(found) == names
+        assert found.shapes()[names[-1]].dtype == ml_dtypes.bfloat16
+
+
+def test_a_written_lora_works_in_peft(source, weights, tmp_path):
+    pytest.importorskip("peft")
+    from diffusers import QwenImage21Transformer2DModel
+
+    model = QwenImage21Transformer2DModel.from_pretrained(source)
+    before = {name: weight.detach().numpy().copy() for name, weight in model.named_parameters()}
+    factors = draw(weights)
+    lora.write(tmp_path / "lora.safetensors", factors, "diffusers", np.float32)
+    state, metadata = QwenImageLoraLoaderMixin.lora_state_dict(tmp_path / "lora.safetensors", return_lora_metadata=True)
+    model.load_lora_adapter(state, metadata=metadata, prefix="transformer")
+    model.fuse_lora()
+    for name, weight in model.named_parameters():
+        if "lora_" not in name:
+            plain = name.replace(".base_layer", "")
+            change = product(factors[plain]) if plain in factors else 0
+            np.testing.assert_allclose(weight.detach().numpy(), before[plain] + change, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_the_command_merges_on_the_fly(tmp_path, monkeypatch, dtype):
+    source = toy.checkpoint(tmp_path / "source", dtype=dtype)
+    weights = convert.open_weights(source).shapes()
+    factors = draw(weights)
+    lora.write(tmp_path / "a.safetensors", factors, "comfyui", np.float32)
+    lora.write(tmp_path / "b.safetensors", factors, "diffusers", np.float32)
+    monkeypatch.setattr(lora, "WINDOW", 300)  # several slabs a weight
+    given = ("--lora", f"{tmp_path / 'a.safetensors'}:0.5", "--lora", tmp_path / "b.safetensors")
+    assert toy.run("--source", source, "--out", tmp_path / "out", *given) == 0
+    base = toy.tensors(source)
+    changed = {n: a.astype(np.float32) + (1.5 * product(factors[n]) if n in factors else 0) for n, a in base.items()}
+    toy.rewrite(source, **{name.replace(".", "__"): array.astype(dtype) for name, array in changed.items()})
+    found, expected = toy.flat(tmp_path / "out"), toy.flat(source)
+    for name in expected:  # float32: two orders of a sum of 3; bfloat16: those, where they decide a rounding
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-2 if dtype != np.float32 else 1e-5, atol=1e-5)
+    untouched = [n for n in expected if not n.startswith("blocks")]
+    assert all(np.array_equal(found[name], expected[name]) for name in untouched)
+    about = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert about["loras"] == [{"file": "a.safetensors", "scale": 0.5}, {"file": "b.safetensors", "scale": 1.0}]
+
+
+def without(arrays, end):
+    return {name: array for name, array in arrays.items() if not name.endswith(end)}
+
+
+BAD = {
+    "another model": (
+        lambda arrays: {name.replace("attn.to_q", "attn1.to_q"): array for name, array in arrays.items()},
+        ("LoRA of another model: 1 of its 3 parts", "transformer_blocks.0.attn1.to_q.lora_A.weight"),
+    ),
+    "another size": (
+        lambda arrays: {name: array[:, :5] if "proj.lora_A" in name else array for name, array in arrays.items()},
+        ("LoRA of another model: 1 of its 3", "transformer_blocks.1.img_mlp.proj.lora_A.weight"),
+    ),
+    "ranks that differ": (
+        lambda arrays: {name: array[:1] if "to_q.lora_A" in name else array for name, array in arrays.items()},
+        ("another model", "to_q.lora_A"),
+    ),
+    "no B": (lambda arrays: without(arrays, "to_q.lora_B.weight"), ("is incomplete", "attn.to_q")),
+    "DoRA": (
+        lambda arrays: arrays | {"transformer.transformer_blocks.0.attn.to_q.dora_scale": np.ones(1)},
+        ("no plain LoRA", "to_q.dora_scale"),
+    ),
+    "NaN": (lambda arrays: {n: a * np.float32(np.nan) for n, a in arrays.items()}, ("NaN or infinite", "LoRA")),
+    "no LoRA": (lambda arrays: {"x.weight": np.ones(3)}, ("no plain LoRA", "x.weight")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_lora_that_does_not_fit_is_told(source, weights, tmp_path, capsys, name):
+    change, words = BAD[name]
+    arrays = change(keys(draw(weights), lambda m: "transformer." + m, alpha=False))
+    writer.write_arrays(tmp_path / "lora.safetensors", arrays)
+    assert toy.run("--source", source, "--out", tmp_path / "out", "--lora", tmp_path / "lora.safetensors") == 2
+    error = capsys.readouterr().err
+    for word in (*words, "lora.safetensors"):
+        assert word in error
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["lora.safetensors", "source"]
