@@ -34,7 +34,7 @@ flashjax() {
 cd "$ROOT"
 report=runs/quickstart/report.html
 if [ "$DRY_RUN" = 0 ] && [ -e "$report" ]; then
-  say "$ROOT/$report is there already; delete runs/quickstart to do it all again."
+  say "$ROOT/$report is there already; delete runs/quickstart and runs/quickstart_trajectory to do it all again."
   exit 0
 fi
 # Compiled programs are kept: a second start, or a continued one, does not compile again.
@@ -42,13 +42,15 @@ export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$ROOT/.cache/jax}
 SECONDS=0
 
 ensure_venv postcards
-say "1/4 prompts to distil from"
+say "1/5 prompts to distil from"
 flashjax prepare --out data/quickstart --split train --count 1500 --prompts-only
-say "2/4 held-out postcards to measure on"
+say "2/5 held-out postcards to measure on"
 flashjax prepare --out data/quickstart --split heldout --count 100
-say "3/4 distillation"
+say "3/5 four steps along the teacher's trajectory"
+flashjax train --config=configs/postcards_trajectory.py:quick --workdir=runs/quickstart_trajectory
+say "4/5 distribution matching"
 flashjax train --config=configs/postcards.py:quick --workdir=runs/quickstart
-say "4/4 evaluation"
+say "5/5 evaluation"
 flashjax evaluate --workdir runs/quickstart --teacher weights/postcards_teacher \
   --data data/quickstart/heldout.arrayrecord --out "$report"
 say "done in $(((SECONDS + 30) / 60)) minutes; the report is $ROOT/$report"

@@ -122,7 +122,7 @@ def test_every_flag_has_a_help_line(name):
 def test_the_step_table_is_printed(capsys):
     assert cli.main(["table", "--config=configs/postcards.py:quick", "--rows=2", "--config.distill.nfe=2"]) == 0
     said = capsys.readouterr().out
-    assert "460 steps, 4 programs" in said
+    assert "210 steps, 4 programs" in said
     assert "step     1  critic task=0 k=" in said
 
 

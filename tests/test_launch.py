@@ -35,7 +35,8 @@ def test_dry_run_of_the_quickstart(bash, tmp_path):
     done = bash("launch/quickstart.sh", "--dry-run", FLASHJAX_VENV=str(tmp_path / "venv"))
     assert done.returncode == 0, done.stderr
     commands = [line for line in done.stdout.splitlines() if not line.startswith("[flashjax]")]
-    assert [c.split()[1] for c in commands if "/bin/flashjax" in c] == ["prepare", "prepare", "train", "evaluate"]
+    given = [c.split()[1] for c in commands if "/bin/flashjax" in c]
+    assert given == ["prepare", "prepare", "train", "train", "evaluate"]
     assert "torch" not in done.stdout
     assert list(tmp_path.iterdir()) == []
 
