@@ -69,13 +69,18 @@ def velocity_from_score(z: jax.Array, score: jax.Array, t: jax.Array) -> jax.Arr
     return -(t * score + z) / (1 - t)
 
 
-def guide(v_neg: jax.Array, v_pos: jax.Array, guidance_scale) -> jax.Array:
+def guide(v_neg: jax.Array, v_pos: jax.Array, guidance_scale, rescale: bool = False) -> jax.Array:
     """Classifier-free guidance, the one convention of this project: ``v = v_neg + s (v_pos - v_neg)``.
 
-    s is a scalar or [B]; ``s = 1`` is no guidance. (DMD2 and older FastVideo code write
-    ``v_pos + w (v_pos - v_neg)``: s = w + 1.)
+    s is a scalar or [B]; ``s = 1`` is no guidance. (DMD2, older FastVideo code and Z-Image's pipeline write
+    ``v_pos + w (v_pos - v_neg)``: s = w + 1.) ``rescale``, as the first Qwen-Image generation is guided, gives every
+    token (last axis) of v the norm that it has in v_pos.
     """
-    return v_neg + expand(guidance_scale, v_pos) * (v_pos - v_neg)
+    v = v_neg + expand(guidance_scale, v_pos) * (v_pos - v_neg)
+    if not rescale:
+        return v
+    wanted, found = (jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (v_pos, v))
+    return v * (wanted / jnp.maximum(found, jnp.finfo(v.dtype).tiny))
 
 
 def shift_time(t, shift: float):

@@ -68,7 +68,7 @@ def load(path: str, which: str = "ema", step: int | None = None) -> Pipeline:
         if which != "ema" or step is not None:
             raise UserError(
                 f"{folder} is an exported model and holds one set of weights, chosen when it was exported; leave out "
-                "--weights and --step, or give the run's work directory."
+                "--which and --step, or give the run's work directory."
             )
         return _load_exported(folder)
     if (folder / "config.json").is_file():

@@ -9,7 +9,8 @@ shift therefore needs no function of its own: Z-Image is ``flow.time_grid(steps,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from flashjax import flow
 
 # Qwen-Image-2.1-Turbo's eight times. Its scheduler neither shifts nor stretches them.
 QWEN_IMAGE_21_TURBO = (1.0, 0.978453, 0.95418, 0.926626, 0.89508, 0.845148, 0.704534, 0.414568)
+# of diffusers' scheduler, where its configuration leaves them out; in the order of linear_mu
+_LINE = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
 
 
 def dynamic_sigmas(
@@ -32,20 +35,19 @@ def dynamic_sigmas(
     """A grid shifted by the image's size, then stretched so that its last step begins at ``terminal``.
 
     The defaults are the scheduler of every Qwen-Image, 2.1 included (but not its Turbo). mu is linear in ``tokens``,
-    through base_shift and max_shift, and goes on beyond both. ``terminal=0`` leaves the grid as it is.
+    see ``linear_mu``. ``terminal=0`` leaves the grid as it is.
 
     A stretched grid of few steps wastes its last one: 4 steps and 4096 tokens give 1, .767, .456, .02, 0.
 
     Raises ValueError for less than one step, and for one step that has to begin both at 1 and at ``terminal``.
     """
-    slope = (max_shift - base_shift) / (max_tokens - base_tokens)
-    grid = flow.time_grid(steps, math.exp(base_shift + slope * (tokens - base_tokens)))
-    if not terminal:
-        return grid
-    if steps == 1:
-        raise ValueError(f"A grid of one step cannot end at {terminal}; take two steps or more, or terminal=0.")
-    away = 1 - grid[:-1].astype(np.float64)
-    return np.append(1 - away * (1 - terminal) / away[-1], 0).astype(np.float32)
+    mu = linear_mu(tokens, base_tokens, max_tokens, base_shift, max_shift)
+    return _stretched(flow.time_grid(steps, math.exp(mu)), terminal)
+
+
+def linear_mu(tokens: int, base_tokens: int, max_tokens: int, base_shift: float, max_shift: float) -> float:
+    """The line through (base_tokens, base_shift) and (max_tokens, max_shift), which goes on beyond both."""
+    return base_shift + (max_shift - base_shift) / (max_tokens - base_tokens) * (tokens - base_tokens)
 
 
 def klein_sigmas(steps: int, tokens: int) -> np.ndarray:
@@ -72,3 +74,32 @@ def explicit_sigmas(sigmas: Sequence[float]) -> np.ndarray:
     if not (len(sigmas) and grid[0] <= 1 and np.all(np.diff(grid) < 0)):
         raise ValueError(f"Times have to fall, from 1 or less, and stay above 0 (which is appended); got {sigmas}.")
     return grid.astype(np.float32)
+
+
+def scheduler_sigmas(
+    config: Mapping[str, Any], steps: int, tokens: int, klein: bool = False, sigmas: Sequence[float] | None = None
+) -> np.ndarray:
+    """The grid on which a diffusers pipeline with this ``scheduler_config.json`` draws pictures of ``tokens`` tokens.
+
+    ``klein``: a dynamic shift is FLUX.2's, else it is linear in ``tokens``. ``sigmas``: times that the scheduler starts
+    from, in place of ``steps`` even ones. Raises ValueError for times that are no grid, and for one step that has to
+    begin at two times.
+    """
+    base = None if sigmas is None else explicit_sigmas(sigmas)
+    steps, shift = steps if base is None else len(sigmas), config.get("shift", 1.0)
+    if config.get("use_dynamic_shifting"):
+        line = [config.get(name, default) for name, default in _LINE.items()]
+        mu = klein_mu(steps, tokens) if klein else linear_mu(tokens, *line)
+        shift = mu if config.get("time_shift_type") == "linear" else math.exp(mu)
+    grid = flow.time_grid(steps, shift) if base is None else flow.shift_time(base, shift)
+    return _stretched(grid, config.get("shift_terminal"))
+
+
+def _stretched(grid: np.ndarray, terminal: float | None) -> np.ndarray:
+    """The grid with the distances from 1 multiplied so that its last step begins at ``terminal``; None or 0: as is."""
+    if not terminal:
+        return grid
+    if len(grid) == 2:
+        raise ValueError(f"A grid of one step cannot end at {terminal}; take two steps or more, or terminal=0.")
+    away = 1 - grid[:-1].astype(np.float64)
+    return np.append(1 - away * (1 - terminal) / away[-1], 0).astype(np.float32)

@@ -139,9 +139,9 @@ def test_another_models_files_are_told(folder, tmp_path, file, content, words):
 
 
 def test_an_exported_model_has_one_set_of_weights(folder):
-    with pytest.raises(UserError, match="leave out --weights and --step"):
+    with pytest.raises(UserError, match="leave out --which and --step"):
         pipeline.load(str(folder), "student")
-    with pytest.raises(UserError, match="leave out --weights and --step"):
+    with pytest.raises(UserError, match="leave out --which and --step"):
         pipeline.load(str(folder), step=4)
 
 

@@ -8,7 +8,7 @@ from flashjax.commands import non_negative
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--out", required=True, help="new folder: transformer/, scheduler/, card.json")
-    parser.add_argument("--weights", default="ema", choices=("ema", "student"), help="which parameters (default ema)")
+    parser.add_argument("--which", default="ema", choices=("ema", "student"), help="which parameters (default ema)")
     parser.add_argument("--step", type=non_negative, default=None, help="of the checkpoint (default: the newest)")
 
 
@@ -17,4 +17,4 @@ def run(args: argparse.Namespace) -> None:
     from flashjax.export import export
 
     quiet()
-    print(export(args.workdir, args.out, args.weights, args.step))
+    print(export(args.workdir, args.out, args.which, args.step))

@@ -1,45 +1,126 @@
-"""``flashjax sample``: pictures from prompts."""
+"""``flashjax sample``: pictures from prompts, and edits of pictures."""
 
 import argparse
+import math
 
 from flashjax.commands import SEEDS, non_negative, positive, seed
 
+# what goes with one source of a model only
+_OF_CHECKPOINT, _OF_WEIGHTS = ("which", "step", "scale"), ("model", "image", "negative", "size")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", required=True, help="a run's work directory or an exported model")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", help="a run's work directory or an exported model")
+    source.add_argument("--weights", help="a released model: the folder of a diffusers pipeline")
     parser.add_argument("--prompt", required=True, nargs="+", help="one prompt or several")
     parser.add_argument("--out", required=True, help="PNG to write; several pictures are put in a row")
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
-    parser.add_argument("--guidance", type=float, default=None, help="guidance scale (1: none; default: the model's)")
-    parser.add_argument("--seed", type=seed, default=0, help="of the first picture; the next ones count on (default 0)")
-    parser.add_argument("--weights", default="ema", choices=("ema", "student"), help="of a run (default ema)")
     parser.add_argument(
-        "--step", type=non_negative, default=None, help="of a run's checkpoint (default: the newest)"
+        "--guidance", type=_finite, default=None,
+        help="guidance scale, 1 is none; Z-Image's pipeline calls our 6 a 5 (default: the model's)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=seed, default=0, help="of the first picture; the next ones count on (default 0)")
+    of_run = parser.add_argument_group("with --checkpoint")
+    of_run.add_argument("--which", choices=("ema", "student"), help="parameters of a run (default ema)")
+    of_run.add_argument("--step", type=non_negative, help="of a run's checkpoint (default: the newest)")
+    of_run.add_argument("--scale", type=positive, help="enlargement of the PNG (default 4)")
+    released = parser.add_argument_group("with --weights")
+    released.add_argument("--model", help="family of the model (default: what its model_index.json says)")
+    released.add_argument("--image", nargs="+", help="pictures to edit, in the order in which prompts count them")
+    released.add_argument("--negative", help="prompt that guidance leads away from (default: the model's own)")
+    released.add_argument(
+        "--size", type=_size, help="1024, or width x height as in 1664x928 (default: the picture's to edit, or 1024)"
     )
-    parser.add_argument("--scale", type=positive, default=4, help="enlargement of the PNG (default 4)")
 
 
 def run(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
-    from flashjax import flow, pictures, pipeline
     from flashjax.commands import quiet
-    from flashjax.errors import UserError, about_settings
-    from flashjax.models import text
+    from flashjax.errors import UserError
 
     quiet()
-    if Path(args.out).exists():
-        raise UserError(f"{args.out} exists; give a new --out, nothing is overwritten.")
-    if Path(args.out).suffix.lower() != ".png":
-        raise UserError(f"--out {args.out} has to end in .png.")
-    if not Path(args.out).absolute().parent.is_dir():
-        raise UserError(f"There is no folder {Path(args.out).absolute().parent} to write {args.out} to.")
-    pipe = pipeline.load(args.checkpoint, args.weights, args.step)
+    _check_out(args.out)
+    mine, others = ("checkpoint", _OF_WEIGHTS) if args.checkpoint else ("weights", _OF_CHECKPOINT)
+    if wrong := [name for name in others if getattr(args, name) is not None]:
+        raise UserError(f"--{wrong[0]} does not go with --{mine}; leave it out.")
+    seeds = [(args.seed + i) % SEEDS for i in range(len(args.prompt))]
+    image, facts = (_of_run if args.checkpoint else _of_released)(args, seeds)
+    _save(image, args.out, dict(prompt=" | ".join(args.prompt), seed=args.seed) | facts)
+    print(args.out)
+
+
+def _of_run(args: argparse.Namespace, seeds: list[int]):
+    from flashjax import flow, pictures, pipeline
+    from flashjax.errors import about_settings
+    from flashjax.models import text
+
+    pipe = pipeline.load(args.checkpoint, args.which or "ema", args.step)
     encoder = text.load_text_encoder(text.default_minilm_source())
     with about_settings():
         encoder.tokens(args.prompt, pipe.max_text_tokens)  # names a prompt that is too long
         flow.time_grid(1 if args.steps is None else args.steps, 1.0)
-    seeds = [(args.seed + i) % SEEDS for i in range(len(args.prompt))]
-    images = pipe.draw(args.prompt, seeds, encoder, steps=args.steps, guidance_scale=args.guidance)
-    pictures.contact_sheet([images], args.scale).save(args.out)
-    print(args.out)
+    drawn = pipe.draw(args.prompt, seeds, encoder, steps=args.steps, guidance_scale=args.guidance)
+    given = {name: value for name in ("steps", "guidance") if (value := getattr(args, name)) is not None}
+    facts = dict(steps=pipe.defaults["steps"], guidance=pipe.defaults["guidance_scale"]) | given
+    return pictures.contact_sheet([drawn], args.scale or 4), facts | dict(model=args.checkpoint)
+
+
+def _of_released(args: argparse.Namespace, seeds: list[int]):
+    import numpy as np
+    from PIL import Image
+
+    from flashjax import released
+
+    images = [released.read_picture(path) for path in args.image or ()]
+    model = released.load(args.weights, args.model)
+    width, height = args.size or (None, None)
+    plan = model.plan(
+        args.prompt, images, height=height, width=width, steps=args.steps, guidance_scale=args.guidance,
+        negative_prompt=args.negative,
+    )  # fmt: skip
+    drawn = model.render(plan, seeds)
+    facts = dict(steps=len(plan.grid) - 1, guidance=plan.guidance_scale, model=f"{model.name} {args.weights}")
+    return Image.fromarray(np.concatenate(drawn, axis=1)), facts
+
+
+def _check_out(out: str) -> None:
+    from pathlib import Path
+
+    from flashjax.errors import UserError
+
+    if Path(out).exists():
+        raise UserError(f"{out} exists; give a new --out, nothing is overwritten.")
+    if Path(out).suffix.lower() != ".png":
+        raise UserError(f"--out {out} has to end in .png.")
+    if not Path(out).absolute().parent.is_dir():
+        raise UserError(f"There is no folder {Path(out).absolute().parent} to write {out} to.")
+
+
+def _save(image, out: str, facts: dict) -> None:
+    """With what made it in the PNG's text chunks."""
+    from PIL import PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    for name, value in facts.items():
+        info.add_text(name, str(value))
+    image.save(out, pnginfo=info)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """An argparse type: width and height in pixels, one number for both."""
+    sides = text.lower().split("x")
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 1024, or 1664x928")
+    width, height = (positive(side) for side in (sides * 2)[:2])
+    return width, height
+
+
+def _finite(text: str) -> float:
+    """An argparse type: a number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flashjax import paths
 from flashjax.convert import (
     flux2,
@@ -24,7 +26,7 @@ from flashjax.convert import (
     z_image,
 )
 from flashjax.convert.arrays import slabs
-from flashjax.convert.planning import execute, export, plan
+from flashjax.convert.planning import Plan, common_dtype, execute, export, plan
 from flashjax.convert.reader import ConversionError, Reader, Spec
 from flashjax.convert.sources import INDEX, open_weights
 from flashjax.convert.table import Rule, Table
@@ -92,8 +94,28 @@ def load(
       ConversionError: the file cannot be read, or does not fit; all misfits are listed, and no
         weight was read.
     """
+    todo, reader = _plan(_table_for(model_name, path), path, target_abstract, dtype)
+    return paths.unflatten(execute(todo, reader.read))
+
+
+def check(model_name: str, path: str | Path, target_abstract: Mapping[str, Any]) -> None:
+    """Raises ConversionError where `load` would; only names and shapes are read."""
+    _plan(_table_for(model_name, path), path, target_abstract)
+
+
+def stored_dtype(path: str | Path) -> np.dtype:
+    """Return the floating dtype of weights that `load` can read; float32, which holds them all, where
+    there are several.
+
+    Raises:
+      ConversionError: the file cannot be read.
+    """
+    return common_dtype(open_weights(path).shapes())
+
+
+def _table_for(model_name: str, path: str | Path) -> Table:
     table = table_of(model_name)
-    return _load(_IDENTITY if is_flax(Path(path)) else table, path, target_abstract, dtype)
+    return _IDENTITY if is_flax(Path(path)) else table
 
 
 def is_flax(path: Path) -> bool:
@@ -109,13 +131,15 @@ def load_flax(path: str | Path, target_abstract: Mapping[str, Any], dtype: Any =
     Raises:
       ConversionError: as `load`.
     """
-    return _load(_IDENTITY, path, target_abstract, dtype)
-
-
-def _load(table: Table, path: str | Path, target_abstract: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
-    reader = open_weights(path)
-    todo = plan(table, reader.shapes(), target_abstract, dtype, f"The weights in {path}")
+    todo, reader = _plan(_IDENTITY, path, target_abstract, dtype)
     return paths.unflatten(execute(todo, reader.read))
+
+
+def _plan(
+    table: Table, path: str | Path, target_abstract: Mapping[str, Any], dtype: Any = None
+) -> tuple[Plan, Reader]:
+    reader = open_weights(path)
+    return plan(table, reader.shapes(), target_abstract, dtype, f"The weights in {path}"), reader
 
 
 def save(

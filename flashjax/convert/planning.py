@@ -93,6 +93,12 @@ def is_float(dtype: np.dtype) -> bool:
     return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float8"))
 
 
+def common_dtype(tensors: Mapping[str, Spec]) -> np.dtype:
+    """Return the floating dtype of tensors; float32, which holds them all, where there are several."""
+    found = {spec.dtype for spec in tensors.values() if is_float(spec.dtype)}
+    return found.pop() if len(found) == 1 else np.dtype(np.float32)
+
+
 def _assign(
     table: Table, source: Mapping[str, Spec], target: Mapping[str, Spec], problems: list[str]
 ) -> tuple[list[Move], list[tuple[str, str]]]:

@@ -13,10 +13,10 @@ from flashjax.distill.steps import guided_velocity_from_contexts
 Sampler = Callable[..., jax.Array]
 
 
-def make_sampler(denoiser: flow.Denoiser) -> Sampler:
+def make_sampler(denoiser: flow.Denoiser, rescale: bool = False) -> Sampler:
     """``sample(params, cond, null, noise, grid, guidance_scale=1, mode="euler", key=None) -> x0`` like noise [B, ...].
 
-    ``key`` serves "renoise" only: one for the batch, or [B], one a sample.
+    ``key`` serves "renoise" only: one for the batch, or [B], one a sample. ``rescale``: see ``flow.guide``.
     Two small programs are compiled a batch shape (contexts, one step) and serve every grid: steps are dispatched from
     the host, which never waits. NFE is ``len(grid) - 1``, twice that with guidance.
     """
@@ -28,7 +28,7 @@ def make_sampler(denoiser: flow.Denoiser) -> Sampler:
     @partial(jax.jit, static_argnames="mode", donate_argnames="z")
     def step(params, contexts, z, t, t_next, scale, key, mode):
         def velocity(z, t):
-            return guided_velocity_from_contexts(denoiser, params, *contexts, scale, z, t)
+            return guided_velocity_from_contexts(denoiser, params, *contexts, scale, z, t, rescale)
 
         return rollout.take_step(velocity, z, t, t_next, mode, key)
 

@@ -262,12 +262,14 @@ def teacher_velocity(
     return velocity
 
 
-def guided_velocity_from_contexts(denoiser, params, context, null_context, guidance_scale, z, t) -> jax.Array:
+def guided_velocity_from_contexts(
+    denoiser, params, context, null_context, guidance_scale, z, t, rescale=False
+) -> jax.Array:
     """The same from contexts; without a null context there is no guidance."""
     v = denoiser.velocity(params, context, z, t)
     if null_context is None:
         return v
-    return flow.guide(denoiser.velocity(params, null_context, z, t), v, guidance_scale)
+    return flow.guide(denoiser.velocity(params, null_context, z, t), v, guidance_scale, rescale)
 
 
 def critic_update(

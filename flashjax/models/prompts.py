@@ -169,12 +169,18 @@ def reference_at(family: Family, tokens: Tokens) -> tuple[int, ...]:
     return tuple(at - family.drop - int(n) for at, n in zip(tokens.image_at, before, strict=False))
 
 
+def area_size(height: int, width: int, area: int) -> tuple[int, int]:
+    """The size to which Qwen-Image's pipelines resize an image: its own aspect ratio, about ``area`` pixels, sides
+    multiples of 32."""
+    across = math.sqrt(area * (width / height))
+    return tuple(round(side / 32) * 32 for side in (across / (width / height), across))
+
+
 def vision_size(family: Family, height: int, width: int, area: int | None = None) -> tuple[int, int]:
-    """The size at which the encoder sees an image: its own aspect ratio, about ``area`` pixels (None: the family's).
-    Sides are multiples of 32 first, as the pipelines resize, then of the encoder's slots, as its processor does."""
-    across = math.sqrt((area or family.area) * (width / height))
-    sides = (across / (width / height), across)
-    return tuple(round(round(side / 32) * 32 / family.multiple) * family.multiple for side in sides)
+    """The size at which the encoder sees an image of about ``area`` pixels (None: the family's): what the pipelines
+    resize to, then multiples of the encoder's slots, as its processor does."""
+    sides = area_size(height, width, area or family.area)
+    return tuple(round(side / family.multiple) * family.multiple for side in sides)
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:

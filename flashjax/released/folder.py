@@ -1,0 +1,141 @@
+"""Reading the folder of a diffusers pipeline: everything is checked, no weight is read."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from flashjax import convert
+from flashjax.errors import UserError
+from flashjax.models import prompts
+from flashjax.released.drawing import Part, Released
+from flashjax.released.families import FAMILIES, Family
+
+_DISTILLED = dict(steps=4, guidance_scale=1.0)  # what is_distilled in FLUX.2-klein's model_index.json stands for
+
+
+def load(folder: str | Path, family: str | None = None, keep: bool = False) -> Released:
+    """The model in a diffusers pipeline's folder: transformer/, vae/, text_encoder/, tokenizer/ or processor/,
+    scheduler/. ``model_index.json`` names the family, unless ``family`` does. Networks compute in the dtype in which
+    their weights are stored (bfloat16, else float32); autoencoders in float32.
+
+    No weight is read, but names and shapes of all are checked. Raises UserError.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}; --weights takes the folder of a diffusers pipeline.")
+    index = _json(folder / "model_index.json") if family is None or (folder / "model_index.json").is_file() else {}
+    name = _family(index, folder) if family is None else family
+    if name not in FAMILIES:
+        raise UserError(f"There is no family {name!r} of released models; there are {', '.join(FAMILIES)}.")
+    about, rules, scheduler, tokenizer = FAMILIES[name], prompts.FAMILIES[name], _scheduler(folder), _tokenizer(folder)
+    parts = [
+        _part(folder, "text_encoder", rules.encoder, **rules.settings),
+        _part(folder, "transformer", about.denoiser),
+        _part(folder, "vae", about.autoencoder),
+    ]
+    stride, defaults, sigmas = _check_together(*parts), _defaults(about, index, scheduler), index.get("sample_sigmas")
+    return Released(name, about, rules, *parts, tokenizer, scheduler, defaults, sigmas, stride, keep)
+
+
+def _defaults(family: Family, index: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """steps, guidance_scale and mode: the family's, unless the folder holds one of its students."""
+    found = dict(steps=family.steps, guidance_scale=family.guidance_scale)
+    if index.get("is_distilled"):
+        found = _DISTILLED
+    own = scheduler.get("flashjax", {}).get("sampling", {})  # what flashjax exported
+    mode = "renoise" if scheduler.get("stochastic_sampling") else "euler"
+    return {name: own.get(name, value) for name, value in found.items()} | dict(mode=mode)
+
+
+def _family(index: Mapping[str, Any], folder: Path) -> str:
+    known = {family.pipeline: name for name, family in FAMILIES.items()}
+    found = index.get("_class_name")
+    if found not in known:
+        raise UserError(
+            f"{folder} holds a {found or 'model without _class_name'}; there are {', '.join(known)}. --model names the "
+            "family of another that is built alike."
+        )
+    return known[found]
+
+
+def _part(folder: Path, inner: str, name: str, **settings) -> Part:
+    """Reads config.json and the weights' names, shapes and dtype."""
+    folder = folder / inner
+    if not folder.is_dir():
+        raise UserError(f"There is no {folder}; a pipeline's folder holds one.")
+    sizes, module = _json(folder / "config.json"), importlib.import_module(f"flashjax.models.{name}")
+    dtype = convert.stored_dtype(folder)
+    dtype = dtype if dtype.name == "bfloat16" else np.dtype(np.float32)
+    if inner == "vae":
+        config = module.Config.from_diffusers(sizes)
+    else:
+        read = module.Config.from_transformers if inner == "text_encoder" else module.Config.from_diffusers
+        config = read(sizes, dtype=dtype, param_dtype=dtype, **settings)
+    convert.check(name, folder, module.abstract(config))
+    return Part(name, folder, config, dtype)
+
+
+def _check_together(encoder: Part, denoiser: Part, autoencoder: Part) -> int:
+    """Pixels a side of a token. Raises UserError unless the three networks take what the others make."""
+    states = len(encoder.config.features) * encoder.config.width
+    if states != denoiser.config.context_dim:
+        raise UserError(
+            f"{encoder.folder} makes states of {states} channels, {denoiser.folder} takes "
+            f"{denoiser.config.context_dim}."
+        )
+    module, config, side = autoencoder.module, autoencoder.config, 64
+    picture = jax.ShapeDtypeStruct((1, side, side, config.channels), np.float32)
+    _, height, _, channels = jax.eval_shape(module.autoencoder(config).encode, module.abstract(config), picture).shape
+    if channels != denoiser.config.in_channels:
+        raise UserError(
+            f"{autoencoder.folder} makes latents of {channels} channels, {denoiser.folder} takes "
+            f"{denoiser.config.in_channels}."
+        )
+    return side // height
+
+
+def _scheduler(folder: Path) -> dict[str, Any]:
+    file = folder / "scheduler" / "scheduler_config.json"
+    config = _json(file)
+    if config.get("_class_name", "FlowMatchEulerDiscreteScheduler") != "FlowMatchEulerDiscreteScheduler":
+        raise UserError(f"{file} is of a {config['_class_name']}; only FlowMatchEulerDiscreteScheduler is built.")
+    odd = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
+    if found := [name for name in odd if config.get(name)]:
+        raise UserError(f"{file} has {found[0]}, which is not built.")
+    return config
+
+
+def _tokenizer(folder: Path) -> prompts.Tokenizer:
+    places = [folder / name for name in ("tokenizer", "processor")]
+    found = [place for place in places if (place / "tokenizer_config.json").is_file()]
+    if not found:
+        raise UserError(f"There is no tokenizer_config.json in {places[0]} or {places[1]}; a pipeline has one.")
+    from transformers import AutoTokenizer  # slow to import
+
+    try:
+        fast = AutoTokenizer.from_pretrained(found[0], local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"The tokenizer in {found[0]} cannot be read ({error}).") from error
+
+    def tokenize(texts: list[str]) -> list[list[int]]:
+        return fast(texts, truncation=False, add_special_tokens=False, verbose=False)["input_ids"]
+
+    prompts.token_id(tokenize, prompts.PADDING)
+    return tokenize
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise UserError(f"There is no {file}; --weights takes the folder of a diffusers pipeline.")
+    try:
+        value = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} is not valid JSON ({error}); fetch it again.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{file} is not a JSON object; fetch it again.")
+    return value
