@@ -140,7 +140,16 @@ def _encoder(rules: prompts.Family, words_):
     config = module.Config.tiny(layers=layers, vocab=len(words_), **rules.settings, **own)
     settings = test.torch_config(config)
     settings.image_token_id, settings.video_token_id = words_.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
-    return randomise(cls(settings))
+    model = randomise(cls(settings))
+    if vision:
+        model.register_forward_pre_hook(_say_where_images_are, with_kwargs=True)
+    return model
+
+
+def _say_where_images_are(model, inputs, named):
+    """Qwen-Image's edit pipelines forget to, and under transformers 5 the encoder then gives all tokens of an image
+    positions as if they were words (https://github.com/huggingface/diffusers/issues/14194)."""
+    return inputs, named | dict(mm_token_type_ids=(named["input_ids"] == model.config.image_token_id).int())
 
 
 def _width(encoder) -> int:

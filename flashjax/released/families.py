@@ -88,10 +88,10 @@ def read_picture(path: str | Path) -> Image.Image:
 def as_seen(rules: prompts.Family, image: Image.Image) -> np.ndarray:
     """A reference as the encoder sees it: uint8 [H, W, 3]. Resized twice, by the pipeline and by its processor; what is
     transparent is white."""
+    height, width = prompts.vision_size(rules, image.height, image.width)
     image = resized(image, rules.area, 1)
     if image.mode == "RGBA":
         white = Image.new("RGB", image.size, (255, 255, 255))
         white.paste(image, mask=image.getchannel("A"))
         image = white
-    height, width = prompts.vision_size(rules, image.height, image.width)
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
