@@ -1,19 +1,27 @@
-"""The plain cycle that benchmarks compare with is the same algorithm."""
+"""What benchmarks compare is the same algorithm."""
 
 import importlib.util
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+
+from flashjax import flow
+from flashjax.models import qwen_image_21
+
+
+def load(request, name: str):
+    spec = importlib.util.spec_from_file_location(name, request.config.rootpath / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
 def cycle(request, monkeypatch):
     """A plain cycle without a network, which notes the times that every one of its networks is asked at."""
-    path = request.config.rootpath / "benchmarks" / "plain_torch.py"
-    spec = importlib.util.spec_from_file_location("plain_torch", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load(request, "plain_torch")
     times = dict(
         student_times=SimpleNamespace(low=0.2, high=0.3, shift=1.0),
         critic_times=SimpleNamespace(low=0.7, high=0.8, shift=1.0),
@@ -46,3 +54,15 @@ def test_the_plain_cycle_shifts_its_times(cycle):
     cycle.student_update(0)
     low, high = (3 * t / (1 + 2 * t) for t in (0.2, 0.3))
     assert all(low <= t.min() and t.max() <= high for t in cycle.asked[1:])
+
+
+def test_an_edit_with_the_cached_prefix_is_the_edit_without(request):
+    edit_prefix = load(request, "edit_prefix")
+    config = qwen_image_21.Config.tiny()
+    params, cond, noise = edit_prefix.inputs(config, references=2, side=3, batch=2)
+    cached, recomputed = (
+        np.asarray(sample(params, cond, None, noise, flow.time_grid(4)))
+        for sample in edit_prefix.samplers(config).values()
+    )
+    assert np.abs(cached - noise).max() > 0.1
+    np.testing.assert_allclose(cached, recomputed, rtol=0, atol=1e-6)

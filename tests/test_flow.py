@@ -104,3 +104,13 @@ def test_grids_fall_from_exactly_one_to_exactly_zero(steps, shift):
 def test_impossible_grids_are_named(steps, shift, message):
     with pytest.raises(ValueError, match=message):
         flow.time_grid(steps, shift)
+
+
+def test_rescaled_guidance_keeps_every_tokens_norm():
+    negative, positive = np.random.default_rng(0).normal(size=(2, 2, 3, 4))
+    plain, rescaled = (np.asarray(flow.guide(negative, positive, 4.0, rescale)) for rescale in (False, True))
+    norms = [np.linalg.norm(x, axis=-1) for x in (rescaled, positive)]
+    np.testing.assert_allclose(*norms, rtol=1e-5)
+    ratio = rescaled / plain
+    np.testing.assert_allclose(ratio, ratio[..., :1].repeat(4, -1), rtol=1e-5)
+    assert np.isfinite(flow.guide(0 * positive, 0 * positive, 4.0, True)).all()

@@ -89,3 +89,22 @@ def test_times_that_are_no_grid(sigmas):
 def test_too_few_steps(steps, expected):
     with pytest.raises(ValueError, match=expected):
         schedules.dynamic_sigmas(steps, 4096)
+
+
+@pytest.mark.parametrize("sigmas", [None, (1.0, 0.8, 0.3)])
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        QWEN, QWEN | dict(time_shift_type="linear"), dict(use_dynamic_shifting=True, shift=3.0), dict(shift=6.0), {},
+        dict(shift=3.0, shift_terminal=0.1),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("klein", [False, True])
+def test_a_folders_scheduler_gives_the_grid_of_its_pipeline(settings, tokens, sigmas, klein):
+    scheduler = FlowMatchEulerDiscreteScheduler(**settings)
+    config, steps = scheduler.config, len(sigmas or uniform(7))
+    line = config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+    mu = compute_empirical_mu(tokens, steps) if klein else calculate_shift(tokens, *line)
+    expected = sigmas_of(scheduler, uniform(steps) if sigmas is None else list(sigmas), mu)
+    close(schedules.scheduler_sigmas(settings, steps, tokens, klein, sigmas), expected)

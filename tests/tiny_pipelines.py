@@ -59,13 +59,13 @@ QWEN_SCHEDULER = dict(
 )  # fmt: skip
 _LATENTS = dict(latents_mean=[0.3, -0.2, 0.1, 0.5], latents_std=[1.5, 0.8, 2.0, 1.1])
 VAE_21 = dict(
-    base_dim=2, decoder_base_dim=3, z_dim=4, dim_mult=[1, 2, 4, 8, 8], num_res_blocks=2,
+    base_dim=2, decoder_base_dim=3, z_dim=4, dim_mult=[1, 2, 4, 8, 8], num_res_blocks=1,
     temperal_downsample=[False, True, True, True], **_LATENTS,
 )  # fmt: skip
 VAE = dict(
-    base_dim=4, z_dim=4, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True], **_LATENTS
+    base_dim=4, z_dim=4, dim_mult=[1, 2, 4, 4], num_res_blocks=1, temperal_downsample=[False, True, True], **_LATENTS
 )
-VAE_KL = levels(2, 4, 6, 6, layers_per_block=2, norm_num_groups=2, latent_channels=3)
+VAE_KL = levels(2, 4, 6, 6, layers_per_block=1, norm_num_groups=2, latent_channels=3)
 VAE_Z = VAE_KL | dict(scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False, use_post_quant_conv=False)
 # pipeline, transformer and its class, channels of its latents, autoencoder's class and settings, scheduler
 _QWEN_IMAGE = (qwen_image, QwenImageTransformer2DModel, 16, AutoencoderKLQwenImage, VAE, QWEN_SCHEDULER)

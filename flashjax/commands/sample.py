@@ -80,7 +80,8 @@ def _of_released(args: argparse.Namespace, seeds: list[int]):
     )  # fmt: skip
     drawn = model.render(plan, seeds)
     facts = dict(steps=len(plan.grid) - 1, guidance=plan.guidance_scale, model=f"{model.name} {args.weights}")
-    return Image.fromarray(np.concatenate(drawn, axis=1)), facts
+    given = dict(negative=args.negative, image=args.image and " | ".join(args.image))
+    return Image.fromarray(np.concatenate(drawn, axis=1)), facts | {k: v for k, v in given.items() if v}
 
 
 def _check_out(out: str) -> None:
