@@ -30,7 +30,8 @@ def slabs(array: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
     rows = max(1, WINDOW // max(row, 1))
     for first in range(0, len(array), rows):
         with np.errstate(over="ignore"):  # what is too large becomes infinite; `finite` tells
-            yield _contiguous(array[first : first + rows]).astype(dtype, copy=False)
+            piece = _contiguous(array[first : first + rows]).astype(dtype, copy=False)
+        yield piece
 
 
 def _contiguous(view: np.ndarray) -> np.ndarray:

@@ -216,8 +216,6 @@ def indexes(examples):
 # every mutation is three files
 test_6000_headers_are_read_or_refused = headers(40)
 test_6000_indexes_are_read_or_refused = indexes(40)
-test_90000_headers_are_read_or_refused = pytest.mark.long(headers(600))
-test_45000_indexes_are_read_or_refused = pytest.mark.long(indexes(300))
 
 
 def test_the_longest_header_is_refused_before_it_is_read(tmp_path):
