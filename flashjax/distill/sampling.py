@@ -8,7 +8,7 @@ import numpy as np
 
 from flashjax import flow
 from flashjax.distill import rollout
-from flashjax.distill.steps import guided_velocity_from_contexts
+from flashjax.distill.steps import guided_velocity
 
 Sampler = Callable[..., jax.Array]
 
@@ -28,7 +28,7 @@ def make_sampler(denoiser: flow.Denoiser, rescale: bool = False) -> Sampler:
     @partial(jax.jit, static_argnames="mode", donate_argnames="z")
     def step(params, contexts, z, t, t_next, scale, key, mode):
         def velocity(z, t):
-            return guided_velocity_from_contexts(denoiser, params, *contexts, scale, z, t, rescale)
+            return guided_velocity(denoiser, params, *contexts, scale, z, t, rescale)
 
         return rollout.take_step(velocity, z, t, t_next, mode, key)
 

@@ -256,16 +256,14 @@ def teacher_velocity(
     def velocity(z, t):
         scale = recipe.guidance_scale(t)
         spoken = zip(active, contexts, strict=True)
-        voices = [guided_velocity_from_contexts(denoiser, teachers[m], *context, scale, z, t) for m, context in spoken]
+        voices = [guided_velocity(denoiser, teachers[m], *context, scale, z, t) for m, context in spoken]
         return guidance.mix(voices, weights)
 
     return velocity
 
 
-def guided_velocity_from_contexts(
-    denoiser, params, context, null_context, guidance_scale, z, t, rescale=False
-) -> jax.Array:
-    """The same from contexts; without a null context there is no guidance."""
+def guided_velocity(denoiser, params, context, null_context, guidance_scale, z, t, rescale=False) -> jax.Array:
+    """The velocity with classifier-free guidance (``flow.guide``): two evaluations, or one without a null context."""
     v = denoiser.velocity(params, context, z, t)
     if null_context is None:
         return v
