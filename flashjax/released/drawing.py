@@ -126,7 +126,9 @@ class Released:
         return jax.vmap(lambda key: jax.random.normal(key, shape))(pictures.keys(list(seeds)))
 
     def sample(self, plan: Plan, seeds: Sequence[int]) -> jax.Array:
-        """Packed latents [N, h, w, C] of a plan's pictures."""
+        """Packed latents [N, h, w, C] of a plan's pictures. Raises ValueError unless there is a seed for each."""
+        if len(seeds) != len(plan.rows):
+            raise ValueError(f"There are {len(plan.rows)} prompts and {len(seeds)} seeds; a picture takes one of each.")
         cond, null = self._conditions(plan)
         z = self._sampler(
             self.denoiser.params, cond, null, self.noise(plan, seeds), plan.grid, plan.guidance_scale,
