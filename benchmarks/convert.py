@@ -1,6 +1,6 @@
 """What a conversion costs: memory above the largest tensor, and time beside that of copying the same files.
 
-    python benchmarks/convert.py --scratch /tmp/convert_bench [--scale 0.1] [--shards 4] [--json FILE]
+    python benchmarks/convert.py --scratch convert_bench [--scale 0.1] [--shards 4] [--json FILE]
 
 A synthetic bfloat16 checkpoint in the shapes of Qwen-Image-2.1 is written to --scratch, copied, and converted by the
 command in a process of its own; ``--scale 1`` is all of its 14.2 GB (twice that of the disk), a smaller scale has fewer

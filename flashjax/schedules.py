@@ -16,43 +16,13 @@ import numpy as np
 
 from flashjax import flow
 
-# Qwen-Image-2.1-Turbo's eight times. Its scheduler neither shifts nor stretches them.
-QWEN_IMAGE_21_TURBO = (1.0, 0.978453, 0.95418, 0.926626, 0.89508, 0.845148, 0.704534, 0.414568)
 # of diffusers' scheduler, where its configuration leaves them out; in the order of linear_mu
 _LINE = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
-
-
-def dynamic_sigmas(
-    steps: int,
-    tokens: int,
-    *,
-    base_tokens: int = 256,
-    max_tokens: int = 8192,
-    base_shift: float = 0.5,
-    max_shift: float = 0.9,
-    terminal: float = 0.02,
-) -> np.ndarray:
-    """A grid shifted by the image's size, then stretched so that its last step begins at ``terminal``.
-
-    The defaults are the scheduler of every Qwen-Image, 2.1 included (but not its Turbo). mu is linear in ``tokens``,
-    see ``linear_mu``. ``terminal=0`` leaves the grid as it is.
-
-    A stretched grid of few steps wastes its last one: 4 steps and 4096 tokens give 1, .767, .456, .02, 0.
-
-    Raises ValueError for less than one step, and for one step that has to begin both at 1 and at ``terminal``.
-    """
-    mu = linear_mu(tokens, base_tokens, max_tokens, base_shift, max_shift)
-    return _stretched(flow.time_grid(steps, math.exp(mu)), terminal)
 
 
 def linear_mu(tokens: int, base_tokens: int, max_tokens: int, base_shift: float, max_shift: float) -> float:
     """The line through (base_tokens, base_shift) and (max_tokens, max_shift), which goes on beyond both."""
     return base_shift + (max_shift - base_shift) / (max_tokens - base_tokens) * (tokens - base_tokens)
-
-
-def klein_sigmas(steps: int, tokens: int) -> np.ndarray:
-    """The grid of FLUX.2 and FLUX.2-klein: shifted by ``klein_mu``, not stretched."""
-    return flow.time_grid(steps, math.exp(klein_mu(steps, tokens)))
 
 
 def klein_mu(steps: int, tokens: int) -> float:
@@ -66,7 +36,7 @@ def klein_mu(steps: int, tokens: int) -> float:
 
 
 def explicit_sigmas(sigmas: Sequence[float]) -> np.ndarray:
-    """The grid of a model that was distilled for given times, such as ``QWEN_IMAGE_21_TURBO``; the final 0 is appended.
+    """The grid of a model that was distilled for given times, such as Qwen-Image-2.1-Turbo; the final 0 is appended.
 
     Raises ValueError unless the times fall, from 1 or less, and stay above 0.
     """
@@ -84,6 +54,9 @@ def scheduler_sigmas(
     ``klein``: a dynamic shift is FLUX.2's, else it is linear in ``tokens``. ``sigmas``: times that the scheduler starts
     from, in place of ``steps`` even ones. Raises ValueError for times that are no grid, and for one step that has to
     begin at two times.
+
+    A grid of few steps that is stretched to ``shift_terminal``, as every Qwen-Image's is, wastes its last one: 4 steps
+    and 4096 tokens give 1, .767, .456, .02, 0.
     """
     base = None if sigmas is None else explicit_sigmas(sigmas)
     steps, shift = steps if base is None else len(sigmas), config.get("shift", 1.0)

@@ -258,10 +258,9 @@ def load_weights(config: ConfigDict, abstract, path: str):
 
 def make_optimizers(config: ConfigDict, table: schedule.StepTable):
     """(student's, critic's); a schedule counts the updates of its own network."""
-    if config.objective == "flow_matching":
-        return optim.make_optimizer(config.optim, len(table)), None
-    if config.objective == "trajectory":
-        return optim.make_optimizer(config.student_optim, len(table)), None
+    if config.objective != "dmd":
+        settings = config.optim if config.objective == "flow_matching" else config.student_optim
+        return optim.make_optimizer(settings, len(table)), None
     distill, student_updates = config.distill, int((table.phase == schedule.STUDENT).sum())
     critic_updates = (len(table) - student_updates) * distill.critic_updates_per_rollout
     critic_updates += student_updates if distill.share_sample else 0

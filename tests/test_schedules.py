@@ -33,27 +33,20 @@ def close(a, b):
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        ({}, {}),
-        (dict(terminal=0), dict(shift_terminal=None)),
-        (
-            dict(max_tokens=4096, max_shift=1.15, terminal=0.1),
-            dict(max_image_seq_len=4096, max_shift=1.15, shift_terminal=0.1),
-        ),
-    ],
+    "changes",
+    [{}, dict(shift_terminal=None), dict(max_image_seq_len=4096, max_shift=1.15, shift_terminal=0.1)],
 )
-def test_dynamic_shift_is_that_of_the_qwen_pipelines(steps, tokens, ours, theirs):
-    scheduler = FlowMatchEulerDiscreteScheduler(**QWEN | theirs)
+def test_dynamic_shift_is_that_of_the_qwen_pipelines(steps, tokens, changes):
+    scheduler = FlowMatchEulerDiscreteScheduler(**QWEN | changes)
     config = scheduler.config
     mu = calculate_shift(
         tokens, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
     )
-    close(schedules.dynamic_sigmas(steps, tokens, **ours), sigmas_of(scheduler, uniform(steps), mu))
+    close(schedules.scheduler_sigmas(QWEN | changes, steps, tokens), sigmas_of(scheduler, uniform(steps), mu))
 
 
 def test_four_steps_at_a_megapixel_as_documented():
-    np.testing.assert_allclose(schedules.dynamic_sigmas(4, 4096), [1, 0.767, 0.456, 0.02, 0], atol=5e-4)
+    np.testing.assert_allclose(schedules.scheduler_sigmas(QWEN, 4, 4096), [1, 0.767, 0.456, 0.02, 0], atol=5e-4)
 
 
 @pytest.mark.parametrize("steps", (1, *STEPS))
@@ -69,11 +62,12 @@ def test_klein_shifts_by_its_fit(steps, tokens):
     mu = compute_empirical_mu(tokens, steps)
     assert schedules.klein_mu(steps, tokens) == pytest.approx(mu, rel=1e-12)
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    close(schedules.klein_sigmas(steps, tokens), sigmas_of(scheduler, uniform(steps), mu))
+    grid = schedules.scheduler_sigmas(dict(use_dynamic_shifting=True), steps, tokens, klein=True)
+    close(grid, sigmas_of(scheduler, uniform(steps), mu))
 
 
 def test_turbo_is_sampled_at_its_own_times():
-    given = schedules.QWEN_IMAGE_21_TURBO
+    given = (1.0, 0.978453, 0.95418, 0.926626, 0.89508, 0.845148, 0.704534, 0.414568)
     grid = schedules.explicit_sigmas(given)
     assert len(grid) == 9
     close(grid, sigmas_of(FlowMatchEulerDiscreteScheduler(), list(given)))
@@ -88,7 +82,7 @@ def test_times_that_are_no_grid(sigmas):
 @pytest.mark.parametrize(("steps", "expected"), [(1, "one step cannot end at 0.02"), (0, "at least one step, not 0")])
 def test_too_few_steps(steps, expected):
     with pytest.raises(ValueError, match=expected):
-        schedules.dynamic_sigmas(steps, 4096)
+        schedules.scheduler_sigmas(QWEN, steps, 4096)
 
 
 @pytest.mark.parametrize("sigmas", [None, (1.0, 0.8, 0.3)])

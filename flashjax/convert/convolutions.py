@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from flashjax.convert.table import Rule, Transform, permute
+from flashjax.convert.table import Rule, Transform, permute, with_bias
 
 SIDE = "{side:encoder|decoder}"
 KERNEL = permute(2, 3, 1, 0)  # [O, I, h, w] -> [h, w, I, O]
@@ -40,7 +40,7 @@ def vector(axes: int) -> Transform:
 
 def convolution(source: str, target: str, kernel: Transform = KERNEL) -> tuple[Rule, Rule]:
     """The two rows of a convolution."""
-    return Rule(source + ".weight", target + "/kernel", kernel), Rule(source + ".bias", target + "/bias")
+    return with_bias(source, target, kernel)
 
 
 def qwen_rows(kernel: Transform) -> tuple[Rule, ...]:

@@ -50,8 +50,14 @@ def form(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
       UserError: the config.json is of another model, or of a variant that is not built here.
     """
     module = importlib.import_module(f"flashjax.models.{model}")
-    kind = "diffusers" if hasattr(module.Config, "from_diffusers") else "transformers"
-    return module.abstract(getattr(module.Config, f"from_{kind}")(config))
+    return module.abstract(sizes(model, config))
+
+
+def sizes(model: str, config: Mapping[str, Any], **overrides) -> Any:
+    """The model's own ``Config`` for a config.json. Raises UserError as `form`."""
+    made = importlib.import_module(f"flashjax.models.{model}").Config
+    kind = "diffusers" if hasattr(made, "from_diffusers") else "transformers"
+    return getattr(made, f"from_{kind}")(config, **overrides)
 
 
 def read_config(file: Path) -> dict[str, Any]:

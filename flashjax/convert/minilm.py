@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2: transformers' `BertModel` names to `flashjax.models.minilm`."""
 
-from flashjax.convert.table import Rule, Table, drop, transpose
+from flashjax.convert.table import Rule, Table, drop, with_bias
 
 CLASSES = ("BertModel",)
 _LAYER = "encoder.layer.{l}."
@@ -12,20 +12,12 @@ TABLE = Table(
         Rule("embeddings.token_type_embeddings.weight", "token_types/embedding"),
         Rule("embeddings.LayerNorm.weight", "norm/scale"),
         Rule("embeddings.LayerNorm.bias", "norm/bias"),
-        Rule(
-            _LAYER + "attention.self.{p:query|key|value}.weight",
-            "blocks/{l}/attn/{p}/kernel",
-            transpose,
-        ),
-        Rule(_LAYER + "attention.self.{p:query|key|value}.bias", "blocks/{l}/attn/{p}/bias"),
-        Rule(_LAYER + "attention.output.dense.weight", "blocks/{l}/attn/out/kernel", transpose),
-        Rule(_LAYER + "attention.output.dense.bias", "blocks/{l}/attn/out/bias"),
+        *with_bias(_LAYER + "attention.self.{p:query|key|value}", "blocks/{l}/attn/{p}"),
+        *with_bias(_LAYER + "attention.output.dense", "blocks/{l}/attn/out"),
         Rule(_LAYER + "attention.output.LayerNorm.weight", "blocks/{l}/attn_norm/scale"),
         Rule(_LAYER + "attention.output.LayerNorm.bias", "blocks/{l}/attn_norm/bias"),
-        Rule(_LAYER + "intermediate.dense.weight", "blocks/{l}/mlp_in/kernel", transpose),
-        Rule(_LAYER + "intermediate.dense.bias", "blocks/{l}/mlp_in/bias"),
-        Rule(_LAYER + "output.dense.weight", "blocks/{l}/mlp_out/kernel", transpose),
-        Rule(_LAYER + "output.dense.bias", "blocks/{l}/mlp_out/bias"),
+        *with_bias(_LAYER + "intermediate.dense", "blocks/{l}/mlp_in"),
+        *with_bias(_LAYER + "output.dense", "blocks/{l}/mlp_out"),
         Rule(_LAYER + "output.LayerNorm.weight", "blocks/{l}/mlp_norm/scale"),
         Rule(_LAYER + "output.LayerNorm.bias", "blocks/{l}/mlp_norm/bias"),
     ),

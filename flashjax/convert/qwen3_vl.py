@@ -1,7 +1,7 @@
 """Qwen3-VL: transformers' `Qwen3VLForConditionalGeneration` names to `flashjax.models.qwen3_vl`."""
 
 from flashjax.convert.qwen3 import HEAD, decoder_rules
-from flashjax.convert.table import Rule, Table, permute, transpose
+from flashjax.convert.table import Rule, Table, permute, transpose, with_bias
 
 CLASSES = ("Qwen3VLForConditionalGeneration", "Qwen3VLModel")
 
@@ -20,10 +20,8 @@ TABLE = Table(
         Rule(_V + "patch_embed.proj.weight", "vision/patch_embed/kernel", permute(2, 3, 4, 1, 0)),
         Rule(_V + "patch_embed.proj.bias", "vision/patch_embed/bias"),
         Rule(_V + "pos_embed.weight", "vision/pos_embed/embedding"),
-        Rule(_BLOCK + "attn.{p:qkv|proj}.weight", "vision/blocks/attn/{p}/kernel[{l}]", transpose),
-        Rule(_BLOCK + "attn.{p:qkv|proj}.bias", "vision/blocks/attn/{p}/bias[{l}]"),
-        Rule(_BLOCK + "mlp.{p:linear_fc1|linear_fc2}.weight", "vision/blocks/mlp/{p}/kernel[{l}]", transpose),
-        Rule(_BLOCK + "mlp.{p:linear_fc1|linear_fc2}.bias", "vision/blocks/mlp/{p}/bias[{l}]"),
+        *with_bias(_BLOCK + "attn.{p:qkv|proj}", "vision/blocks/attn/{p}", slot="[{l}]"),
+        *with_bias(_BLOCK + "mlp.{p:linear_fc1|linear_fc2}", "vision/blocks/mlp/{p}", slot="[{l}]"),
         Rule(_BLOCK + "{p:norm1|norm2}.weight", "vision/blocks/{p}/scale[{l}]"),
         Rule(_BLOCK + "{p:norm1|norm2}.bias", "vision/blocks/{p}/bias[{l}]"),
         Rule(_V + "merger.{p:linear_fc1|linear_fc2}.weight", "vision/merger/{p}/kernel", transpose),

@@ -6,30 +6,23 @@ layers). diffusers keeps both streams' projections in one attention module and c
 `add_*`; here each stream (`img`, `txt`) is one subtree of the same form.
 """
 
-from flashjax.convert.table import Rule, Table, transpose
+from flashjax.convert.table import Rule, Table, with_bias
 
 CLASSES = ("QwenImageTransformer2DModel",)
 
 _BLOCK = "transformer_blocks.{l}."
 
 
-def _linear(source: str, target: str, slot: str = "") -> tuple[Rule, Rule]:
-    return (
-        Rule(f"{source}.weight", f"{target}/kernel{slot}", transpose),
-        Rule(f"{source}.bias", f"{target}/bias{slot}"),
-    )
-
-
 def _block_linear(source: str, target: str) -> tuple[Rule, Rule]:
-    return _linear(_BLOCK + source, f"blocks/{target}", "[{l}]")
+    return with_bias(_BLOCK + source, f"blocks/{target}", slot="[{l}]")
 
 
 TABLE = Table(
     rules=(
-        *_linear("time_text_embed.timestep_embedder.{p:linear_1|linear_2}", "time_embed/{p}"),
+        *with_bias("time_text_embed.timestep_embedder.{p:linear_1|linear_2}", "time_embed/{p}"),
         Rule("txt_norm.weight", "txt_norm/scale"),
-        *_linear("{p:img_in|txt_in|proj_out}", "{p}"),
-        *_linear("norm_out.linear", "norm_out"),
+        *with_bias("{p:img_in|txt_in|proj_out}", "{p}"),
+        *with_bias("norm_out.linear", "norm_out"),
         *_block_linear("{s:img|txt}_mod.1", "{s}/mod"),
         *_block_linear("attn.to_{p:q|k|v}", "img/attn/to_{p}"),
         *_block_linear("attn.add_{p:q|k|v}_proj", "txt/attn/to_{p}"),

@@ -109,6 +109,15 @@ class Rule:
         return [_fill(self.source, {**fields, self.stack: str(slot)}) for slot in range(slots)]
 
 
+def with_bias(source: str, target: str, kernel: Transform = transpose, slot: str = "") -> tuple[Rule, Rule]:
+    """The two rows of a layer with a bias, a linear one unless ``kernel`` says otherwise; ``slot`` is "[{l}]" where
+    layers are stacked."""
+    return (
+        Rule(f"{source}.weight", f"{target}/kernel{slot}", kernel),
+        Rule(f"{source}.bias", f"{target}/bias{slot}"),
+    )
+
+
 def _regex(template: str, patterns: Mapping[str, str | None]) -> re.Pattern[str]:
     out, end, seen = "", 0, set()
     for field in _FIELD.finditer(template):

@@ -5,15 +5,11 @@ context refiners, which have no modulation (521 in all). "2-1" is the patch: 2 x
 frame.
 """
 
-from flashjax.convert.table import Rule, Table, transpose
+from flashjax.convert.table import Rule, Table, transpose, with_bias
 
 CLASSES = ("ZImageTransformer2DModel",)
 
 _STACKS = (("noise_refiner", "noise_refiner"), ("context_refiner", "context_refiner"), ("layers", "blocks"))
-
-
-def _linear(source: str, target: str) -> tuple[Rule, Rule]:
-    return Rule(f"{source}.weight", f"{target}/kernel", transpose), Rule(f"{source}.bias", f"{target}/bias")
 
 
 def _block(source: str, target: str) -> tuple[Rule, ...]:
@@ -24,21 +20,20 @@ def _block(source: str, target: str) -> tuple[Rule, ...]:
         Rule(source + "attention.{p:norm_q|norm_k}.weight", target + "/attn/{p}/scale[{l}]"),
         Rule(source + "feed_forward.{p:w1|w2|w3}.weight", target + "/mlp/{p}/kernel[{l}]", transpose),
         Rule(source + "{p:attention_norm1|attention_norm2|ffn_norm1|ffn_norm2}.weight", target + "/{p}/scale[{l}]"),
-        Rule(source + "adaLN_modulation.0.weight", target + "/modulation/kernel[{l}]", transpose),
-        Rule(source + "adaLN_modulation.0.bias", target + "/modulation/bias[{l}]"),
+        *with_bias(source + "adaLN_modulation.0", target + "/modulation", slot="[{l}]"),
     )
 
 
 TABLE = Table(
     rules=(
         Rule("{p:x_pad_token|cap_pad_token}", "{p}"),
-        *_linear("t_embedder.mlp.0", "time_embed/linear_1"),
-        *_linear("t_embedder.mlp.2", "time_embed/linear_2"),
+        *with_bias("t_embedder.mlp.0", "time_embed/linear_1"),
+        *with_bias("t_embedder.mlp.2", "time_embed/linear_2"),
         Rule("cap_embedder.0.weight", "text_norm/scale"),
-        *_linear("cap_embedder.1", "text_in"),
-        *_linear("all_x_embedder.2-1", "img_in"),
-        *_linear("all_final_layer.2-1.adaLN_modulation.1", "norm_out"),
-        *_linear("all_final_layer.2-1.linear", "proj_out"),
+        *with_bias("cap_embedder.1", "text_in"),
+        *with_bias("all_x_embedder.2-1", "img_in"),
+        *with_bias("all_final_layer.2-1.adaLN_modulation.1", "norm_out"),
+        *with_bias("all_final_layer.2-1.linear", "proj_out"),
         *(rule for stack in _STACKS for rule in _block(*stack)),
     ),
 )

@@ -37,7 +37,7 @@ def advance(v: jax.Array, z: jax.Array, t: jax.Array, t_next: jax.Array, mode: s
     return flow.interpolate(flow.x0_from_velocity(z, v, t), noise, t_next)
 
 
-def take_step(velocity: Velocity, z: jax.Array, t, t_next, mode: str, key: jax.Array) -> jax.Array:
+def take_step(velocity: Velocity, z: jax.Array, t, t_next, mode: str, key: jax.Array | None) -> jax.Array:
     """The state at t_next from the one at t (scalars): one network evaluation; ``key`` serves "renoise" only. Training
     and every sampler go down their grids by this."""
     t, t_next = times(t, len(z)), times(t_next, len(z))

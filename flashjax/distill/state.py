@@ -55,6 +55,11 @@ class TrainState:
         fake = None if start is None else Role.create(start, critic_optimizer)
         return cls(jnp.zeros((), jnp.int32), Role.create(copy(params), student_optimizer), fake, copy(params))
 
+    def update_student(self, grads: Params, optimizer: optax.GradientTransformation, ema_decay: float) -> "TrainState":
+        """The state behind a row that trained the student: its average moves with it."""
+        student = self.student.apply(grads, optimizer)
+        return self.replace(step=self.step + 1, student=student, ema=ema_update(self.ema, student.params, ema_decay))
+
 
 def ema_update(ema: Params, params: Params, decay: float) -> Params:
     """``decay * ema + (1 - decay) * params``, in the average's dtype."""

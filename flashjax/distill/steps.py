@@ -15,7 +15,7 @@ import optax
 
 from flashjax import flow
 from flashjax.distill import dmd, guidance, rollout
-from flashjax.distill.state import Role, TrainState, ema_update
+from flashjax.distill.state import Role, TrainState
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 TIMES = ("uniform", "logit_normal")
@@ -97,8 +97,7 @@ def flow_matching_step(
         return jnp.mean(jnp.square(v - flow.velocity(x0, eps)))
 
     loss, grads = jax.value_and_grad(loss_fn)(state.student.params)
-    student = state.student.apply(grads, optimizer)
-    state = state.replace(step=state.step + 1, student=student, ema=ema_update(state.ema, student.params, ema_decay))
+    state = state.update_student(grads, optimizer, ema_decay)
     return state, _metrics(loss=loss, grad_norm=optax.tree.norm(grads))
 
 
@@ -159,15 +158,14 @@ def student_step(
         return dmd.student_loss(x, grad), (x, stats)
 
     (loss, (x, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.student.params)
-    student, critic = state.student.apply(grads, student_optimizer), state.critic
+    state = state.update_student(grads, student_optimizer, recipe.ema_decay)
     metrics = _metrics(student_loss=loss, student_grad_norm=optax.tree.norm(grads), **stats)
     if recipe.share_sample:
         critic, critic_metrics = critic_update(
-            critic, x, cond, critic_key, recipe=recipe, denoiser=denoiser, optimizer=critic_optimizer
+            state.critic, x, cond, critic_key, recipe=recipe, denoiser=denoiser, optimizer=critic_optimizer
         )
-        metrics |= critic_metrics
-    ema = ema_update(state.ema, student.params, recipe.ema_decay)
-    return state.replace(step=state.step + 1, student=student, critic=critic, ema=ema), metrics
+        state, metrics = state.replace(critic=critic), metrics | critic_metrics
+    return state, metrics
 
 
 def trajectory_step(
@@ -186,8 +184,7 @@ def trajectory_step(
     velocity = teacher_velocity(teachers, cond, null, classes, k=k, active=active, recipe=recipe, denoiser=denoiser)
     inner, end = jnp.linspace(grid[k], grid[k + 1], recipe.substeps + 1), z
     for i in range(recipe.substeps):
-        t, t_next = (rollout.times(at, len(z)) for at in (inner[i], inner[i + 1]))
-        end = rollout.advance(velocity(end, t), end, t, t_next, "euler")
+        end = rollout.take_step(velocity, end, inner[i], inner[i + 1], "euler", None)
     wanted = jax.lax.stop_gradient((end - z) / (grid[k + 1] - grid[k]))
 
     def loss_fn(params):
@@ -195,10 +192,7 @@ def trajectory_step(
         return jnp.mean(jnp.square(v - wanted))
 
     loss, grads = jax.value_and_grad(loss_fn)(state.student.params)
-    student = state.student.apply(grads, student_optimizer)
-    state = state.replace(
-        step=state.step + 1, student=student, ema=ema_update(state.ema, student.params, recipe.ema_decay)
-    )
+    state = state.update_student(grads, student_optimizer, recipe.ema_decay)
     return state, _metrics(trajectory_loss=loss, student_grad_norm=optax.tree.norm(grads))
 
 

@@ -31,6 +31,7 @@ from flashjax.data.postcards import CATEGORIES
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
 from flashjax.evaluate.classifier_network import HEADS, SIDE, Config, abstract, apply, init
+from flashjax.models import pixels
 from flashjax.paths import flatten, unflatten
 
 __all__ = ["HEADS", "Classifier", "Config", "accuracy", "features", "load", "predict", "save", "train"]
@@ -45,10 +46,6 @@ class Classifier:
     config: Config
     params: dict[str, Any]
     card: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def _scaled(images: jax.Array) -> jax.Array:
-    return images.astype(jnp.float32) / 127.5 - 1
 
 
 def _augment(config: Config, key: jax.Array, images: jax.Array) -> jax.Array:
@@ -123,7 +120,7 @@ def train(records: Sequence[Mapping[str, Any]], config: Config, seed: int, *, lo
 def _step_function(config: Config, optimizer: optax.GradientTransformation):
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(params, state, key, images, labels):
-        batch = _augment(config, key, _scaled(images))
+        batch = _augment(config, key, pixels.from_uint8(images))
         loss, gradient = jax.value_and_grad(lambda p: _loss(config, p, batch, labels))(params)
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, loss
@@ -160,7 +157,7 @@ def _all(classifier: Classifier, images: np.ndarray) -> tuple[np.ndarray, np.nda
     for start in range(0, len(images), _PREDICT_BATCH):
         part = images[start : start + _PREDICT_BATCH]
         full = np.concatenate([part, np.zeros((_PREDICT_BATCH - len(part), *part.shape[1:]), np.uint8)])
-        answer = apply(classifier.config, classifier.params, _scaled(full))
+        answer = apply(classifier.config, classifier.params, pixels.from_uint8(full))
         logits.append(np.asarray(answer[0])[: len(part)])
         found.append(np.asarray(answer[1])[: len(part)])
     return np.concatenate(logits), np.concatenate(found)

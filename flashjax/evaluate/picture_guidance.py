@@ -47,7 +47,7 @@ def measure(
             chosen = np.minimum(np.arange(start, start + batch), len(images) - 1)  # one batch size is compiled
             some = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], cond)
             key = jax.random.fold_in(jax.random.key(seed), i * len(images) + start)
-            parts.append(sums(pipe.params, some, _latents(images[chosen]), np.float32(t), key))
+            parts.append(sums(pipe.params, some, pixels.encode(pixels.from_uint8(images[chosen])), np.float32(t), key))
         over, under = np.concatenate(parts, axis=1)[:, : len(images)].astype(np.float64)
         scales = over[resampled].sum(axis=1) / under[resampled].sum(axis=1)
         points.append(Point(float(t), over.sum() / under.sum(), *np.percentile(scales, (2.5, 97.5))))
@@ -68,7 +68,3 @@ def _sums_program(pipe: Pipeline, null):
         return jnp.stack([part.sum(axes) for part in parts])
 
     return sums
-
-
-def _latents(images: np.ndarray) -> jax.Array:
-    return pixels.encode(jnp.asarray(images, jnp.float32) / 127.5 - 1)

@@ -13,6 +13,7 @@ from flax import nnx
 
 from flashjax.errors import UserError
 from flashjax.flow import Params
+from flashjax.models import checks
 
 
 class Autoencoder(NamedTuple):
@@ -31,10 +32,9 @@ class Autoencoder(NamedTuple):
     decode: Callable[[Params, jax.Array], jax.Array]
 
 
-def functional(make: Callable[[nnx.Rngs], nnx.Module], pixels: int) -> Autoencoder:
-    """The Autoencoder of a module with the methods ``encode(images)`` and ``decode(latents)``, whose latents stand for
-    ``pixels`` x ``pixels`` pixels."""
-    graphdef = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(params=0))), nnx.Param)[0]
+def functional(graphdef: nnx.GraphDef, pixels: int) -> Autoencoder:
+    """The Autoencoder of a network (``network.graphdef``) with the methods ``encode(images)`` and ``decode(latents)``,
+    whose latents stand for ``pixels`` x ``pixels`` pixels."""
 
     def encode(params: Params, images: jax.Array) -> jax.Array:
         height, width = images.shape[1:3]
@@ -124,12 +124,8 @@ def check_diffusers(config: Mapping[str, Any], class_name: str, needed: tuple[st
     ones, where it has them, as they are built here."""
     if config.get("_class_name", class_name) != class_name:
         raise UserError(f"config.json is of a {config['_class_name']}, not of an {class_name}.")
-    if missing := [name for name in needed if config.get(name) is None]:
-        raise UserError(f"config.json lacks {', '.join(missing)}; is it the one of an {class_name}?")
-    for name, wanted in fixed.items():
-        found = config.get(name, wanted)
-        if (tuple(found) if isinstance(found, list) else found) != wanted:
-            raise UserError(f"config.json has {name} = {found!r}; only {wanted!r} is built here.")
+    checks.needed(config, needed, class_name)
+    checks.fixed(config, fixed)
 
 
 def check_widths(config: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ same class; it is not built.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,9 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
-from flashjax import flow
-from flashjax.errors import UserError, about_settings
-from flashjax.models import layers, rope
+from flashjax.errors import about_settings
+from flashjax.models import checks, layers, network, rope
 from flashjax.models.attention import attend
 
 PRESETS = ("klein_4b", "klein_9b", "tiny")  # class methods of Config
@@ -59,10 +59,7 @@ class Config:
                 f"axes_dims {axes} must be four even numbers that sum to the head width, which is width / heads = "
                 f"{self.width} / {self.heads}."
             )
-        try:
-            jnp.dtype(self.products)
-        except TypeError as error:
-            raise ValueError(f"products is {self.products!r}, no dtype; write float32 or bfloat16.") from error
+        checks.products(self.products)
 
     @property
     def head_dim(self) -> int:
@@ -148,16 +145,6 @@ class Context:
     references: tuple[jax.Array, ...]
 
 
-class TimeEmbed(nnx.Module):
-    def __init__(self, config: Config, rngs: nnx.Rngs):
-        self.linear_1 = _exact_linear(config, 256, config.width, rngs)
-        self.linear_2 = _exact_linear(config, config.width, config.width, rngs)
-
-    def __call__(self, t: jax.Array) -> jax.Array:
-        """SiLU(temb) [B, width] of t [B]: every user of the embedding applies SiLU first."""
-        return layers.silu(self.linear_2(layers.silu(self.linear_1(layers.sinusoid(t)))))
-
-
 class HeadNorm(nnx.Module):
     """Norms of queries and keys, head by head."""
 
@@ -190,14 +177,14 @@ class Stream(nnx.Module):
         shift, scale = rows[:2]
         kernel = jnp.concatenate([linear.kernel[...] for linear in (self.to_q, self.to_k, self.to_v)], axis=-1)
         kernel = _split_pairs(kernel, self.config)
-        qkv = layers.project(_modulated(h, shift, scale, self.config.eps), kernel, self.config.products)
+        qkv = layers.project(layers.modulated(h, shift, scale, self.config.eps), kernel, self.config.products)
         return self.norm(qkv, cos, sin)
 
     def update(self, h: jax.Array, o: jax.Array, rows: tuple) -> jax.Array:
         """The stream h [B, S, width] after attention gave o [B, S, H, D]."""
         _, _, gate1, shift2, scale2, gate2 = rows
         h = h + gate1 * self.to_out(_flat(o))
-        return h + gate2 * self.mlp_out(_swiglu(self.mlp_in(_modulated(h, shift2, scale2, self.config.eps))))
+        return h + gate2 * self.mlp_out(_swiglu(self.mlp_in(layers.modulated(h, shift2, scale2, self.config.eps))))
 
 
 class DoubleBlock(nnx.Module):
@@ -227,7 +214,7 @@ class SingleBlock(nnx.Module):
         """h [B, S, width] -> the same. ``rows``: shift, scale and gate."""
         c, (shift, scale, gate) = self.config, rows
         kernel = _split_pairs(self.proj_in.kernel[...], c)
-        both = layers.project(_modulated(h, shift, scale, c.eps), kernel, c.products)
+        both = layers.project(layers.modulated(h, shift, scale, c.eps), kernel, c.products)
         qkv, mlp = jnp.split(both, [3 * c.width], axis=-1)
         o = attend(*self.norm(qkv, cos, sin), mask)
         return h + gate * self.proj_out(jnp.concatenate([_flat(o), _swiglu(mlp)], axis=-1))
@@ -239,7 +226,7 @@ class Flux2(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
         d, c = config.width, config
         self.config = config
-        self.time_embed = TimeEmbed(c, rngs)
+        self.time_embed = layers.TimeEmbed(d, rngs, c.param_dtype)
         self.txt_in, self.img_in = _linear(c, c.context_dim, d, rngs), _linear(c, c.in_channels, d, rngs)
         self.modulation_txt, self.modulation_img = (_exact_linear(c, d, 6 * d, rngs) for _ in range(2))
         self.modulation_single = _exact_linear(c, d, 3 * d, rngs)
@@ -264,8 +251,8 @@ class Flux2(nnx.Module):
         A context of batch 1 (the null condition of guidance) serves every sample."""
         c, batch, tokens = self.config, len(z), z.shape[1] * z.shape[2]
         images = (self.img_in(z.astype(c.dtype)), *context.references)
-        img = jnp.concatenate([_batch(x.reshape(len(x), -1, c.width), batch) for x in images], axis=1)
-        txt = _batch(context.text, batch)
+        img = jnp.concatenate([layers.repeat(x.reshape(len(x), -1, c.width), batch) for x in images], axis=1)
+        txt = layers.repeat(context.text, batch)
         mask = None
         if context.valid is not None:
             mask = jnp.pad(context.valid, ((0, 0), (0, img.shape[1])), constant_values=True)[:, None, None, :]
@@ -274,7 +261,7 @@ class Flux2(nnx.Module):
         silu_temb = self.time_embed(t)
         h = self._blocks(txt, img, silu_temb, cos, sin, mask)[:, txt.shape[1] : txt.shape[1] + tokens]
         scale, shift = _rows(self.norm_out, silu_temb, 2, c.dtype)
-        return self.proj_out(_modulated(h, shift, scale, c.eps)).astype(jnp.float32).reshape(z.shape)
+        return self.proj_out(layers.modulated(h, shift, scale, c.eps)).astype(jnp.float32).reshape(z.shape)
 
     def _blocks(self, txt, img, silu_temb, cos, sin, mask):
         """What both stacks make of txt [B, L, width] and img [B, N, width]: [B, L + N, width]."""
@@ -305,27 +292,9 @@ def positions(text_tokens: int, images: tuple[tuple[int, int], ...]) -> np.ndarr
     return np.concatenate([np.stack(np.meshgrid(*a, indexing="ij"), axis=-1).reshape(-1, 4) for a in axes])
 
 
-def init(config: Config, key: jax.Array) -> flow.Params:
-    """Random parameters as nested dicts of arrays."""
-    return nnx.to_pure_dict(nnx.state(Flux2(config, nnx.Rngs(params=key)), nnx.Param))
-
-
-def abstract(config: Config) -> flow.Params:
-    """Shapes and dtypes of the parameters; nothing is allocated."""
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
-
-
-def denoiser(config: Config) -> flow.Denoiser:
-    """The model's two functions of (params, ...)."""
-    graphdef = nnx.split(nnx.eval_shape(lambda: Flux2(config, nnx.Rngs(params=0))), nnx.Param)[0]
-
-    def condition(params, cond: Condition) -> Context:
-        return nnx.merge(graphdef, params).condition(cond)
-
-    def velocity(params, context: Context, z, t) -> jax.Array:
-        return nnx.merge(graphdef, params).velocity(context, z, t)
-
-    return flow.Denoiser(condition, velocity)
+init = partial(network.init, Flux2)
+abstract = partial(network.abstract, Flux2)
+denoiser = partial(network.denoiser, Flux2)
 
 
 def _check_diffusers(config: dict) -> None:
@@ -333,15 +302,12 @@ def _check_diffusers(config: dict) -> None:
         "in_channels", "joint_attention_dim", "num_layers", "num_single_layers", "num_attention_heads",
         "attention_head_dim", "axes_dims_rope", "guidance_embeds",
     )  # fmt: skip
-    if missing := [name for name in needed if name not in config]:
-        raise UserError(f"config.json lacks {', '.join(missing)}; is it the one of a Flux2Transformer2DModel?")
+    checks.needed(config, needed, "Flux2Transformer2DModel")
     fixed = dict(
         _class_name="Flux2Transformer2DModel", patch_size=1, out_channels=config["in_channels"],
         timestep_guidance_channels=256, guidance_embeds=False,
     )  # fmt: skip
-    for name, wanted in fixed.items():
-        if config.get(name) not in (wanted, None):
-            raise UserError(f"config.json has {name} = {config[name]!r}; only {wanted!r} is built here.")
+    checks.fixed(checks.without_nulls(config), fixed)
 
 
 def _linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs, **kwargs) -> layers.Linear:
@@ -358,11 +324,6 @@ def _rows(linear: layers.Linear, silu_temb: jax.Array, count: int, dtype: Any) -
     return tuple(row.astype(dtype) for row in jnp.split(linear(silu_temb)[:, None], count, axis=-1))
 
 
-def _modulated(h: jax.Array, shift: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-    """LN(h) scaled and shifted by rows [B, 1, width]."""
-    return layers.layer_norm(h, eps) * (1 + scale) + shift
-
-
 def _split_pairs(kernel: jax.Array, config: Config) -> jax.Array:
     """A kernel whose first columns are those of queries, then of keys, with these in split pairs."""
     qk, rest = jnp.split(kernel, [2 * config.width], axis=-1)
@@ -376,7 +337,3 @@ def _swiglu(x: jax.Array) -> jax.Array:
 
 def _flat(o: jax.Array) -> jax.Array:
     return o.reshape(*o.shape[:-2], -1)
-
-
-def _batch(x: jax.Array, batch: int) -> jax.Array:
-    return jnp.broadcast_to(x, (batch, *x.shape[1:]))

@@ -16,6 +16,16 @@ def layer_norm(x: jax.Array, eps: float) -> jax.Array:
     return (y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + eps)).astype(x.dtype)
 
 
+def modulated(x: jax.Array, shift: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """LN(x) scaled by 1 + scale and shifted, by rows that broadcast over x [B, S, width]."""
+    return layer_norm(x, eps) * (1 + scale) + shift
+
+
+def repeat(x: jax.Array, batch: int) -> jax.Array:
+    """x of batch 1 (or ``batch`` already) for every sample of a batch."""
+    return jnp.broadcast_to(x, (batch, *x.shape[1:]))
+
+
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     """``x / rms(x) * scale`` over the last axis; statistics in float32, result in x's dtype."""
     y = x.astype(jnp.float32)
@@ -97,6 +107,19 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = project(x, self.kernel[...], self.products)
         return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+
+
+class TimeEmbed(nnx.Module):
+    """The embedding of t, in float32 products: it runs once a sample, so that rounding its factors would gain no
+    time."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs, dtype: Any, bias: bool = False):
+        self.linear_1 = Linear(256, width, rngs, dtype, bias=bias)
+        self.linear_2 = Linear(width, width, rngs, dtype, bias=bias)
+
+    def __call__(self, t: jax.Array) -> jax.Array:
+        """SiLU(temb) [B, width] of t [B]: every user of the embedding applies SiLU first."""
+        return silu(self.linear_2(silu(self.linear_1(sinusoid(t)))))
 
 
 class Scale(nnx.Module):

@@ -9,6 +9,7 @@ Letters: B batch, L tokens, D width, H heads, F intermediate.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flashjax.errors import UserError
+from flashjax.models import network
 
 
 @dataclass(frozen=True)
@@ -133,20 +135,13 @@ class MiniLM(nnx.Module):
         return x
 
 
-def init(config: Config, key: jax.Array) -> dict[str, Any]:
-    """Return random float32 parameters (nested dict); `key` is a `jax.random.key`."""
-    return nnx.to_pure_dict(nnx.state(MiniLM(config, rngs=nnx.Rngs(params=key)), nnx.Param))
-
-
-def abstract(config: Config) -> dict[str, Any]:
-    """Return the form of the parameters (`jax.ShapeDtypeStruct`, float32), allocating nothing."""
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+init = partial(network.init, MiniLM)
+abstract = partial(network.abstract, MiniLM)
 
 
 def encoder(config: Config) -> Callable[[dict[str, Any], jax.Array, jax.Array], jax.Array]:
     """Return `encode(params, ids, mask) -> states`, pure and not jitted; see `MiniLM.__call__`."""
-    shapes = nnx.eval_shape(lambda: MiniLM(config, rngs=nnx.Rngs(params=0)))
-    graphdef = nnx.split(shapes, nnx.Param)[0]
+    graphdef = network.graphdef(MiniLM, config)
 
     def encode(params: dict[str, Any], ids: jax.Array, mask: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, params)(ids, mask)

@@ -23,6 +23,11 @@ def decode(latents: jax.Array, patch: int = PATCH) -> jax.Array:
     return x.reshape(b, h * patch, w * patch, -1)
 
 
+def from_uint8(images):
+    """Images of bytes (numpy or jax) as float32 in [-1, 1]."""
+    return images.astype(np.float32) / 127.5 - 1
+
+
 def to_uint8(images: jax.Array) -> np.ndarray:
     """Images in [-1, 1] to uint8, rounded and clipped to the range of a picture."""
     return np.asarray(jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8))

@@ -7,6 +7,7 @@ frequencies belong to time, row and column in three runs.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flashjax import flow
 from flashjax.errors import about_settings
-from flashjax.models import layers, qwen_decoder, qwen_vision
+from flashjax.models import layers, network, qwen_decoder, qwen_vision
 from flashjax.models.qwen_decoder import Decoder, rotary_angles
 
 PRESETS = ("qwen_image", "tiny")  # class methods of Config
@@ -43,8 +43,7 @@ class Vision:
     full: tuple[int, ...] = (7, 15, 23, 31)
 
     def __post_init__(self):
-        if self.width % (4 * self.heads):
-            raise ValueError(f"The vision tower's head width must be a multiple of 4, not {self.width} / {self.heads}.")
+        qwen_vision.check_heads(self.width, self.heads)
         if self.window % (self.patch * self.merge):
             raise ValueError(f"window {self.window} must be a multiple of {self.patch * self.merge} pixels.")
 
@@ -69,8 +68,7 @@ class Config(qwen_decoder.Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if 2 * sum(self.mrope_section) != self.head_dim:
-            raise ValueError(f"mrope_section {self.mrope_section} must sum to half of head_dim {self.head_dim}.")
+        qwen_decoder.check_sections(self.mrope_section, self.head_dim)
 
     @classmethod
     def from_transformers(cls, config: Mapping[str, Any], **overrides) -> "Config":
@@ -181,19 +179,13 @@ class Qwen25VL(nnx.Module):
         return self.language(h, token_length, rotary_angles(c, positions, np.repeat(np.arange(3), c.mrope_section)))
 
 
-def init(config: Config, key: jax.Array) -> flow.Params:
-    """Random parameters as nested dicts of arrays."""
-    return nnx.to_pure_dict(nnx.state(Qwen25VL(config, nnx.Rngs(params=key)), nnx.Param))
-
-
-def abstract(config: Config) -> flow.Params:
-    """Shapes and dtypes of the parameters; nothing is allocated."""
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+init = partial(network.init, Qwen25VL)
+abstract = partial(network.abstract, Qwen25VL)
 
 
 def encoder(config: Config) -> Callable[..., jax.Array]:
     """``encode(params, tokens, token_length, images=(), image_at=()) -> states``, as ``qwen3_vl.encoder``."""
-    graphdef = nnx.split(nnx.eval_shape(lambda: Qwen25VL(config, nnx.Rngs(params=0))), nnx.Param)[0]
+    graphdef = network.graphdef(Qwen25VL, config)
 
     def encode(params, tokens, token_length, images=(), image_at=()) -> jax.Array:
         return nnx.merge(graphdef, params)(tokens, token_length, images, image_at)

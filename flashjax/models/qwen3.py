@@ -5,6 +5,7 @@ Source: transformers' ``Qwen3Model``; tests/models compare with it. ``qwen_decod
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from flax import nnx
 
 from flashjax import flow
 from flashjax.errors import about_settings
-from flashjax.models import qwen_decoder
+from flashjax.models import network, qwen_decoder
 from flashjax.models.qwen_decoder import Decoder, rotary_angles
 
 PRESETS = ("z_image", "flux2_klein_4b", "flux2_klein_9b", "tiny")  # class methods of Config
@@ -57,14 +58,8 @@ class Config(qwen_decoder.Config):
         return cls(**(small | overrides))
 
 
-def init(config: Config, key: jax.Array) -> flow.Params:
-    """Random parameters as nested dicts of arrays."""
-    return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(params=key)), nnx.Param))
-
-
-def abstract(config: Config) -> flow.Params:
-    """Shapes and dtypes of the parameters; nothing is allocated."""
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+init = partial(network.init, Decoder)
+abstract = partial(network.abstract, Decoder)
 
 
 def encoder(config: Config) -> Callable[[flow.Params, jax.Array, jax.Array], jax.Array]:
@@ -74,7 +69,7 @@ def encoder(config: Config) -> Callable[[flow.Params, jax.Array, jax.Array], jax
     width]. A padding token looks at all real tokens and at no padding, as in transformers: FLUX.2-klein reads its
     states.
     """
-    graphdef = nnx.split(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(params=0))), nnx.Param)[0]
+    graphdef = network.graphdef(Decoder, config)
 
     def encode(params, tokens: jax.Array, token_length: jax.Array) -> jax.Array:
         decoder = nnx.merge(graphdef, params)

@@ -7,6 +7,7 @@ first three language layers (DeepStack). Rotary frequencies take turns between t
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flashjax import flow
 from flashjax.errors import about_settings
-from flashjax.models import layers, qwen_decoder, qwen_vision
+from flashjax.models import layers, network, qwen_decoder, qwen_vision
 from flashjax.models.qwen_decoder import Decoder, rotary_angles
 
 PRESETS = ("qwen_image_21", "qwen3_vl_4b", "tiny")  # class methods of Config
@@ -44,8 +44,7 @@ class Vision:
     deepstack: tuple[int, ...] = (8, 16, 24)
 
     def __post_init__(self):
-        if self.width % (4 * self.heads):
-            raise ValueError(f"The vision tower's head width must be a multiple of 4, not {self.width} / {self.heads}.")
+        qwen_vision.check_heads(self.width, self.heads)
         if not self.deepstack or sorted(set(self.deepstack) & {*range(self.depth)}) != list(self.deepstack):
             raise ValueError(f"deepstack {self.deepstack} must be layers from 0 to {self.depth - 1}, ascending.")
 
@@ -63,8 +62,7 @@ class Config(qwen_decoder.Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if 2 * sum(self.mrope_section) != self.head_dim:
-            raise ValueError(f"mrope_section {self.mrope_section} must sum to half of head_dim {self.head_dim}.")
+        qwen_decoder.check_sections(self.mrope_section, self.head_dim)
         if self.features[0] <= len(self.vision.deepstack):  # transformers records these without what is added to them
             raise ValueError(
                 f"features {self.features} must lie behind the first {len(self.vision.deepstack)} layers, which "
@@ -201,14 +199,8 @@ class Qwen3VL(nnx.Module):
         return self.language(h, token_length, rotary_angles(c, positions, _interleaved(c.mrope_section)), visual)
 
 
-def init(config: Config, key: jax.Array) -> flow.Params:
-    """Random parameters as nested dicts of arrays."""
-    return nnx.to_pure_dict(nnx.state(Qwen3VL(config, nnx.Rngs(params=key)), nnx.Param))
-
-
-def abstract(config: Config) -> flow.Params:
-    """Shapes and dtypes of the parameters; nothing is allocated."""
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+init = partial(network.init, Qwen3VL)
+abstract = partial(network.abstract, Qwen3VL)
 
 
 def encoder(config: Config) -> Callable[..., jax.Array]:
@@ -220,7 +212,7 @@ def encoder(config: Config) -> Callable[..., jax.Array]:
     jit. The ids at the slots do not matter. States float32 [B, L, len(features) * width]; at padding they mean nothing.
     Raises ValueError where images do not fit.
     """
-    graphdef = nnx.split(nnx.eval_shape(lambda: Qwen3VL(config, nnx.Rngs(params=0))), nnx.Param)[0]
+    graphdef = network.graphdef(Qwen3VL, config)
 
     def encode(params, tokens, token_length, images=(), image_at=()) -> jax.Array:
         return nnx.merge(graphdef, params)(tokens, token_length, images, image_at)

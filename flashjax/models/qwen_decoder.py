@@ -158,6 +158,12 @@ def rotary_angles(config: Config, positions: np.ndarray, axis_of: np.ndarray | N
     return jnp.asarray(positions[:, axis_of], jnp.float32) * frequencies
 
 
+def check_sections(mrope_section: tuple[int, ...], head_dim: int) -> None:
+    """Raises ValueError unless the rotary frequencies of time, row and column make up a head."""
+    if 2 * sum(mrope_section) != head_dim:
+        raise ValueError(f"mrope_section {mrope_section} must sum to half of head_dim {head_dim}.")
+
+
 def check_kind(config: Mapping[str, Any], kind: str, name: str) -> None:
     """Raises UserError unless ``config`` is the ``config.json`` of the ``kind`` of model that people call ``name``."""
     if config.get("model_type") != kind:

@@ -10,6 +10,7 @@ token is channel c of its latent in row y and column x.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,9 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
-from flashjax import flow
 from flashjax.errors import UserError, about_settings
-from flashjax.models import layers, rope
+from flashjax.models import checks, layers, network, rope
 from flashjax.models.attention import attend
 
 PRESETS = ("qwen_image", "qwen_image_edit_2511", "tiny")  # class methods of Config
@@ -49,17 +49,10 @@ class Config:
     remat: bool = True
 
     def __post_init__(self):
-        if self.width % self.heads or sum(self.axes_dims) != self.head_dim or any(d % 2 for d in self.axes_dims):
-            raise ValueError(
-                f"axes_dims {self.axes_dims} must be even and sum to the head width, which is width / heads = "
-                f"{self.width} / {self.heads}."
-            )
+        checks.even_axes(self.axes_dims, self.width, self.heads)
         if self.in_channels % PATCH**2:
             raise ValueError(f"in_channels is {self.in_channels}; a token is {PATCH} x {PATCH} latents of equal size.")
-        try:
-            jnp.dtype(self.products)
-        except TypeError as error:
-            raise ValueError(f"products is {self.products!r}, no dtype; write float32 or bfloat16.") from error
+        checks.products(self.products)
 
     @property
     def head_dim(self) -> int:
@@ -136,16 +129,6 @@ class Context:
     references: tuple[jax.Array, ...]
 
 
-class TimeEmbed(nnx.Module):
-    def __init__(self, config: Config, rngs: nnx.Rngs):
-        self.linear_1 = _exact_linear(config, 256, config.width, rngs)
-        self.linear_2 = _exact_linear(config, config.width, config.width, rngs)
-
-    def __call__(self, t: jax.Array) -> jax.Array:
-        """SiLU(temb) [B, width] of t [B]: every user of the embedding applies SiLU first."""
-        return layers.silu(self.linear_2(layers.silu(self.linear_1(layers.sinusoid(t)))))
-
-
 class Attention(nnx.Module):
     """One stream's part of the joint attention."""
 
@@ -195,13 +178,13 @@ class Stream(nnx.Module):
         return [row.astype(dtype) for row in jnp.split(self.mod(silu_temb)[:, None], 6, axis=-1)]
 
     def qkv(self, h: jax.Array, rows: list[jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        return self.attn.qkv(_modulated(h, rows[0], rows[1]))
+        return self.attn.qkv(layers.modulated(h, rows[0], rows[1], EPS))
 
     def update(self, h: jax.Array, o: jax.Array, rows: list[jax.Array]) -> jax.Array:
         """The stream h [B, S, width] after attention gave o [B, S, H, D]."""
         _, _, gate1, shift2, scale2, gate2 = rows
         h = h + gate1 * self.attn.out(o)
-        return h + gate2 * self.mlp(_modulated(h, shift2, scale2))
+        return h + gate2 * self.mlp(layers.modulated(h, shift2, scale2, EPS))
 
 
 class Block(nnx.Module):
@@ -228,7 +211,7 @@ class QwenImage(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
         d, c = config.width, config
         self.config = config
-        self.time_embed = TimeEmbed(c, rngs)
+        self.time_embed = layers.TimeEmbed(d, rngs, c.param_dtype, bias=True)
         self.txt_norm = layers.Scale(c.context_dim, 1.0, c.param_dtype)
         self.txt_in = _linear(c, c.context_dim, d, rngs)
         self.img_in = _linear(c, c.in_channels, d, rngs)
@@ -250,8 +233,8 @@ class QwenImage(nnx.Module):
         A context of batch 1 (the null condition of guidance) serves every sample."""
         c, batch = self.config, len(z)
         images = (self.img_in(z.astype(c.dtype)), *context.references)
-        img = jnp.concatenate([_batch(x.reshape(len(x), -1, c.width), batch) for x in images], axis=1)
-        txt, tokens = _batch(context.text, batch), z.shape[1] * z.shape[2]
+        img = jnp.concatenate([layers.repeat(x.reshape(len(x), -1, c.width), batch) for x in images], axis=1)
+        txt, tokens = layers.repeat(context.text, batch), z.shape[1] * z.shape[2]
         mask = jnp.pad(context.valid, ((0, 0), (0, img.shape[1])), constant_values=True)[:, None, None, :]
         angle = rope.angles(positions(txt.shape[1], tuple(x.shape[1:3] for x in images)), c.axes_dims, THETA)
         cos, sin = jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]
@@ -264,7 +247,7 @@ class QwenImage(nnx.Module):
         streams = txt, img
         (_, img), _ = layers.run_stack(self.blocks, c.layers, body, streams, None, scan=c.scan_layers, remat=c.remat)
         scale, shift = jnp.split(self.norm_out(silu_temb[:batch])[:, None].astype(c.dtype), 2, axis=-1)
-        return self.proj_out(_modulated(img[:, :tokens], shift, scale)).astype(jnp.float32).reshape(z.shape)
+        return self.proj_out(layers.modulated(img[:, :tokens], shift, scale, EPS)).astype(jnp.float32).reshape(z.shape)
 
 
 def positions(text_tokens: int, images: tuple[tuple[int, int], ...]) -> np.ndarray:
@@ -279,27 +262,9 @@ def positions(text_tokens: int, images: tuple[tuple[int, int], ...]) -> np.ndarr
     return np.concatenate([text, *(np.insert(grid, 0, frame, axis=1) for frame, grid in enumerate(grids))])
 
 
-def init(config: Config, key: jax.Array) -> flow.Params:
-    """Random parameters as nested dicts of arrays."""
-    return nnx.to_pure_dict(nnx.state(QwenImage(config, nnx.Rngs(params=key)), nnx.Param))
-
-
-def abstract(config: Config) -> flow.Params:
-    """Shapes and dtypes of the parameters; nothing is allocated."""
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
-
-
-def denoiser(config: Config) -> flow.Denoiser:
-    """The model's two functions of (params, ...)."""
-    graphdef = nnx.split(nnx.eval_shape(lambda: QwenImage(config, nnx.Rngs(params=0))), nnx.Param)[0]
-
-    def condition(params, cond: Condition) -> Context:
-        return nnx.merge(graphdef, params).condition(cond)
-
-    def velocity(params, context: Context, z, t) -> jax.Array:
-        return nnx.merge(graphdef, params).velocity(context, z, t)
-
-    return flow.Denoiser(condition, velocity)
+init = partial(network.init, QwenImage)
+abstract = partial(network.abstract, QwenImage)
+denoiser = partial(network.denoiser, QwenImage)
 
 
 def _check_diffusers(config: dict) -> None:
@@ -307,8 +272,7 @@ def _check_diffusers(config: dict) -> None:
         "in_channels", "joint_attention_dim", "num_layers", "num_attention_heads", "attention_head_dim",
         "axes_dims_rope",
     )  # fmt: skip
-    if missing := [name for name in sizes if name not in config]:
-        raise UserError(f"config.json lacks {', '.join(missing)}; is it the one of a QwenImageTransformer2DModel?")
+    checks.needed(config, sizes, "QwenImageTransformer2DModel")
     layered = [name for name in ("use_additional_t_cond", "use_layer3d_rope") if config.get(name)]
     if layered:
         raise UserError(f"config.json sets {' and '.join(layered)}, as Qwen-Image-Layered does; it is not built here.")
@@ -316,9 +280,7 @@ def _check_diffusers(config: dict) -> None:
         _class_name="QwenImageTransformer2DModel", patch_size=PATCH, out_channels=config["in_channels"] // PATCH**2,
         guidance_embeds=False,
     )  # fmt: skip
-    for name, wanted in fixed.items():
-        if config.get(name, wanted) != wanted:
-            raise UserError(f"config.json has {name} = {config[name]!r}; only {wanted!r} is built here.")
+    checks.fixed(config, fixed)
 
 
 def _linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs, **kwargs) -> layers.Linear:
@@ -328,12 +290,3 @@ def _linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs, **kwargs) -> 
 def _exact_linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs) -> layers.Linear:
     """For what follows from t alone: it runs once a sample, so that rounding its factors would gain no time."""
     return layers.Linear(n_in, n_out, rngs, config.param_dtype, bias=True)
-
-
-def _modulated(h: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
-    """LN(h) scaled and shifted by modulation rows that broadcast over h [B, S, width]."""
-    return layers.layer_norm(h, EPS) * (1 + scale) + shift
-
-
-def _batch(x: jax.Array, batch: int) -> jax.Array:
-    return jnp.broadcast_to(x, (batch, *x.shape[1:]))

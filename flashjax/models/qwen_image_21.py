@@ -8,6 +8,7 @@ neither on t nor on the noisy image: ``condition`` computes them once, ``velocit
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
-from flashjax import flow
-from flashjax.errors import UserError, about_settings
-from flashjax.models import layers, rope
+from flashjax.errors import about_settings
+from flashjax.models import checks, layers, network, rope
 from flashjax.models.attention import attend
 
 PRESETS = ("qwen_image_21", "postcards", "tiny")  # class methods of Config
@@ -48,10 +48,7 @@ class Config:
                 f"axes_dims {self.axes_dims} must sum to the head width, which is width / heads = "
                 f"{self.width} / {self.heads}."
             )
-        try:
-            jnp.dtype(self.products)
-        except TypeError as error:
-            raise ValueError(f"products is {self.products!r}, no dtype; write float32 or bfloat16.") from error
+        checks.products(self.products)
 
     @property
     def head_dim(self) -> int:
@@ -134,16 +131,6 @@ class Context:
     frame: jax.Array
 
 
-class TimeEmbed(nnx.Module):
-    def __init__(self, config: Config, rngs: nnx.Rngs):
-        self.linear_1 = _exact_linear(config, 256, config.width, rngs)
-        self.linear_2 = _exact_linear(config, config.width, config.width, rngs)
-
-    def __call__(self, t: jax.Array) -> jax.Array:
-        """SiLU(temb) [B, width] of t [B]: every user of the embedding applies SiLU first."""
-        return layers.silu(self.linear_2(layers.silu(self.linear_1(layers.sinusoid(t)))))
-
-
 class TextIn(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
         self.in_layer = _linear(config, config.context_dim, config.width, rngs)
@@ -213,7 +200,7 @@ class QwenImage21(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
         d, c = config.width, config
         self.config = config
-        self.time_embed = TimeEmbed(c, rngs)
+        self.time_embed = layers.TimeEmbed(d, rngs, c.param_dtype)
         self.text_norm = layers.Scale(c.context_dim, 0.0, c.param_dtype)  # zero-centred, unlike every other norm
         self.text_in = TextIn(c, rngs)
         self.img_in = _linear(c, c.in_channels, d, rngs)
@@ -327,39 +314,18 @@ def prefix_plan(text_tokens: int, images: tuple[tuple[int, int], ...], image_at:
     return PrefixPlan(np.concatenate(order), np.concatenate(positions), allowed, pos)
 
 
-def init(config: Config, key: jax.Array) -> flow.Params:
-    """Random parameters as nested dicts of arrays."""
-    return nnx.to_pure_dict(nnx.state(QwenImage21(config, nnx.Rngs(params=key)), nnx.Param))
-
-
-def abstract(config: Config) -> flow.Params:
-    """Shapes and dtypes of the parameters; nothing is allocated."""
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
-
-
-def denoiser(config: Config) -> flow.Denoiser:
-    """The model's two functions of (params, ...)."""
-    graphdef = nnx.split(nnx.eval_shape(lambda: QwenImage21(config, nnx.Rngs(params=0))), nnx.Param)[0]
-
-    def condition(params, cond: Condition) -> Context:
-        return nnx.merge(graphdef, params).condition(cond)
-
-    def velocity(params, context: Context, z, t) -> jax.Array:
-        return nnx.merge(graphdef, params).velocity(context, z, t)
-
-    return flow.Denoiser(condition, velocity)
+init = partial(network.init, QwenImage21)
+abstract = partial(network.abstract, QwenImage21)
+denoiser = partial(network.denoiser, QwenImage21)
 
 
 def _check_diffusers(config: dict) -> None:
     sizes = (
         "in_channels", "context_in_dim", "num_layers", "num_attention_heads", "attention_head_dim", "axes_dims_rope",
     )  # fmt: skip
-    if missing := [name for name in sizes if name not in config]:
-        raise UserError(f"config.json lacks {', '.join(missing)}; is it the one of a QwenImage21Transformer2DModel?")
+    checks.needed(config, sizes, "QwenImage21Transformer2DModel")
     fixed = dict(patch_size=1, causal_condition=True, out_channels=config["in_channels"])
-    for name, wanted in fixed.items():
-        if config.get(name) not in (wanted, None):
-            raise UserError(f"config.json has {name} = {config[name]!r}; only {wanted!r} is built here.")
+    checks.fixed(checks.without_nulls(config), fixed)
 
 
 def _linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs, **kwargs) -> layers.Linear:

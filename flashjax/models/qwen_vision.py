@@ -51,6 +51,12 @@ def patch_angles(rows: int, columns: int, merge: int, head_dim: int) -> jax.Arra
     return rope.angles(positions, (head_dim // 2,) * 2, 10_000.0)
 
 
+def check_heads(width: int, heads: int) -> None:
+    """Raises ValueError unless a head divides into two axes of rotary pairs."""
+    if width % (4 * heads):
+        raise ValueError(f"The vision tower's head width must be a multiple of 4, not {width} / {heads}.")
+
+
 class PatchEmbed(nnx.Module):
     """A linear map of patches; ``kernel`` [TEMPORAL, patch, patch, 3, width]."""
 

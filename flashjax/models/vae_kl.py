@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flashjax import flow
 from flashjax.errors import about_settings
-from flashjax.models import pixels
+from flashjax.models import network, pixels
 from flashjax.models.autoencoder import Autoencoder, check_diffusers, functional, pack, unpack
 from flashjax.models.convolutions import Conv, Decoder, Encoder, GroupNorm, Level, Style, UpConv
 
@@ -142,19 +141,13 @@ def _up(config: Config, style: Style, rngs: nnx.Rngs) -> list[nnx.Module]:
     return levels
 
 
-def init(config: Config, key: jax.Array) -> flow.Params:
-    """Random float32 parameters as nested dicts of arrays."""
-    return nnx.to_pure_dict(nnx.state(VAE(config, nnx.Rngs(params=key)), nnx.Param))
-
-
-def abstract(config: Config) -> flow.Params:
-    """Shapes and dtypes of the parameters; nothing is allocated."""
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+init = partial(network.init, VAE)
+abstract = partial(network.abstract, VAE)
 
 
 def autoencoder(config: Config) -> Autoencoder:
     """Latents [B, H/16, W/16, 128] of FLUX.2, [B, H/16, W/16, 64] of Z-Image; see the top of the file."""
-    return functional(lambda rngs: VAE(config, rngs), pixels=2 ** len(config.widths))
+    return functional(network.graphdef(VAE, config), pixels=2 ** len(config.widths))
 
 
 _SIZES = ("block_out_channels", "layers_per_block", "latent_channels")

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flashjax import flow
 from flashjax.errors import about_settings
+from flashjax.models import network
 from flashjax.models.autoencoder import Autoencoder, check_diffusers, check_widths, functional
 from flashjax.models.convolutions import Conv, Decoder, Encoder, Level, RMSNorm, Style, UpConv
 
@@ -159,17 +159,11 @@ def _up(config: Config, rngs: nnx.Rngs) -> list[nnx.Module]:
     return levels
 
 
-def init(config: Config, key: jax.Array) -> flow.Params:
-    """Random float32 parameters as nested dicts of arrays."""
-    return nnx.to_pure_dict(nnx.state(VAE(config, nnx.Rngs(params=key)), nnx.Param))
-
-
-def abstract(config: Config) -> flow.Params:
-    """Shapes and dtypes of the parameters; nothing is allocated."""
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+init = partial(network.init, VAE)
+abstract = partial(network.abstract, VAE)
 
 
 def autoencoder(config: Config) -> Autoencoder:
     """Latents [B, H/16, W/16, 64] of the released model: (z - mean) / std. Pictures [B, H, W, 4]; plain ones have
     alpha 1."""
-    return functional(lambda rngs: VAE(config, rngs), pixels=2 ** (len(config.widths) - 1))
+    return functional(network.graphdef(VAE, config), pixels=2 ** (len(config.widths) - 1))

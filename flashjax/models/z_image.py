@@ -12,6 +12,7 @@ each caption alone. Its time is 1 - t and its output points from noise to image,
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,9 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
-from flashjax import flow
 from flashjax.errors import UserError, about_settings
-from flashjax.models import layers, rope
+from flashjax.models import checks, layers, network, rope
 from flashjax.models.attention import attend
 
 PRESETS = ("z_image", "tiny")  # class methods of Config
@@ -52,11 +52,7 @@ class Config:
     remat: bool = True
 
     def __post_init__(self):
-        if self.width % self.heads or sum(self.axes_dims) != self.head_dim or any(d % 2 for d in self.axes_dims):
-            raise ValueError(
-                f"axes_dims {self.axes_dims} must be even and sum to the head width, which is width / heads = "
-                f"{self.width} / {self.heads}."
-            )
+        checks.even_axes(self.axes_dims, self.width, self.heads)
         if self.in_channels % PATCH**2:
             raise ValueError(f"in_channels is {self.in_channels}; packed latents have a multiple of {PATCH**2}.")
 
@@ -288,43 +284,21 @@ def joint_positions(frame: jax.Array, height: int, width: int, text_tokens: int)
     return jnp.asarray(fixed) + jnp.asarray(in_image) * frame[:, None, None]
 
 
-def init(config: Config, key: jax.Array) -> flow.Params:
-    """Random parameters as nested dicts of arrays."""
-    return nnx.to_pure_dict(nnx.state(ZImage(config, nnx.Rngs(params=key)), nnx.Param))
-
-
-def abstract(config: Config) -> flow.Params:
-    """Shapes and dtypes of the parameters; nothing is allocated."""
-    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
-
-
-def denoiser(config: Config) -> flow.Denoiser:
-    """The model's two functions of (params, ...)."""
-    graphdef = nnx.split(nnx.eval_shape(lambda: ZImage(config, nnx.Rngs(params=0))), nnx.Param)[0]
-
-    def condition(params, cond: Condition) -> Context:
-        return nnx.merge(graphdef, params).condition(cond)
-
-    def velocity(params, context: Context, z, t) -> jax.Array:
-        return nnx.merge(graphdef, params).velocity(context, z, t)
-
-    return flow.Denoiser(condition, velocity)
+init = partial(network.init, ZImage)
+abstract = partial(network.abstract, ZImage)
+denoiser = partial(network.denoiser, ZImage)
 
 
 def _check_diffusers(config: dict) -> None:
     sizes = ("in_channels", "cap_feat_dim", "dim", "n_layers", "n_refiner_layers", "n_heads", "axes_dims")
-    if missing := [name for name in sizes if name not in config]:
-        raise UserError(f"config.json lacks {', '.join(missing)}; is it the one of a ZImageTransformer2DModel?")
+    checks.needed(config, sizes, "ZImageTransformer2DModel")
     if config.get("siglip_feat_dim") is not None:
         raise UserError(
             f"config.json has siglip_feat_dim = {config['siglip_feat_dim']!r}: this is the omni variant, which takes "
             "reference images; only text to image is built here, so use the weights of Z-Image or Z-Image-Turbo."
         )
     fixed = dict(all_patch_size=[PATCH], all_f_patch_size=[1], n_kv_heads=config["n_heads"], qk_norm=True, t_scale=1e3)
-    for name, wanted in fixed.items():
-        found = config.get(name, wanted)
-        if (list(found) if isinstance(found, tuple) else found) != wanted:
-            raise UserError(f"config.json has {name} = {found!r}; only {wanted!r} is built here.")
+    checks.fixed(config, fixed)
 
 
 def _linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs, bias: bool = True, **kwargs) -> layers.Linear:

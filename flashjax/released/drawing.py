@@ -147,7 +147,8 @@ class Released:
         """The conditions of the prompts and, of batch 1, of the negative one (None without guidance)."""
         texts = [self._states(rows, plan.seen) if rows else None for rows in (plan.rows, plan.negative)]
         self._drop(self.encoder)
-        references = [self._encode(self.autoencoder.params, _to_float(image)[None]) for image in plan.references]
+        given = [pixels.from_uint8(image)[None] for image in plan.references]
+        references = [self._encode(self.autoencoder.params, image) for image in given]
         self._drop(self.autoencoder)
         at = prompts.reference_at(self.rules, plan.rows[0])
         return [text and self._condition(*text, references, at) for text in texts]
@@ -217,7 +218,3 @@ class Released:
     @functools.cached_property
     def _decode(self):
         return jax.jit(self.autoencoder.module.autoencoder(self.autoencoder.config).decode)
-
-
-def _to_float(image: np.ndarray) -> np.ndarray:
-    return image.astype(np.float32) / 127.5 - 1

@@ -1,7 +1,5 @@
 """Reading the folder of a diffusers pipeline: everything is checked, no weight is read."""
 
-import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ import jax
 import numpy as np
 
 from flashjax import convert
+from flashjax.convert import detect
 from flashjax.errors import UserError
 from flashjax.models import prompts
 from flashjax.released.drawing import Part, Released
@@ -68,16 +67,13 @@ def _part(folder: Path, inner: str, name: str, **settings) -> Part:
     folder = folder / inner
     if not folder.is_dir():
         raise UserError(f"There is no {folder}; a pipeline's folder holds one.")
-    sizes, module = _json(folder / "config.json"), importlib.import_module(f"flashjax.models.{name}")
+    found = _json(folder / "config.json")
     dtype = convert.stored_dtype(folder)
     dtype = dtype if dtype.name == "bfloat16" else np.dtype(np.float32)
-    if inner == "vae":
-        config = module.Config.from_diffusers(sizes)
-    else:
-        read = module.Config.from_transformers if inner == "text_encoder" else module.Config.from_diffusers
-        config = read(sizes, dtype=dtype, param_dtype=dtype, **settings)
-    convert.check(name, folder, module.abstract(config))
-    return Part(name, folder, config, dtype)
+    own = {} if inner == "vae" else dict(dtype=dtype, param_dtype=dtype)  # an autoencoder computes in float32
+    part = Part(name, folder, detect.sizes(name, found, **own, **settings), dtype)
+    convert.check(name, folder, part.module.abstract(part.config))
+    return part
 
 
 def _check_together(encoder: Part, denoiser: Part, autoencoder: Part) -> int:
@@ -132,10 +128,4 @@ def _tokenizer(folder: Path) -> prompts.Tokenizer:
 def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"There is no {file}; --weights takes the folder of a diffusers pipeline.")
-    try:
-        value = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON ({error}); fetch it again.") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file} is not a JSON object; fetch it again.")
-    return value
+    return detect.read_config(file)

@@ -1,7 +1,11 @@
 """What the tests of the Qwen encoders share: batches padded on either side, PyTorch's states, names and bits."""
 
+import functools
+
+import jax
 import numpy as np
 import torch
+from parity import carry_over, randomise
 from safetensors.torch import load_file, save_file
 
 from flashjax import convert
@@ -63,6 +67,37 @@ def check_round_trip(name: str, model: torch.nn.Module, abstract, folder) -> Non
 def relative_error(rough, exact) -> float:
     """Relative L2 error."""
     return float(np.sqrt(np.mean((np.asarray(rough) - exact) ** 2) / np.mean(np.square(exact))))
+
+
+def pairs(module, configs: dict[str, dict], torch_model, factory):
+    """name of a config -> (config, transformers' model, the same weights as parameters), each made once."""
+    own = module.__name__.rpartition(".")[2]
+
+    @functools.cache
+    def make(name: str):
+        config = module.Config.tiny(**configs[name])
+        model = randomise(torch_model(config))
+        return config, model, carry_over(own, model, module.abstract(config), factory.mktemp(name))
+
+    return make
+
+
+@functools.cache
+def jitted(module, config):
+    return jax.jit(module.encoder(config), static_argnames="image_at")
+
+
+def run(module, config, params, batch):
+    """The states of a batch with images."""
+    tokens, lengths, image_at, pixels = batch
+    return jitted(module, config)(params, tokens, lengths, pixels, image_at=image_at)
+
+
+def expected_states(config, model, batch, processor) -> np.ndarray:
+    """transformers' states of a batch padded on the left, turned back; its ``processor`` cuts the patches."""
+    run = functools.partial(model, **torch_inputs(config, batch, processor))
+    states = torch_states(model.model.language_model, config.features, config.final_norm, run)
+    return to_the_right(states, batch[1], back=True)
 
 
 def draw_batch(config, lengths, total: int, images, patch: int, merge: int, seed: int = 0):

@@ -2,16 +2,16 @@
 
 import functools
 
+import denoisers
 import jax
 import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
-import safetensors.torch
 import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
-from parity import carry_over, close, randomise
+from parity import close, randomise
 
 from flashjax import convert, flow, optim, paths
 from flashjax.convert import planning
@@ -61,16 +61,7 @@ def torch_model(config: Config, seed: int = 0) -> Flux2Transformer2DModel:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """name of a config -> (config, diffusers' model, the same weights as parameters)."""
-
-    @functools.cache
-    def make(name):
-        config = Config.tiny(**CONFIGS[name])
-        model = torch_model(config)
-        params = carry_over("flux2", model, flux2.abstract(config), tmp_path_factory.mktemp(name))
-        return config, model, params
-
-    return make
+    return denoisers.pairs(flux2, CONFIGS, torch_model, tmp_path_factory)
 
 
 def draw(config: Config, layout, batch: int = 2, seed: int = 0):
@@ -105,17 +96,7 @@ def torch_velocity(model, cond: Condition, z, t):
     return out[:, : z.shape[1] * z.shape[2]].reshape(z.shape).numpy()
 
 
-def _run(denoiser, params, cond, z, t):
-    return denoiser.velocity(params, denoiser.condition(params, cond), z, t)
-
-
-@functools.cache
-def jitted(config: Config):
-    return jax.jit(functools.partial(_run, flux2.denoiser(config)))
-
-
-def run(config: Config, params, cond, z, t):
-    return jitted(config)(params, cond, z, t)
+run = functools.partial(denoisers.run, flux2)
 
 
 # -- agreement -------------------------------------------------------------------------------------------------------
@@ -209,13 +190,7 @@ def test_the_released_config_is_the_preset():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_round_trip_is_bit_exact(dtype, tmp_path):
     config = Config.tiny(**CONFIGS["uneven_axes_scanned"])
-    model = torch_model(config, seed=3).to(dtype)
-    model.save_pretrained(tmp_path)
-    params = convert.load("flux2", tmp_path, flux2.abstract(config), str(dtype).removeprefix("torch."))
-    convert.save("flux2", params, tmp_path / "back.safetensors")
-    back, state = safetensors.torch.load_file(tmp_path / "back.safetensors"), model.state_dict()
-    assert back.keys() == state.keys()
-    assert all(back[name].dtype == dtype and torch.equal(back[name], w) for name, w in state.items())
+    denoisers.check_round_trip(flux2, config, torch_model(config, seed=3), tmp_path, dtype)
 
 
 # -- the condition ---------------------------------------------------------------------------------------------------
@@ -251,8 +226,7 @@ def test_padding_receives_no_gradient(models):
     config, _, params = models("tiny")
     cond, z, t = draw(config, LAYOUTS["one_reference"])
     cond = cond.replace(text_length=np.array([6, 4], np.int32))
-    denoiser = flux2.denoiser(config)
-    grads = jax.jit(jax.grad(lambda text: _run(denoiser, params, cond.replace(text=text), z, t).sum()))(cond.text)
+    grads = denoisers.text_gradient(flux2, config, params, cond, z, t)
     assert np.all(grads[1, 4:] == 0)
     assert np.all(np.abs(grads).max(-1)[[0] * 6 + [1] * 4, [*range(6), *range(4)]] > 0)
 
@@ -291,33 +265,19 @@ def test_positions_count_from_zero_and_references_lie_ten_apart():
 # -- ways to compute the same ----------------------------------------------------------------------------------------
 
 
-def _loss_and_grads(config, params, cond, z, t):
-    denoiser = flux2.denoiser(config)
-
-    def loss(params, z):
-        v = _run(denoiser, params, cond, z, t)
-        return jnp.mean(v**2), v
-
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, z)
-
-
 @pytest.fixture(scope="module")
 def unrolled(models):
     config, _, params = models("uneven_axes_scanned")
     inputs = draw(config, LAYOUTS["one_reference"])
     config = Config.tiny(**CONFIGS["uneven_axes_scanned"] | {"scan_layers": False})
-    return params, inputs, _loss_and_grads(config, params, *inputs)
+    return params, inputs, denoisers.loss_and_grads(flux2, config, params, *inputs)
 
 
 @pytest.mark.parametrize(("scan", "remat"), [(True, True), (False, True)])
 def test_scan_and_remat_change_neither_values_nor_gradients(unrolled, scan, remat):
-    params, inputs, ((_, expected), expected_grads) = unrolled
+    params, inputs, expected = unrolled
     config = Config.tiny(**CONFIGS["uneven_axes_scanned"] | {"scan_layers": scan, "remat": remat})
-    (_, v), grads = _loss_and_grads(config, params, *inputs)
-    close(v, expected, 5e-6)
-    for (path, a), b in zip(jax.tree.leaves_with_path(grads), jax.tree.leaves(expected_grads), strict=True):
-        assert np.abs(b).max() > 0, path
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max(), err_msg=jax.tree_util.keystr(path))
+    denoisers.check_same(denoisers.loss_and_grads(flux2, config, params, *inputs), expected)
 
 
 def test_bfloat16_stays_near_float32(models):
@@ -343,7 +303,8 @@ def test_rounded_products_leave_what_follows_from_time_exact():
     """In the program only time's two products, the three modulations and the last norm's have float32 factors."""
     config = Config.tiny(products="bfloat16")
     inputs = draw(config, LAYOUTS["one_reference"])
-    jaxpr = jax.make_jaxpr(functools.partial(_run, flux2.denoiser(config)))(flux2.abstract(config), *inputs)
+    evaluate = functools.partial(denoisers.evaluate, flux2.denoiser(config))
+    jaxpr = jax.make_jaxpr(evaluate)(flux2.abstract(config), *inputs)
     dtypes = list(flat_products(jaxpr.jaxpr))
     assert dtypes.count((jnp.float32, jnp.float32)) == 6
     # Text, references and target come in, velocity goes out; 2 double blocks of 2 streams, 2 single blocks.

@@ -12,13 +12,13 @@ from encoders import (
     check_names,
     check_round_trip,
     draw_batch,
+    expected_states,
+    pairs,
     relative_error,
-    to_the_right,
-    torch_inputs,
-    torch_states,
     valid,
 )
-from parity import carry_over, close, randomise
+from encoders import run as run_encoder
+from parity import close
 from safetensors.torch import save_file
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -72,27 +72,16 @@ def torch_config(c: Config) -> Qwen2_5_VLConfig:
     )  # fmt: skip
 
 
+def torch_model(config: Config) -> Qwen2_5_VLForConditionalGeneration:
+    return Qwen2_5_VLForConditionalGeneration(torch_config(config))
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """name of a config -> (config, transformers' model, the same weights as parameters)."""
-
-    @functools.cache
-    def make(name):
-        config = Config.tiny(**CONFIGS[name])
-        model = randomise(Qwen2_5_VLForConditionalGeneration(torch_config(config)))
-        return config, model, carry_over("qwen25_vl", model, qwen25_vl.abstract(config), tmp_path_factory.mktemp(name))
-
-    return make
+    return pairs(qwen25_vl, CONFIGS, torch_model, tmp_path_factory)
 
 
-@functools.cache
-def jitted(config: Config):
-    return jax.jit(qwen25_vl.encoder(config), static_argnames="image_at")
-
-
-def run(config, params, batch):
-    tokens, lengths, image_at, pixels = batch
-    return jitted(config)(params, tokens, lengths, pixels, image_at=image_at)
+run = functools.partial(run_encoder, qwen25_vl)
 
 
 def draw(config: Config, layout: str, seed: int = 0):
@@ -104,9 +93,7 @@ def expected(config: Config, model, batch) -> np.ndarray:
     """transformers' states of a batch padded on the left, turned back."""
     v = config.vision
     processor = Qwen2VLImageProcessorPil(patch_size=v.patch, merge_size=v.merge, temporal_patch_size=2)
-    run = functools.partial(model, **torch_inputs(config, batch, processor))
-    states = torch_states(model.model.language_model, config.features, config.final_norm, run)
-    return to_the_right(states, batch[1], back=True)
+    return expected_states(config, model, batch, processor)
 
 
 # -- agreement -------------------------------------------------------------------------------------------------------

@@ -12,13 +12,13 @@ from encoders import (
     check_names,
     check_round_trip,
     draw_batch,
+    expected_states,
+    pairs,
     relative_error,
-    to_the_right,
-    torch_inputs,
-    torch_states,
     valid,
 )
-from parity import carry_over, close, randomise
+from encoders import run as run_encoder
+from parity import close
 from safetensors.torch import save_file
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -73,27 +73,16 @@ def torch_config(c: Config) -> Qwen3VLConfig:
     )  # fmt: skip
 
 
+def torch_model(config: Config) -> Qwen3VLForConditionalGeneration:
+    return Qwen3VLForConditionalGeneration(torch_config(config))
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """name of a config -> (config, transformers' model, the same weights as parameters)."""
-
-    @functools.cache
-    def make(name):
-        config = Config.tiny(**CONFIGS[name])
-        model = randomise(Qwen3VLForConditionalGeneration(torch_config(config)))
-        return config, model, carry_over("qwen3_vl", model, qwen3_vl.abstract(config), tmp_path_factory.mktemp(name))
-
-    return make
+    return pairs(qwen3_vl, CONFIGS, torch_model, tmp_path_factory)
 
 
-@functools.cache
-def jitted(config: Config):
-    return jax.jit(qwen3_vl.encoder(config), static_argnames="image_at")
-
-
-def run(config, params, batch):
-    tokens, lengths, image_at, pixels = batch
-    return jitted(config)(params, tokens, lengths, pixels, image_at=image_at)
+run = functools.partial(run_encoder, qwen3_vl)
 
 
 def draw(config: Config, layout: str, seed: int = 0):
@@ -107,9 +96,7 @@ def expected(config: Config, model, batch) -> np.ndarray:
     processor = Qwen2VLImageProcessorPil(
         patch_size=v.patch, merge_size=v.merge, temporal_patch_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    run = functools.partial(model, **torch_inputs(config, batch, processor))
-    states = torch_states(model.model.language_model, config.features, config.final_norm, run)
-    return to_the_right(states, batch[1], back=True)
+    return expected_states(config, model, batch, processor)
 
 
 # -- agreement -------------------------------------------------------------------------------------------------------

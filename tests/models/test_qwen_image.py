@@ -2,12 +2,11 @@
 
 import functools
 
+import denoisers
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
 from parity import carry_over, close, randomise
@@ -47,16 +46,7 @@ def torch_model(config: Config, seed: int = 0) -> QwenImageTransformer2DModel:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """name of a config -> (config, diffusers' model, the same weights as parameters)."""
-
-    @functools.cache
-    def make(name):
-        config = Config.tiny(**CONFIGS[name])
-        model = torch_model(config)
-        params = carry_over("qwen_image", model, qwen.abstract(config), tmp_path_factory.mktemp(name))
-        return config, model, params
-
-    return make
+    return denoisers.pairs(qwen, CONFIGS, torch_model, tmp_path_factory)
 
 
 def draw(config: Config, layout, seed: int = 0):
@@ -89,17 +79,7 @@ def torch_velocity(model, cond: Condition, z, t):
     return out[:, : z.shape[1] * z.shape[2]].reshape(z.shape).numpy()
 
 
-def _run(denoiser, params, cond, z, t):
-    return denoiser.velocity(params, denoiser.condition(params, cond), z, t)
-
-
-@functools.cache
-def jitted(config: Config):
-    return jax.jit(functools.partial(_run, qwen.denoiser(config)))
-
-
-def run(config: Config, params, cond, z, t):
-    return jitted(config)(params, cond, z, t)
+run = functools.partial(denoisers.run, qwen)
 
 
 def sample(cond: Condition, i: int) -> Condition:
@@ -170,7 +150,7 @@ def test_the_released_model_traces_at_its_size():
     config = Config.qwen_image_edit_2511(param_dtype=jnp.bfloat16)
     cond = Condition(np.zeros((2, 9, 3584), np.float16), np.array([9, 4]), (np.zeros((2, 64, 48, 64), np.float32),))
     z, t = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 64, 64, 64), (2,)))
-    v = jax.eval_shape(functools.partial(_run, qwen.denoiser(config)), qwen.abstract(config), cond, z, t)
+    v = jax.eval_shape(functools.partial(denoisers.evaluate, qwen.denoiser(config)), qwen.abstract(config), cond, z, t)
     assert (v.shape, v.dtype) == (z.shape, jnp.float32)
 
 
@@ -188,28 +168,14 @@ def test_default_settings_are_those_of_the_released_models():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_round_trip_is_bit_exact(tmp_path, dtype):
-    config = Config.tiny(param_dtype=np.float32 if dtype == torch.float32 else ml_dtypes.bfloat16)
-    model = torch_model(config, seed=3).to(dtype)
-    params = carry_over("qwen_image", model, qwen.abstract(config), tmp_path)
-    convert.save("qwen_image", params, tmp_path / "back.safetensors")
-    state, back = model.state_dict(), safetensors.torch.load_file(tmp_path / "back.safetensors")
-    assert back.keys() == state.keys()
-    assert all(back[k].dtype == dtype and torch.equal(back[k], state[k]) for k in state)
+    config = Config.tiny()
+    denoisers.check_round_trip(qwen, config, torch_model(config, seed=3), tmp_path, dtype)
 
 
 def test_parameters_written_from_jax_run_in_diffusers(tmp_path):
-    config = Config.tiny(zero_cond_t=True)
-    rng = np.random.default_rng(1)
-
-    def draw_leaf(x):
-        return np.float32(rng.normal(size=x.shape) * (x.shape[-2] ** -0.5 if x.ndim > 1 else 0.4))
-
-    params = jax.tree.map(draw_leaf, qwen.abstract(config))
-    convert.save("qwen_image", params, tmp_path / "diffusion_pytorch_model.safetensors")
-    torch_model(config).save_config(tmp_path)
-    model = QwenImageTransformer2DModel.from_pretrained(tmp_path)
+    config, again = Config.tiny(zero_cond_t=True), QwenImageTransformer2DModel.from_pretrained
     inputs = draw(config, LAYOUTS["one_smaller_reference"])
-    close(run(config, params, *inputs), torch_velocity(model, *inputs))
+    denoisers.check_written_from_jax(qwen, config, torch_model(config), again, tmp_path, inputs, torch_velocity)
 
 
 def test_the_command_converts_a_folder(tmp_path):
@@ -249,8 +215,7 @@ def test_a_padded_batch_equals_its_samples_alone(models, name):
 def test_padding_receives_no_gradient(models):
     config, _, params = models("tiny")
     cond, z, t = draw(config, LAYOUTS["t2i_odd_sides_padded"])
-    denoiser = qwen.denoiser(config)
-    grads = jax.jit(jax.grad(lambda text: _run(denoiser, params, cond.replace(text=text), z, t).sum()))(cond.text)
+    grads = denoisers.text_gradient(qwen, config, params, cond, z, t)
     assert np.all(grads[1, 3:] == 0)
     assert np.all(np.abs(grads).max(-1)[[0] * 6 + [1] * 3, [*range(6), *range(3)]] > 0)
 
@@ -342,25 +307,13 @@ def test_every_preset_survives_diffusers_configuration(preset):
 # -- ways to compute the same ----------------------------------------------------------------------------------------
 
 
-def _loss_and_grads(config, params, cond, z, t):
-    denoiser = qwen.denoiser(config)
-
-    def loss(params, z):
-        v = _run(denoiser, params, cond, z, t)
-        return jnp.mean(v**2), v
-
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, z)
-
-
 def test_scan_and_remat_change_neither_values_nor_gradients(models):
     _, _, params = models("tiny_2511")
     plain, scanned = (Config.tiny(zero_cond_t=True, scan_layers=flag, remat=flag) for flag in (False, True))
     inputs = draw(plain, LAYOUTS["one_larger_reference_padded"])
-    (_, v), grads = _loss_and_grads(scanned, params, *inputs)
-    (_, expected), expected_grads = _loss_and_grads(plain, params, *inputs)
-    close(v, expected, 5e-6)
-    for (path, a), b in zip(jax.tree.leaves_with_path(grads), jax.tree.leaves(expected_grads), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max(), err_msg=jax.tree_util.keystr(path))
+    computed = denoisers.loss_and_grads(qwen, scanned, params, *inputs)
+    expected = denoisers.loss_and_grads(qwen, plain, params, *inputs)
+    denoisers.check_same(computed, expected, every_gradient=False)  # the last block's text goes nowhere
 
 
 def test_bfloat16_stays_near_float32(models):

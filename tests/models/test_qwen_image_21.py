@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import denoisers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from diffusers import QwenImage21Transformer2DModel
 from flax import nnx
-from parity import carry_over, close, randomise
+from parity import close, randomise
 
 from flashjax import convert
 from flashjax.convert import planning
@@ -53,16 +54,7 @@ def torch_model(config: Config, seed: int = 0) -> QwenImage21Transformer2DModel:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """name of a config -> (config, diffusers' model, the same weights as parameters)."""
-
-    @functools.cache
-    def make(name):
-        config = Config.tiny(**CONFIGS[name])
-        model = torch_model(config)
-        params = carry_over("qwen_image_21", model, qwen.abstract(config), tmp_path_factory.mktemp(name))
-        return config, model, params
-
-    return make
+    return denoisers.pairs(qwen, CONFIGS, torch_model, tmp_path_factory)
 
 
 def draw(config: Config, layout, batch: int = 2, seed: int = 0):
@@ -108,17 +100,7 @@ def torch_velocity(model, cond: Condition, z, t):
     return out[:, -z.shape[1] * z.shape[2] :].reshape(z.shape).numpy()
 
 
-def _run(denoiser, params, cond, z, t):
-    return denoiser.velocity(params, denoiser.condition(params, cond), z, t)
-
-
-@functools.cache
-def jitted(config: Config):
-    return jax.jit(functools.partial(_run, qwen.denoiser(config)))
-
-
-def run(config: Config, params, cond, z, t):
-    return jitted(config)(params, cond, z, t)
+run = functools.partial(denoisers.run, qwen)
 
 
 # -- agreement -------------------------------------------------------------------------------------------------------
@@ -148,20 +130,12 @@ def test_agrees_with_diffusers_far_from_the_origin_and_at_both_ends_of_time(mode
     close(run(config, params, cond, z, t), torch_velocity(model, cond, z, t))
 
 
-def test_parameters_written_from_jax_run_in_diffusers(models, tmp_path):
-    config, model = Config.tiny(), torch_model(Config.tiny(), seed=5)
-    leaves, tree = jax.tree.flatten(qwen.abstract(config))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-
-    def draw_leaf(key, x):
-        return jax.random.normal(key, x.shape) * (x.shape[-2] ** -0.5 if x.ndim > 1 else 0.4)
-
-    params = tree.unflatten([draw_leaf(*pair) for pair in zip(keys, leaves, strict=True)])
-    convert.save("qwen_image_21", params, tmp_path / "diffusion_pytorch_model.safetensors")
-    model.save_config(tmp_path)
-    model = QwenImage21Transformer2DModel.from_pretrained(tmp_path)
-    cond, z, t = draw(config, LAYOUTS["one_reference"])
-    close(run(config, params, cond, z, t), torch_velocity(model, cond, z, t))
+def test_parameters_written_from_jax_run_in_diffusers(tmp_path):
+    config, again = Config.tiny(), QwenImage21Transformer2DModel.from_pretrained
+    inputs = draw(config, LAYOUTS["one_reference"])
+    denoisers.check_written_from_jax(
+        qwen, config, torch_model(config, seed=5), again, tmp_path, inputs, torch_velocity
+    )
 
 
 def test_the_released_model_has_diffusers_tensors():
@@ -209,8 +183,7 @@ def test_padding_receives_no_gradient(models):
     config, _, params = models("tiny")
     cond, z, t = draw(config, LAYOUTS["one_reference"])
     cond = cond.replace(text_length=np.array([6, 4], np.int32))
-    denoiser = qwen.denoiser(config)
-    grads = jax.jit(jax.grad(lambda text: _run(denoiser, params, cond.replace(text=text), z, t).sum()))(cond.text)
+    grads = denoisers.text_gradient(qwen, config, params, cond, z, t)
     assert np.all(grads[1, 4:] == 0)
     assert np.all(np.abs(grads).max(-1)[[0] * 6 + [1] * 4, [*range(6), *range(4)]] > 0)
 
@@ -254,33 +227,19 @@ def test_axes_must_sum_to_the_head_width():
 # -- ways to compute the same ----------------------------------------------------------------------------------------
 
 
-def _loss_and_grads(config, params, cond, z, t):
-    denoiser = qwen.denoiser(config)
-
-    def loss(params, z):
-        v = _run(denoiser, params, cond, z, t)
-        return jnp.mean(v**2), v
-
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, z)
-
-
 @pytest.fixture(scope="module")
 def unrolled(models):
     config, _, params = models("wide_heads_scanned")
     inputs = draw(config, LAYOUTS["one_reference"])
     config = Config.tiny(**CONFIGS["wide_heads_scanned"] | {"scan_layers": False})
-    return params, inputs, _loss_and_grads(config, params, *inputs)
+    return params, inputs, denoisers.loss_and_grads(qwen, config, params, *inputs)
 
 
 @pytest.mark.parametrize(("scan", "remat"), [(True, True), (False, True)])
 def test_scan_and_remat_change_neither_values_nor_gradients(unrolled, scan, remat):
-    params, inputs, ((_, expected), expected_grads) = unrolled
+    params, inputs, expected = unrolled
     config = Config.tiny(**CONFIGS["wide_heads_scanned"] | {"scan_layers": scan, "remat": remat})
-    (_, v), grads = _loss_and_grads(config, params, *inputs)
-    close(v, expected, 5e-6)
-    for (path, a), b in zip(jax.tree.leaves_with_path(grads), jax.tree.leaves(expected_grads), strict=True):
-        assert np.abs(b).max() > 0, path
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max(), err_msg=jax.tree_util.keystr(path))
+    denoisers.check_same(denoisers.loss_and_grads(qwen, config, params, *inputs), expected)
 
 
 def test_bfloat16_stays_near_float32(models):

@@ -2,14 +2,14 @@
 
 import functools
 
+import denoisers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from diffusers import ZImageTransformer2DModel
-from parity import carry_over, close, randomise
+from parity import close, randomise
 
 from flashjax import convert, optim, paths
 from flashjax.convert import planning
@@ -58,16 +58,7 @@ def with_our_features(model: ZImageTransformer2DModel) -> ZImageTransformer2DMod
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """name of a config -> (config, diffusers' model, the same weights as parameters)."""
-
-    @functools.cache
-    def make(name):
-        config = Config.tiny(**CONFIGS[name])
-        model = torch_model(config)
-        params = carry_over("z_image", model, z_image.abstract(config), tmp_path_factory.mktemp(name))
-        return config, model, params
-
-    return make
+    return denoisers.pairs(z_image, CONFIGS, torch_model, tmp_path_factory)
 
 
 def draw(config: Config, layout, seed: int = 0):
@@ -96,17 +87,7 @@ def one(cond: Condition, z, t, i):
     return Condition(cond.text[alone, : cond.text_length[i]], cond.text_length[alone]), z[alone], t[alone]
 
 
-def _run(denoiser, params, cond, z, t):
-    return denoiser.velocity(params, denoiser.condition(params, cond), z, t)
-
-
-@functools.cache
-def jitted(config: Config):
-    return jax.jit(functools.partial(_run, z_image.denoiser(config)))
-
-
-def run(config: Config, params, cond, z, t):
-    return jitted(config)(params, cond, z, t)
+run = functools.partial(denoisers.run, z_image)
 
 
 # -- agreement -------------------------------------------------------------------------------------------------------
@@ -157,32 +138,17 @@ def test_agrees_with_diffusers_own_time_features(models, monkeypatch):
 
 
 def test_parameters_written_from_jax_run_in_diffusers(tmp_path):
-    config, model = Config.tiny(), torch_model(Config.tiny(), seed=5)
-    rng = np.random.default_rng(1)
-
-    def draw_leaf(x):
-        return (rng.normal(size=x.shape) * (x.shape[-2] ** -0.5 if x.ndim > 1 else 0.4)).astype(np.float32)
-
-    params = jax.tree.map(draw_leaf, z_image.abstract(config))
-    convert.save("z_image", params, tmp_path / "diffusion_pytorch_model.safetensors")
-    model.save_config(tmp_path)
-    model = with_our_features(ZImageTransformer2DModel.from_pretrained(tmp_path))
-    cond, z, t = draw(config, LAYOUTS["around_a_multiple"])
-    close(run(config, params, cond, z, t), torch_velocity(model, cond, z, t))
+    config, again = Config.tiny(), lambda folder: with_our_features(ZImageTransformer2DModel.from_pretrained(folder))
+    inputs = draw(config, LAYOUTS["around_a_multiple"])
+    denoisers.check_written_from_jax(
+        z_image, config, torch_model(config, seed=5), again, tmp_path, inputs, torch_velocity
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_round_trip_is_bit_exact(dtype, tmp_path):
     config = Config.tiny(**CONFIGS["uneven_mlp_scanned"])
-    model = torch_model(config).to(dtype)
-    name = str(dtype).removeprefix("torch.")
-    model.save_pretrained(tmp_path)
-    params = convert.load("z_image", tmp_path, z_image.abstract(config), np.dtype(name))
-    assert {str(leaf.dtype) for leaf in paths.flatten(params).values()} == {name}
-    convert.save("z_image", params, tmp_path / "back.safetensors")
-    state, back = model.state_dict(), safetensors.torch.load_file(tmp_path / "back.safetensors")
-    assert back.keys() == state.keys()
-    assert all(back[k].dtype == dtype and torch.equal(back[k], state[k]) for k in state)
+    denoisers.check_round_trip(z_image, config, torch_model(config), tmp_path, dtype)
 
 
 @pytest.fixture(scope="module")
@@ -276,8 +242,7 @@ def test_padding_changes_nothing(models):
 def test_padding_receives_no_gradient(models):
     config, _, params = models("tiny")
     cond, z, t = draw(config, LAYOUTS["bucket_beyond_the_filling"])
-    denoiser = z_image.denoiser(config)
-    grads = jax.jit(jax.grad(lambda text: _run(denoiser, params, cond.replace(text=text), z, t).sum()))(cond.text)
+    grads = denoisers.text_gradient(z_image, config, params, cond, z, t)
     for length, grad in zip(cond.text_length, grads, strict=True):
         assert np.all(grad[length:] == 0)
         assert np.all(np.abs(grad[:length]).max(-1) > 0)
@@ -296,32 +261,18 @@ def test_a_null_context_of_batch_one_serves_a_batch(models):
 # -- ways to compute the same ----------------------------------------------------------------------------------------
 
 
-def _loss_and_grads(config, params, cond, z, t):
-    denoiser = z_image.denoiser(config)
-
-    def loss(params, z):
-        v = _run(denoiser, params, cond, z, t)
-        return jnp.mean(v**2), v
-
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, z)
-
-
 @pytest.fixture(scope="module")
 def unrolled(models):
     config, _, params = models("tiny")
     inputs = draw(config, LAYOUTS["equal_captions"])
-    return params, inputs, _loss_and_grads(config, params, *inputs)
+    return params, inputs, denoisers.loss_and_grads(z_image, config, params, *inputs)
 
 
 @pytest.mark.parametrize(("scan", "remat"), [(True, True), (False, True)])
 def test_scan_and_remat_change_neither_values_nor_gradients(unrolled, scan, remat):
-    params, inputs, ((_, expected), expected_grads) = unrolled
+    params, inputs, expected = unrolled
     config = Config.tiny(scan_layers=scan, remat=remat)
-    (_, v), grads = _loss_and_grads(config, params, *inputs)
-    close(v, expected, 5e-6)
-    for (path, a), b in zip(jax.tree.leaves_with_path(grads), jax.tree.leaves(expected_grads), strict=True):
-        assert np.abs(b).max() > 0, path
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max(), err_msg=jax.tree_util.keystr(path))
+    denoisers.check_same(denoisers.loss_and_grads(z_image, config, params, *inputs), expected)
 
 
 def test_bfloat16_stays_near_float32(models):
