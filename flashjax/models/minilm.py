@@ -4,13 +4,13 @@
 Source: `BertModel` of transformers (post-LN, exact GELU, absolute positions), checked against it to
 1e-5. The pooler is left out: flashjax conditions on the states of the single tokens.
 
-Letters: B batch, L tokens, D width, H heads, F intermediate.
+Letters: B batch, L tokens of the longest prompt, N true tokens of all prompts together, D width, H heads.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,36 @@ class Config:
         return cls(**{field: config[name] for field, name in names.items()})
 
 
+class Layout(NamedTuple):
+    """Where the true tokens of a padded batch are: they lie side by side, [N], so that a short prompt costs what it is
+    long. Only attention puts them back into rows. (With every prompt padded to the longest, encoding the captions of
+    64 pictures took 1.8 times as long.)
+
+    Attributes:
+      mask: [B, L] bool, true tokens.
+      places: [N] int32, of every token its place in the flat batch, B L; the surplus of N repeats the first place.
+      order: [B, L] int32, of every place its token in [N]; of padding, any.
+    """
+
+    mask: jax.Array
+    places: jax.Array
+    order: jax.Array
+
+    @classmethod
+    def of(cls, mask: jax.Array, tokens: int) -> "Layout":
+        flat = mask.reshape(-1)
+        order = jnp.maximum(jnp.cumsum(flat) - 1, 0).reshape(mask.shape)
+        return cls(mask, jnp.flatnonzero(flat, size=tokens, fill_value=0), order)
+
+    def rows(self, x: jax.Array) -> jax.Array:
+        """[N, ...] to [B, L, ...]."""
+        return x[self.order]
+
+    def tokens(self, x: jax.Array) -> jax.Array:
+        """[B, L, ...] to [N, ...]."""
+        return x.reshape(-1, *x.shape[2:])[self.places]
+
+
 def _norm(config: Config, rngs: nnx.Rngs) -> nnx.LayerNorm:
     # The fast variance E[x^2] - E[x]^2 loses digits that the parity with PyTorch needs.
     return nnx.LayerNorm(config.width, epsilon=config.eps, use_fast_variance=False, rngs=rngs)
@@ -76,11 +106,11 @@ class Attention(nnx.Module):
         self.value = nnx.Linear(config.width, config.width, rngs=rngs)
         self.out = nnx.Linear(config.width, config.width, rngs=rngs)
 
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        heads = (*x.shape[:2], self.heads, x.shape[2] // self.heads)  # [B, L, H, D/H]
-        q, k, v = (layer(x).reshape(heads) for layer in (self.query, self.key, self.value))
-        states = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
-        return self.out(states.reshape(x.shape))
+    def __call__(self, x: jax.Array, layout: Layout) -> jax.Array:
+        heads = (len(x), self.heads, x.shape[1] // self.heads)  # [N, H, D/H]
+        q, k, v = (layout.rows(layer(x).reshape(heads)) for layer in (self.query, self.key, self.value))
+        states = jax.nn.dot_product_attention(q, k, v, mask=layout.mask[:, None, None, :])
+        return self.out(layout.tokens(states).reshape(x.shape))
 
 
 class Block(nnx.Module):
@@ -93,8 +123,8 @@ class Block(nnx.Module):
         self.mlp_out = nnx.Linear(config.intermediate, config.width, rngs=rngs)
         self.mlp_norm = _norm(config, rngs)
 
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        x = self.attn_norm(x + self.attn(x, mask))
+    def __call__(self, x: jax.Array, layout: Layout) -> jax.Array:
+        x = self.attn_norm(x + self.attn(x, layout))
         hidden = jax.nn.gelu(self.mlp_in(x), approximate=False)
         return self.mlp_norm(x + self.mlp_out(hidden))
 
@@ -111,12 +141,14 @@ class MiniLM(nnx.Module):
         self.norm = _norm(config, rngs)
         self.blocks = nnx.Dict({str(layer): Block(config, rngs=rngs) for layer in range(config.layers)})
 
-    def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
+    def __call__(self, ids: jax.Array, mask: jax.Array, tokens: int | None = None) -> jax.Array:
         """Encode token ids.
 
         Args:
           ids: [B, L] int32 in [0, vocab), L <= positions.
           mask: [B, L] bool or 0/1, true at real tokens (padding on the right).
+          tokens: static; at least the true tokens of all rows together, as few as are computed. None: B L. Tokens
+            beyond it have no states.
 
         Returns:
           Last hidden states [B, L, D] float32; at padded places the values have no meaning.
@@ -126,24 +158,23 @@ class MiniLM(nnx.Module):
         """
         if ids.shape[1] > self.config.positions:
             raise ValueError(f"The text has {ids.shape[1]} tokens, the encoder has {self.config.positions} positions.")
-        mask = mask.astype(bool)
-        segment = jnp.zeros_like(ids)
-        x = self.words(ids) + self.token_types(segment) + self.positions(jnp.arange(ids.shape[1]))[None]
-        x = self.norm(x)
+        layout = Layout.of(mask.astype(bool), ids.size if tokens is None else tokens)
+        words = self.words(layout.tokens(ids))
+        x = self.norm(words + self.token_types.embedding[0] + self.positions(layout.places % ids.shape[1]))
         for layer in range(self.config.layers):
-            x = self.blocks[str(layer)](x, mask)
-        return x
+            x = self.blocks[str(layer)](x, layout)
+        return layout.rows(x)
 
 
 init = partial(network.init, MiniLM)
 abstract = partial(network.abstract, MiniLM)
 
 
-def encoder(config: Config) -> Callable[[dict[str, Any], jax.Array, jax.Array], jax.Array]:
-    """Return `encode(params, ids, mask) -> states`, pure and not jitted; see `MiniLM.__call__`."""
+def encoder(config: Config) -> Callable[..., jax.Array]:
+    """Return `encode(params, ids, mask, tokens=None) -> states`, pure and not jitted; see `MiniLM.__call__`."""
     graphdef = network.graphdef(MiniLM, config)
 
-    def encode(params: dict[str, Any], ids: jax.Array, mask: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, params)(ids, mask)
+    def encode(params: dict[str, Any], ids: jax.Array, mask: jax.Array, tokens: int | None = None) -> jax.Array:
+        return nnx.merge(graphdef, params)(ids, mask, tokens)
 
     return encode

@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,11 @@ from flashjax import convert
 from flashjax.errors import UserError
 from flashjax.models import minilm
 
-# Prompts a call, the smaller size where so few are left; lengths come in multiples of BUCKET, so that captions need a
-# handful of programs.
+# Prompts a call, the smaller size where so few are left. The longest one's length comes in multiples of BUCKET, the
+# tokens of all together, which decide the time, in multiples of TOKENS: captions need a handful of programs.
 BATCHES = (8, 64)
 BUCKET = 8
+TOKENS = 64
 _TOKENIZER = ("tokenizer.json", "vocab.txt")  # either is enough
 
 
@@ -34,7 +35,8 @@ class TextEncoder:
 
     Attributes:
       tokenizer: list of texts -> list of lists of token ids, special tokens included.
-      states: (ids [B, L] int32, mask [B, L] bool) -> [B, L, width] float32, jitted; B is one of BATCHES.
+      states: (ids [B, L] int32, mask [B, L] bool, tokens) -> [B, L, width] float32, jitted; B is one of BATCHES,
+        ``tokens`` an upper bound of the true ones in the batch.
       width: channels of a state.
       limit: most tokens of one prompt, special tokens included.
       pad: token id at padded places.
@@ -42,7 +44,7 @@ class TextEncoder:
     """
 
     tokenizer: Callable[[list[str]], list[list[int]]]
-    states: Callable[[np.ndarray, np.ndarray], jax.Array]
+    states: Callable[[np.ndarray, np.ndarray, int], jax.Array]
     width: int
     limit: int
     pad: int = 0
@@ -64,10 +66,9 @@ class TextEncoder:
         """
         distinct = list(dict.fromkeys(texts))
         rows = self.tokens(distinct, max_tokens)
-        found: dict[str, np.ndarray] = {}
-        for chosen in _batches(rows):
-            for index, states in zip(chosen, self._encode_batch([rows[i] for i in chosen]), strict=True):
-                found[distinct[index]] = states
+        batches = (rows[i : i + BATCHES[-1]] for i in range(0, len(rows), BATCHES[-1]))
+        states = itertools.chain.from_iterable(map(self._encode_batch, batches))
+        found = dict(zip(distinct, states, strict=True))
         return [found[text] for text in texts]
 
     def tokens(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
@@ -91,19 +92,8 @@ class TextEncoder:
         for i, row in enumerate(rows):
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
-        states = np.asarray(self.states(ids, mask))
+        states = np.asarray(self.states(ids, mask, -(-int(mask.sum()) // TOKENS) * TOKENS))
         return [states[i, : len(row)].copy() for i, row in enumerate(rows)]
-
-
-def _batches(rows: Sequence[Any]) -> Iterator[list[int]]:
-    """Positions of the prompts of each call: all of one bucket, so that long prompts do not pad short ones."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for _, group in itertools.groupby(order, key=lambda i: bucket([rows[i]])):
-        left = list(group)
-        while left:
-            size = BATCHES[-1] if len(left) >= BATCHES[-1] else BATCHES[0]
-            yield left[:size]
-            left = left[size:]
 
 
 def bucket(rows: Sequence[Any]) -> int:
@@ -162,12 +152,12 @@ def load_text_encoder(weights_dir: str | Path) -> TextEncoder:
     weights = convert.load("minilm", folder, minilm.abstract(config))
     params = jax.tree.map(jax.numpy.asarray, weights)
 
-    @jax.jit
-    def apply(params: dict[str, Any], ids: jax.Array, mask: jax.Array) -> jax.Array:
+    @partial(jax.jit, static_argnames="tokens")
+    def apply(params: dict[str, Any], ids: jax.Array, mask: jax.Array, tokens: int) -> jax.Array:
         # Conditions are computed once and kept: exact products cost nothing, TF32 would cost
         # digits.
         with jax.default_matmul_precision("highest"):
-            return encode(params, ids, mask)
+            return encode(params, ids, mask, tokens)
 
     tokenizer, pad = _load_tokenizer(folder)
     states = partial(apply, params)
