@@ -1,5 +1,6 @@
 """The programs of a step table: what each one computes, how they are compiled, and how a row of the table runs."""
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -12,8 +13,8 @@ from flashjax.models import pixels
 
 
 def step_call(
-    state, teachers, batch, carry, k, *, program, config, model, denoiser, recipe, null, size, student_optimizer,
-    critic_optimizer,
+    state, teachers, batch, carry, k, *, program, config, model, denoiser, recipe, table, nulls, size,
+    student_optimizer, critic_optimizer,
 ):  # fmt: skip
     """A program of the table on a loader's batch: unpacks the batch and calls the pure step of the program's phase.
 
@@ -21,11 +22,14 @@ def step_call(
     """
     key, cond = jax.random.key(config.seed), model.Condition(batch["text"], batch["text_length"])
     optimizers = dict(critic_optimizer=critic_optimizer)
+    if recipe is not None:
+        recipe = dataclasses.replace(recipe, lambdas=table.lambdas_at(state.step))
     match program.phase:
         case schedule.FLOW_MATCHING:
             return steps.flow_matching_step(
-                state, pixels.encode(batch["image"]), cond, null, key, denoiser=denoiser, optimizer=student_optimizer,
-                times=steps.TimeSampler(**config.times), drop_rate=config.drop_rate, ema_decay=config.ema_decay,
+                state, pixels.encode(batch["image"]), cond, nulls[0], key, denoiser=denoiser,
+                optimizer=student_optimizer, times=steps.TimeSampler(**config.times), drop_rate=config.drop_rate,
+                ema_decay=config.ema_decay,
             )  # fmt: skip
         case schedule.BEGIN:
             pixel_shape = jax.ShapeDtypeStruct((len(batch["text"]), size, size, 3), jnp.float32)
@@ -41,12 +45,12 @@ def step_call(
             return steps.critic_step(state, *carry, k, cond, key, recipe=recipe, denoiser=denoiser, **optimizers)
         case schedule.TRAJECTORY:
             return steps.trajectory_step(
-                state, teachers, carry[1], k, cond, null, batch["category"], active=program.active, recipe=recipe,
+                state, teachers, carry[1], k, cond, nulls, batch["category"], active=program.active, recipe=recipe,
                 denoiser=denoiser, student_optimizer=student_optimizer,
             )  # fmt: skip
         case schedule.STUDENT:
             return steps.student_step(
-                state, teachers, carry[1], k, cond, null, batch["category"], key, active=program.active,
+                state, teachers, carry[1], k, cond, nulls, batch["category"], key, active=program.active,
                 recipe=recipe, denoiser=denoiser, student_optimizer=student_optimizer, **optimizers,
             )  # fmt: skip
 

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -20,13 +19,14 @@ from flashjax import convert, flow, models, optim, pictures, workdir
 from flashjax.checkpoint import Checkpoints, digest, restore_params
 from flashjax.data.loader import make_loader
 from flashjax.data.manifest import CLASSES, read_manifest
-from flashjax.distill import guidance, rollout, schedule, steps
+from flashjax.distill import rollout, schedule, steps
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
 from flashjax.metrics import MetricsWriter
 from flashjax.models import pixels, text
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, run_row, step_call
+from flashjax.recipe import describe, make_recipe, make_table, teacher_names
 
 # What a configuration has to have, beside what all have.
 NEEDED = dict(
@@ -34,7 +34,6 @@ NEEDED = dict(
     trajectory=("student_updates", "init", "distill", "student_optim"),
     dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
 )
-AS_THEY_ARE = ("rollout_mode", "ema_decay", "critic_updates_per_rollout", "share_sample", "substeps")  # of a Recipe
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, devices=0, seed=0)
 
 
@@ -58,11 +57,11 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
         mesh = meshes.make_mesh(config.devices)
-    note(table.describe())
+    note(describe(config, table))
 
     ############################ 2. Where it lives: work directory, mesh
     folder = workdir.claim(workdir_path, config, needed_bytes=256 << 20)
-    (folder / "step_table.txt").write_text(table.describe() + "\n")
+    (folder / "step_table.txt").write_text(describe(config, table) + "\n")
     replicated, by_batch = meshes.replicated(mesh), meshes.batch_sharded(mesh)
     note(f"{mesh.size} x {jax.devices()[0].device_kind}; work directory {folder}")
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
@@ -87,8 +86,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
     denoiser = model.denoiser(model_config)
-    named = list(config.distill.teachers) if distilling else []
-    weights = [*named, *([config.init] if config.init else [])]
+    named = [config.distill.teachers[name] for name in teacher_names(config.distill)] if distilling else []
+    weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
     trees = [load_weights(config, model.abstract(model_config), path) for path in weights]
     teachers = jax.device_put(tuple(trees[: len(named)]), replicated)
     # What trains begins as what config.init names, else as the base teacher, else as noise.
@@ -116,11 +115,12 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
     ############################ 7. Programs: compiled before the first step
     # Padded to the text length where it takes the place of dropped captions, else of its true two tokens.
     null_tokens = config.max_text_tokens if not distilling else None
-    null = model.Condition(*text.pack(encoder.encode([""]), null_tokens))
+    negatives = [teacher.get("negative", "") for teacher in named] or [""]
+    nulls = tuple(model.Condition(*text.pack([states], null_tokens)) for states in encoder.encode(negatives))
     first = meshes.put_batch(peek(loader), mesh)
     call = partial(
-        step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, null=null, size=config.image_size,
-        student_optimizer=student_optimizer, critic_optimizer=critic_optimizer,
+        step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, table=table, nulls=nulls,
+        size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer,
     )  # fmt: skip
     began = time.monotonic()
     programs = compile_programs(table, call, (state, teachers, first), replicated, by_batch)
@@ -203,49 +203,23 @@ def check_data(manifest: dict, path: Path, config: ConfigDict, devices: int) -> 
         raise UserError(f"{path} holds {manifest['count']} records, no batch of {batch}; lower config.batch_size.")
     if batch % devices:
         raise UserError(f"A batch of {batch} does not divide over {devices} devices; change config.batch_size.")
-    # A class is a category's position. Outside of the lambda table it would not fail, but silently be the last class.
-    classes = 1 + max(CLASSES.index(name) for name in manifest["categories"])
-    if config.objective != "flow_matching" and config.distill.classes < classes:
-        raise UserError(
-            f"{path} has postcards of {', '.join(sorted(set(manifest['categories'])))}, which need a lambda table of "
-            f"{classes} classes; raise config.distill.classes from {config.distill.classes}."
-        )
-
-
-def make_recipe(config: ConfigDict) -> steps.Recipe:
-    """The distillation recipe of ``config.distill``; what is not in it keeps Recipe's default. Raises ValueError for
-    settings that do not fit together."""
-    teachers, specialists = len(config.teachers), len(config.specialists)
-    if teachers != 1 + specialists:
-        raise UserError(
-            f"config.distill.teachers names {teachers} and config.distill.specialists gives weights for {specialists}; "
-            "every teacher after the first needs its weights, and no others."
-        )
-    if config.classes < 1:
-        raise UserError(f"config.distill.classes is {config.classes}; it has to be 1 or more.")
-    lambdas = guidance.lambda_table(config.nfe, config.classes, [np.array(t) for t in config.specialists])
-    return steps.Recipe(
-        grid=tuple(flow.time_grid(config.nfe, config.shift).tolist()),
-        lambdas=lambdas,
-        guidance_scale=guidance.Scale(tuple(config.guidance.times), tuple(config.guidance.scales)),
-        **{name: steps.TimeSampler(**config[name]) for name in ("student_times", "critic_times") if name in config},
-        **{name: config[name] for name in AS_THEY_ARE if name in config},
-    )
-
-
-def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.StepTable:
-    if recipe is None:
-        return schedule.flow_matching_table(config.steps)
-    if config.objective == "trajectory":
-        return schedule.trajectory_table(config.student_updates, lambdas=recipe.lambdas, seed=config.seed)
-    return schedule.distillation_table(
-        config.student_updates, critic_rows=config.distill.critic_rows, critic_warmup=config.distill.critic_warmup,
-        lambdas=recipe.lambdas, seed=config.seed,
-    )  # fmt: skip
+    if config.objective != "flow_matching":
+        # A class is a category's position. Outside of the table it would not fail, but silently be the last class.
+        expected = CLASSES[: len(config.distill.classes)]
+        if tuple(config.distill.classes) != expected:
+            raise UserError(f"config.distill.classes is {tuple(config.distill.classes)}; the categories are {CLASSES}.")
+        absent = [name for name in manifest["categories"] if name not in expected]
+        if absent:
+            raise UserError(
+                f"{path} has the category {absent[0]!r}, which is not among config.distill.classes ("
+                f"{', '.join(expected)}); add it."
+            )
 
 
 def load_weights(config: ConfigDict, abstract, path: str):
     """A parameter tree from PyTorch-named weights, or the average of a run's newest checkpoint."""
+    if not path:
+        raise UserError("A teacher in config.distill.teachers has no weights; name the folder of its weights.")
     folder = workdir.existing(path, "weights")
     if not (folder / "checkpoints").is_dir():
         return convert.load(config.model.architecture, folder, abstract)

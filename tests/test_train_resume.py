@@ -270,7 +270,7 @@ def test_other_content_under_the_same_path_does_not_go_on(given, uninterrupted, 
         load = train.load_weights
         monkeypatch.setattr(train, "load_weights", lambda *args: jax.tree.map(lambda x: x + np.float32(1), load(*args)))
     config, before = configs.load([given["dmd"]]), everything(folder, 4)
-    path = config.data if changed == "data" else config.distill.teachers[0]
+    path = config.data if changed == "data" else config.distill.teachers.base.weights
     with pytest.raises(UserError, match=rf"The checkpoint in .* sha256.{path} is '\w+' there and '\w+' here"):
         train.train(config, str(folder))
     assert [name for name, x in everything(folder, 4).items() if x.tobytes() != before[name].tobytes()] == []
