@@ -185,7 +185,7 @@ class Timed:
             critic_optimizer=optimizers[1],
         )  # fmt: skip
         self.programs = programs.compile_programs(
-            table, call, (self.state, self.teachers, self.batch), replicated, by_batch
+            table, call, (self.state, self.teachers, {0: self.batch}), replicated, by_batch
         )
         self.table = table
         # One student row and its critic rows at every k, taken from the table by phase and k.

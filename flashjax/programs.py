@@ -20,7 +20,8 @@ def step_call(
 
     ``carry`` is the student's (context, z): made by "begin", moved by "advance", used up by "student" and "critic".
     """
-    key, cond = jax.random.key(config.seed), model.Condition(batch["text"], batch["text_length"])
+    key, cond = jax.random.key(config.seed), condition(model, batch["text"], batch["text_length"], batch.get("source"))
+    nulls = tuple(null_condition(model, null, cond) for null in nulls)
     optimizers = dict(critic_optimizer=critic_optimizer)
     if recipe is not None:
         recipe = dataclasses.replace(recipe, lambdas=table.lambdas_at(state.step))
@@ -55,12 +56,30 @@ def step_call(
             )  # fmt: skip
 
 
+def condition(model, text, text_length, source=None):
+    """The condition of a batch: text states, and for edits the picture to edit [B, H, W, 3] in front of them, where
+    every word of the instruction can look at it."""
+    if source is None:
+        return model.Condition(text, text_length)
+    return model.Condition(text, text_length, (pixels.encode(source),), (0,))
+
+
+def null_condition(model, null, cond):
+    """What guidance leads away from: the null text [1, L, D] with the pictures of ``cond``, which an edit keeps."""
+    if not getattr(cond, "references", ()):
+        return null
+    batch = len(cond.text)
+    text, length = (jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in (null.text, null.text_length))
+    return model.Condition(text, length, cond.references, cond.reference_at)
+
+
 def compile_programs(table: schedule.StepTable, call, example, replicated, by_batch) -> dict:
     """Every program of the table, compiled ahead of the loop; two at a time, as XLA compiles outside Python's lock.
 
-    The rollout's beginnings come first: where they put the student's context is where the other programs find it.
+    ``example``: state, teachers, and for each task a batch. The rollout's beginnings come first: where they put the
+    student's context is where the other programs find it.
     """
-    k = np.int32(0)
+    (state, teachers, batches), k = example, np.int32(0)
 
     def build(program, carry=None, carry_sharding=None):
         rolls = program.phase in (schedule.BEGIN, schedule.ADVANCE)
@@ -70,13 +89,16 @@ def compile_programs(table: schedule.StepTable, call, example, replicated, by_ba
             in_shardings=(replicated, replicated, by_batch, carry_sharding, replicated),
             out_shardings=carry_sharding if rolls else (replicated, replicated),
         )
-        return jitted.lower(*example, carry, k).compile()
+        return jitted.lower(state, teachers, batches[program.task], carry, k).compile()
 
     wanted = table.programs()
     begins = [p for p in wanted if p.phase == schedule.BEGIN]
     programs = {p: build(p) for p in begins}
     carries = {
-        p.task: (jax.eval_shape(partial(call, program=p), *example, None, k), programs[p].output_shardings)
+        p.task: (
+            jax.eval_shape(partial(call, program=p), state, teachers, batches[p.task], None, k),
+            programs[p].output_shardings,
+        )
         for p in begins
     }
     with ThreadPoolExecutor(2) as pool:

@@ -158,6 +158,6 @@ def test_flow_matching_gets_a_null_as_long_as_its_captions(compiled):
     (null,) = given["nulls"]
     assert null.text.shape == (1, 28, 384)
     assert null.text_length.tolist() == [2]
-    assert batch["text"].shape[1:] == (28, 384)
+    assert batch[0]["text"].shape[1:] == (28, 384)
     assert np.asarray(null.text[0, :2] == 1).all()
     assert trees == ()

@@ -80,6 +80,19 @@ class StepTable:
         first = np.unique(columns, axis=0, return_index=True)[1]
         return list(dict.fromkeys(p for i in sorted(first.tolist()) for p in (*self.rollout(i), self.program(i))))
 
+    def labelled(self, step: int, metrics: dict[str, Any], teachers: Sequence[str]) -> dict[str, Any]:
+        """The metrics of a row for the log: losses once more for its k, shares by the teachers' names, and everything
+        under the name of its task where the run has several."""
+        out = {}
+        for name, value in metrics.items():
+            if name.startswith("share_"):
+                name = f"share/{teachers[int(name.removeprefix('share_'))]}"
+            out[name] = value
+            if name in ("student_loss", "trajectory_loss", "dmd_direction_rms", "fake_real_cosine"):
+                out[f"{name}/k{self.k[step]}"] = value
+        several = (self.task != self.task[0]).any()
+        return {f"{TASKS[self.task[step]]}/{name}": v for name, v in out.items()} if several else out
+
     def digest(self) -> str:
         """sha256 over all columns and the lambda table; a checkpoint of another table cannot be resumed."""
         h = hashlib.sha256()

@@ -17,7 +17,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.image_size = 8
     size = dict(width=32, layers=1, heads=2, axes_dims=(4, 6, 6))
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards") | size)
-    config.data = args.data
+    config.sources = ConfigDict(dict(cards=dict(path=args.data, task="t2i", weight=1.0)))
     config.edit_share = 0.0
     config.max_text_tokens = 28
     kind = "muon" if args.teacher else "adamw"
