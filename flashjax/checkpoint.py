@@ -41,13 +41,14 @@ class Checkpoints:
         with self._writing():
             self._manager.save(step, args=ocp.args.Composite(**args))
 
-    def restore(self, step: int, abstract_state: Any, meta: dict) -> tuple[Any, dict]:
+    def restore(self, step: int, abstract_state: Any, meta: dict, free: tuple[str, ...] = ()) -> tuple[Any, dict]:
         """State and data position of ``step``. ``abstract_state`` carries the shardings to restore to; ``meta`` must
-        equal what was saved, else the run would silently continue as another one."""
+        equal what was saved, but for the parts named in ``free``, else the run would silently continue as another
+        one."""
         args = dict(state=ocp.args.StandardRestore(abstract_state), data=ocp.args.JsonRestore())
         with _reading(self._manager.directory, step):
             found = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-            check_meta(found, meta, f"The checkpoint in {self._manager.directory}")
+            check_meta(found, meta, f"The checkpoint in {self._manager.directory}", free)
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         return restored.state, restored.data
 
@@ -98,10 +99,12 @@ def digest(tree: Any) -> str:
     return h.hexdigest()[:16]
 
 
-def check_meta(found: dict, expected: dict, what: str) -> None:
-    """Raises UserError naming every setting in which ``what`` (a checkpoint, a folder) differs from this run."""
+def check_meta(found: dict, expected: dict, what: str, free: tuple[str, ...] = ()) -> None:
+    """Raises UserError naming every setting in which ``what`` (a checkpoint, a folder) differs from this run, but for
+    those in the groups ``free``."""
     a, b = _flat(found), _flat(expected)
-    keys = [key for key in sorted(a | b) if a.get(key) != b.get(key)]
+    bound = [key for key in sorted(a | b) if not any(f"{key}.".startswith(f"{group}.") for group in free)]
+    keys = [key for key in bound if a.get(key) != b.get(key)]
     if keys:
         told = "; ".join(f"{key} is {a.get(key)!r} there and {b.get(key)!r} here" for key in keys[:5])
         more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""

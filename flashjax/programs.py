@@ -1,5 +1,6 @@
 """The programs of a step table: what each one computes, how they are compiled, and how a row of the table runs."""
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -12,20 +13,24 @@ from flashjax.models import pixels
 
 
 def step_call(
-    state, teachers, batch, carry, k, *, program, config, model, denoiser, recipe, null, size, student_optimizer,
-    critic_optimizer,
+    state, teachers, batch, carry, k, *, program, config, model, denoiser, recipe, table, nulls, size,
+    student_optimizer, critic_optimizer,
 ):  # fmt: skip
     """A program of the table on a loader's batch: unpacks the batch and calls the pure step of the program's phase.
 
     ``carry`` is the student's (context, z): made by "begin", moved by "advance", used up by "student" and "critic".
     """
-    key, cond = jax.random.key(config.seed), model.Condition(batch["text"], batch["text_length"])
+    key, cond = jax.random.key(config.seed), condition(model, batch["text"], batch["text_length"], batch.get("source"))
+    nulls = tuple(null_condition(model, null, cond) for null in nulls)
     optimizers = dict(critic_optimizer=critic_optimizer)
+    if recipe is not None:
+        recipe = dataclasses.replace(recipe, lambdas=table.lambdas_at(state.step))
     match program.phase:
         case schedule.FLOW_MATCHING:
             return steps.flow_matching_step(
-                state, pixels.encode(batch["image"]), cond, null, key, denoiser=denoiser, optimizer=student_optimizer,
-                times=steps.TimeSampler(**config.times), drop_rate=config.drop_rate, ema_decay=config.ema_decay,
+                state, pixels.encode(batch["image"]), cond, nulls[0], key, denoiser=denoiser,
+                optimizer=student_optimizer, times=steps.TimeSampler(**config.times), drop_rate=config.drop_rate,
+                ema_decay=config.ema_decay,
             )  # fmt: skip
         case schedule.BEGIN:
             pixel_shape = jax.ShapeDtypeStruct((len(batch["text"]), size, size, 3), jnp.float32)
@@ -41,22 +46,40 @@ def step_call(
             return steps.critic_step(state, *carry, k, cond, key, recipe=recipe, denoiser=denoiser, **optimizers)
         case schedule.TRAJECTORY:
             return steps.trajectory_step(
-                state, teachers, carry[1], k, cond, null, batch["category"], active=program.active, recipe=recipe,
+                state, teachers, carry[1], k, cond, nulls, batch["category"], active=program.active, recipe=recipe,
                 denoiser=denoiser, student_optimizer=student_optimizer,
             )  # fmt: skip
         case schedule.STUDENT:
             return steps.student_step(
-                state, teachers, carry[1], k, cond, null, batch["category"], key, active=program.active,
+                state, teachers, carry[1], k, cond, nulls, batch["category"], key, active=program.active,
                 recipe=recipe, denoiser=denoiser, student_optimizer=student_optimizer, **optimizers,
             )  # fmt: skip
+
+
+def condition(model, text, text_length, source=None):
+    """The condition of a batch: text states, and for edits the picture to edit [B, H, W, 3] in front of them, where
+    every word of the instruction can look at it."""
+    if source is None:
+        return model.Condition(text, text_length)
+    return model.Condition(text, text_length, (pixels.encode(source),), (0,))
+
+
+def null_condition(model, null, cond):
+    """What guidance leads away from: the null text [1, L, D] with the pictures of ``cond``, which an edit keeps."""
+    if not getattr(cond, "references", ()):
+        return null
+    batch = len(cond.text)
+    text, length = (jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in (null.text, null.text_length))
+    return model.Condition(text, length, cond.references, cond.reference_at)
 
 
 def compile_programs(table: schedule.StepTable, call, example, replicated, by_batch) -> dict:
     """Every program of the table, compiled ahead of the loop; two at a time, as XLA compiles outside Python's lock.
 
-    The rollout's beginnings come first: where they put the student's context is where the other programs find it.
+    ``example``: state, teachers, and for each task a batch. The rollout's beginnings come first: where they put the
+    student's context is where the other programs find it.
     """
-    k = np.int32(0)
+    (state, teachers, batches), k = example, np.int32(0)
 
     def build(program, carry=None, carry_sharding=None):
         rolls = program.phase in (schedule.BEGIN, schedule.ADVANCE)
@@ -66,13 +89,16 @@ def compile_programs(table: schedule.StepTable, call, example, replicated, by_ba
             in_shardings=(replicated, replicated, by_batch, carry_sharding, replicated),
             out_shardings=carry_sharding if rolls else (replicated, replicated),
         )
-        return jitted.lower(*example, carry, k).compile()
+        return jitted.lower(state, teachers, batches[program.task], carry, k).compile()
 
     wanted = table.programs()
     begins = [p for p in wanted if p.phase == schedule.BEGIN]
     programs = {p: build(p) for p in begins}
     carries = {
-        p.task: (jax.eval_shape(partial(call, program=p), *example, None, k), programs[p].output_shardings)
+        p.task: (
+            jax.eval_shape(partial(call, program=p), state, teachers, batches[p.task], None, k),
+            programs[p].output_shardings,
+        )
         for p in begins
     }
     with ThreadPoolExecutor(2) as pool:

@@ -19,14 +19,15 @@ from tqdm import tqdm
 from flashjax import convert, flow, models, optim, pictures, workdir
 from flashjax.checkpoint import Checkpoints, digest, restore_params
 from flashjax.data.loader import make_loader
-from flashjax.data.manifest import CLASSES, read_manifest
-from flashjax.distill import guidance, rollout, schedule, steps
+from flashjax.data.mixture import Mixture, open_sources
+from flashjax.distill import rollout, schedule, steps
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
 from flashjax.metrics import MetricsWriter
 from flashjax.models import pixels, text
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, run_row, step_call
+from flashjax.recipe import describe, make_recipe, make_table, teacher_names
 
 # What a configuration has to have, beside what all have.
 NEEDED = dict(
@@ -34,7 +35,6 @@ NEEDED = dict(
     trajectory=("student_updates", "init", "distill", "student_optim"),
     dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
 )
-AS_THEY_ARE = ("rollout_mode", "ema_decay", "critic_updates_per_rollout", "share_sample", "substeps")  # of a Recipe
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, devices=0, seed=0)
 
 
@@ -43,13 +43,14 @@ def note(line: str) -> None:
     logging.info("\033[33mNOTE\033[0m %s" if sys.stderr.isatty() else "NOTE %s", line)
 
 
-def train(config: ConfigDict, workdir_path: str) -> Path:
-    """Runs the configuration to its end and returns the work directory. Raises UserError for what a person can mend."""
+def train(config: ConfigDict, workdir_path: str, change_mixture: bool = False) -> Path:
+    """Runs the configuration to its end and returns the work directory. ``change_mixture``: a run in it may go on with
+    other sources and another share of edits. Raises UserError for what a person can mend."""
     with contextlib.ExitStack() as opened:  # however a run ends, the save in flight is awaited
-        return run(config, workdir_path, opened)
+        return run(config, workdir_path, opened, change_mixture)
 
 
-def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> Path:
+def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, change_mixture: bool = False) -> Path:
     """The stages of ``train``; what has to be closed goes to ``opened``."""
     ############################ 1. What the run does: the step table
     with about_settings():
@@ -58,11 +59,12 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
         mesh = meshes.make_mesh(config.devices)
-    note(table.describe())
+    note(describe(config, table))
 
     ############################ 2. Where it lives: work directory, mesh
-    folder = workdir.claim(workdir_path, config, needed_bytes=256 << 20)
-    (folder / "step_table.txt").write_text(table.describe() + "\n")
+    free = workdir.MIXTURE if change_mixture else ()
+    folder = workdir.claim(workdir_path, config, needed_bytes=256 << 20, free=free)
+    (folder / "step_table.txt").write_text(describe(config, table) + "\n")
     replicated, by_batch = meshes.replicated(mesh), meshes.batch_sharded(mesh)
     note(f"{mesh.size} x {jax.devices()[0].device_kind}; work directory {folder}")
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
@@ -73,22 +75,30 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
         return folder
 
     ############################ 3. Data
-    path = workdir.existing(config.data, "data set")
-    manifest = read_manifest(path)
-    check_data(manifest, path, config, mesh.size)
+    for source in config.sources.values():
+        workdir.existing(source.path, "data set")
+    sources, manifests = open_sources(config.sources)
+    for name, manifest in manifests.items():
+        check_data(manifest, config.sources[name].path, config, mesh.size)
+    known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
+    mixture = Mixture(
+        sources, table.task, batch_size=config.batch_size, seed=config.seed,
+        classes=config.distill.classes if distilling else tuple(known),
+    )  # fmt: skip
     loader = make_loader(
-        path, batch_size=config.batch_size, seed=config.seed, max_text_tokens=config.max_text_tokens,
+        mixture, batch_size=config.batch_size // jax.process_count(), max_text_tokens=config.max_text_tokens,
         shard=(jax.process_index(), jax.process_count()),
     )  # fmt: skip
     encoder = text.load_text_encoder(text.default_minilm_source())
-    note(f"{manifest['count']} records in {path}")
+    note(mixture.describe())
 
     ############################ 4. Model: one architecture, roles are parameter trees
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
     denoiser = model.denoiser(model_config)
-    named = list(config.distill.teachers) if distilling else []
-    weights = [*named, *([config.init] if config.init else [])]
+    names = teacher_names(config.distill) if distilling else ()
+    named = [config.distill.teachers[name] for name in names]
+    weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
     trees = [load_weights(config, model.abstract(model_config), path) for path in weights]
     teachers = jax.device_put(tuple(trees[: len(named)]), replicated)
     # What trains begins as what config.init names, else as the base teacher, else as noise.
@@ -96,7 +106,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
     if init is None:
         init = jax.jit(partial(model.init, model_config))(jax.random.key(config.seed))
     # By content: a path says nothing of a data set that was prepared anew, or of weights that were replaced.
-    begun_with = {config.data: manifest["sha256"][:16], **dict(zip(weights, map(digest, trees), strict=True))}
+    data = {config.sources[name].path: manifest["sha256"][:16] for name, manifest in manifests.items()}
+    begun_with = dict(zip(weights, map(digest, trees), strict=True))
     note(f"{config.model.architecture}: {optim.parameter_count(init):,} parameters, {len(teachers)} teachers")
 
     ############################ 5. Optimizers and state
@@ -106,21 +117,25 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
     del init, trees, critic  # the state has its own copies, and donated buffers must not be seen again
 
     ############################ 6. Resume
-    meta = dict(config=workdir.identity(config), table=table.digest(), sha256=begun_with)
+    meta = dict(config=workdir.identity(config), table=table.digest(), data=data, sha256=begun_with)
     if start:
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), state)
-        state, position = checkpoints.restore(start, abstract, meta)
+        freed = ("table", "data", *(f"config.{name}" for name in free)) if free else ()
+        state, position = checkpoints.restore(start, abstract, meta, freed)
         loader.set_state(position["loader"])
         note(f"resumed from step {start}")
 
     ############################ 7. Programs: compiled before the first step
     # Padded to the text length where it takes the place of dropped captions, else of its true two tokens.
     null_tokens = config.max_text_tokens if not distilling else None
-    null = model.Condition(*text.pack(encoder.encode([""]), null_tokens))
-    first = meshes.put_batch(peek(loader), mesh)
+    negatives = [teacher.get("negative", "") for teacher in named] or [""]
+    nulls = tuple(model.Condition(*text.pack([states], null_tokens)) for states in encoder.encode(negatives))
+    # A batch of each task, from the first row that has it.
+    tasks = {int(task): int(row) for task, row in zip(*np.unique(table.task, return_index=True), strict=True)}
+    first = {task: meshes.put_batch(peek(loader, row), mesh) for task, row in tasks.items()}
     call = partial(
-        step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, null=null, size=config.image_size,
-        student_optimizer=student_optimizer, critic_optimizer=critic_optimizer,
+        step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, table=table, nulls=nulls,
+        size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer,
     )  # fmt: skip
     began = time.monotonic()
     programs = compile_programs(table, call, (state, teachers, first), replicated, by_batch)
@@ -136,7 +151,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack) -> 
     for step in bar:
         batch = meshes.put_batch(next(loader), mesh)
         state, metrics = run_row(programs, table, step, state, teachers, batch)
-        writer.add(step, metrics)
+        writer.add(step, table.labelled(step, metrics, names) | mixture.counts(step))
         done = step + 1
         intervals = config.sample_every, config.checkpoint_every
         draws, saves = (done % every == 0 or done == len(table) for every in intervals)
@@ -189,7 +204,7 @@ def check_flow_matching(config: ConfigDict) -> None:
             raise UserError(f"config.{name} is {config[name]}; it has to lie in [0, 1).")
 
 
-def check_data(manifest: dict, path: Path, config: ConfigDict, devices: int) -> None:
+def check_data(manifest: dict, path: str, config: ConfigDict, devices: int) -> None:
     """Raises UserError where the data set cannot serve the configuration: before anything is compiled."""
     longest, limit, batch = manifest["max_text_tokens"], config.max_text_tokens, config.batch_size
     size = manifest["size"] or config.image_size
@@ -203,49 +218,19 @@ def check_data(manifest: dict, path: Path, config: ConfigDict, devices: int) -> 
         raise UserError(f"{path} holds {manifest['count']} records, no batch of {batch}; lower config.batch_size.")
     if batch % devices:
         raise UserError(f"A batch of {batch} does not divide over {devices} devices; change config.batch_size.")
-    # A class is a category's position. Outside of the lambda table it would not fail, but silently be the last class.
-    classes = 1 + max(CLASSES.index(name) for name in manifest["categories"])
-    if config.objective != "flow_matching" and config.distill.classes < classes:
-        raise UserError(
-            f"{path} has postcards of {', '.join(sorted(set(manifest['categories'])))}, which need a lambda table of "
-            f"{classes} classes; raise config.distill.classes from {config.distill.classes}."
-        )
-
-
-def make_recipe(config: ConfigDict) -> steps.Recipe:
-    """The distillation recipe of ``config.distill``; what is not in it keeps Recipe's default. Raises ValueError for
-    settings that do not fit together."""
-    teachers, specialists = len(config.teachers), len(config.specialists)
-    if teachers != 1 + specialists:
-        raise UserError(
-            f"config.distill.teachers names {teachers} and config.distill.specialists gives weights for {specialists}; "
-            "every teacher after the first needs its weights, and no others."
-        )
-    if config.classes < 1:
-        raise UserError(f"config.distill.classes is {config.classes}; it has to be 1 or more.")
-    lambdas = guidance.lambda_table(config.nfe, config.classes, [np.array(t) for t in config.specialists])
-    return steps.Recipe(
-        grid=tuple(flow.time_grid(config.nfe, config.shift).tolist()),
-        lambdas=lambdas,
-        guidance_scale=guidance.Scale(tuple(config.guidance.times), tuple(config.guidance.scales)),
-        **{name: steps.TimeSampler(**config[name]) for name in ("student_times", "critic_times") if name in config},
-        **{name: config[name] for name in AS_THEY_ARE if name in config},
-    )
-
-
-def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.StepTable:
-    if recipe is None:
-        return schedule.flow_matching_table(config.steps)
-    if config.objective == "trajectory":
-        return schedule.trajectory_table(config.student_updates, lambdas=recipe.lambdas, seed=config.seed)
-    return schedule.distillation_table(
-        config.student_updates, critic_rows=config.distill.critic_rows, critic_warmup=config.distill.critic_warmup,
-        lambdas=recipe.lambdas, seed=config.seed,
-    )  # fmt: skip
+    if config.objective != "flow_matching" and manifest.get("task") != "edit":
+        known = tuple(config.distill.classes)
+        if absent := [name for name in manifest["categories"] if name not in known]:
+            raise UserError(
+                f"{path} has the category {absent[0]!r}, which is not among config.distill.classes ("
+                f"{', '.join(known)}); add it."
+            )
 
 
 def load_weights(config: ConfigDict, abstract, path: str):
     """A parameter tree from PyTorch-named weights, or the average of a run's newest checkpoint."""
+    if not path:
+        raise UserError("A teacher in config.distill.teachers has no weights; name the folder of its weights.")
     folder = workdir.existing(path, "weights")
     if not (folder / "checkpoints").is_dir():
         return convert.load(config.model.architecture, folder, abstract)
@@ -268,9 +253,10 @@ def make_optimizers(config: ConfigDict, table: schedule.StepTable):
     return student_optimizer, optim.make_optimizer(config.critic_optim, critic_updates)
 
 
-def peek(loader) -> dict:
-    """The next batch, without moving the loader."""
+def peek(loader, row: int) -> dict:
+    """The batch of a row, without moving the loader."""
     position = loader.get_state()
+    loader.set_state(position | dict(next_index=row))
     batch = next(loader)
     loader.set_state(position)
     return batch

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from flashjax.errors import UserError
 
+# What a run may go on with otherwise, if it is told so: the rest of its rows are read from another mixture.
+MIXTURE = ("sources", "edit_share")
 # What may change between the start of a run and its continuation without making it another run.
 LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "devices")
 
@@ -19,9 +21,10 @@ def identity(config: ConfigDict) -> dict:
     return {k: v for k, v in json.loads(config.to_json_best_effort()).items() if k not in LOGISTICS}
 
 
-def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0) -> Path:
-    """Creates the folder, or takes one that this very configuration made. Raises UserError if it belongs to another
-    run, cannot be written, or its disk has less than ``needed_bytes`` left; nothing is overwritten."""
+def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0, free: tuple[str, ...] = ()) -> Path:
+    """Creates the folder, or takes one that this very configuration made, but for the settings named in ``free``.
+    Raises UserError if it belongs to another run, cannot be written, or its disk has less than ``needed_bytes`` left;
+    nothing is overwritten."""
     from flashjax.checkpoint import check_meta  # Orbax is slow to import
 
     folder = Path(workdir)
@@ -30,7 +33,7 @@ def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0) -> Path:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--workdir {folder} is a file; give a folder.")
         if record.exists() and _begun(folder):
-            check_meta(_read(record), identity(config), f"The folder {folder}")
+            check_meta(_read(record), identity(config), f"The folder {folder}", free)
         elif not record.exists() and folder.exists() and any(folder.iterdir()):
             raise UserError(f"--workdir {folder} holds files but no run of flashjax; give an empty or a new folder.")
         folder.mkdir(parents=True, exist_ok=True)

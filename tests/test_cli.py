@@ -14,7 +14,6 @@ from flashjax.data import prepare
 from flashjax.models import qwen_image_21
 
 CONFIG = "tests/configs/tiny_postcards.py"
-TWO_TEACHERS = ["--config=configs/postcards.py", "--config.distill.teachers=a,b"]
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +122,7 @@ def test_the_step_table_is_printed(capsys):
     assert cli.main(["table", "--config=configs/postcards.py:quick", "--rows=2", "--config.distill.nfe=2"]) == 0
     said = capsys.readouterr().out
     assert "210 steps, 4 programs" in said
-    assert "step     1  critic task=0 k=" in said
+    assert "step     1  critic t2i k=" in said
 
 
 @pytest.mark.parametrize(
@@ -136,12 +135,7 @@ def test_the_step_table_is_printed(capsys):
         (["--config=configs/postcards.py", "--config.objective=dmdd"], "There is no objective 'dmdd'; choose flow"),
         (["--config=configs/postcards.py", "--config.student_updates=0"], "student_updates (0) has to be positive"),
         (["--config=configs/postcards.py", "--config.distill.nfe=0"], "A time grid needs at least one step, not 0."),
-        ([*TWO_TEACHERS, "--config.distill.specialists=(2.0,)"], "lambda[0, 0, 0] would be -1."),
-        (TWO_TEACHERS, "teachers names 2 and config.distill.specialists gives weights for 0; every teacher after"),
-        (
-            ["--config=configs/postcards.py", "--config.distill.specialists=(0.5,)"],
-            "teachers names 1 and config.distill.specialists gives weights for 1; every teacher after",
-        ),
+        (["--config=configs/postcards.py", "--config.edit_share=1.5"], "config.edit_share is 1.5; the share of edits"),
         (["--config=configs/postcards.py", "--config.objective=flow_matching"], "needs config.steps, which this"),
     ],
 )
@@ -154,7 +148,8 @@ def test_settings_that_are_wrong(complaint, argv, expected):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (["--config.distill.classes=2"], "need a lambda table of 3 classes; raise config.distill.classes from 2."),
+        (["--config.distill.classes=landscape,portrait"], "has the category 'text', which is not among config.distill"),
+        (["--config.distill.teachers.base.weights="], "has no weights; name the folder of its weights."),
         (["--config.devices=9"], "The configuration asks for 9 devices; this machine has 8."),
         (["--config.devices=3"], "A batch of 8 does not divide over 3 devices; change config.batch_size."),
         (["--config.batch_size=100"], "holds 12 records, no batch of 100; lower config.batch_size."),
@@ -188,7 +183,7 @@ def test_runs_that_cannot_be(complaint, command, settings, expected):
         ("distill.shift=-1.0", "The time shift has to be positive, not -1.0"),
         ("distill.critic_updates_per_rollout=0", "critic_updates_per_rollout is 0; it has to be 1 or more."),
         ("distill.ema_decay=1.5", "ema_decay is 1.5; it has to lie in [0, 1)."),
-        ("distill.classes=0", "config.distill.classes is 0; it has to be 1 or more."),
+        ("distill.classes=()", "config.distill.classes is (); it names the categories of the prompts, each once"),
         ("steps=0", "config.steps is 0; it has to be 1 or more."),
         ("drop_rate=2.0", "config.drop_rate is 2.0; it has to lie in [0, 1)."),
         ("ema_decay=1.0", "config.ema_decay is 1.0; it has to lie in [0, 1)."),

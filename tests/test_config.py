@@ -38,12 +38,12 @@ def test_settings_do_not_depend_on_the_command_line_of_the_process(monkeypatch):
 
 @pytest.mark.parametrize("text", ["a,b", "('a', 'b')", "['a', 'b']"])
 def test_sequences(text):
-    assert configs.load([POSTCARDS, f"--config.distill.teachers={text}"]).distill.teachers == ("a", "b")
+    assert configs.load([POSTCARDS, f"--config.distill.classes={text}"]).distill.classes == ("a", "b")
 
 
 def test_nested_numbers():
-    config = configs.load([POSTCARDS, "--config.distill.specialists=((0.1, 0.2, 0.3),)"])
-    assert config.distill.specialists == ((0.1, 0.2, 0.3),)
+    config = configs.load([POSTCARDS, "--config.distill.guidance.times=((0.1, 0.2, 0.3),)"])
+    assert config.distill.guidance.times == ((0.1, 0.2, 0.3),)
 
 
 def test_an_empty_text_is_a_value():
@@ -62,7 +62,7 @@ def test_an_empty_text_is_a_value():
         ("batch_size=1.5", "config.batch_size has to be of type int, like 24, not '1.5'."),
         ("batch_size.x=1", "config.batch_size is a single setting, so there is no config.batch_size.x."),
         ("distill.share_sample=maybe", "config.distill.share_sample has to be true or false, not 'maybe'."),
-        ("distill.specialists=(1", "config.distill.specialists has to be of type tuple, like (), not '(1'."),
+        ("distill.guidance.times=(1", "config.distill.guidance.times has to be of type tuple, like (0.05, "),
         ("model=tiny", "config.model is a group of settings; set one of config.model.architecture, config.model.pre"),
     ],
 )

@@ -18,7 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from flashjax import checkpoint, convert, metrics, models, paths, pictures, pipeline, train
 from flashjax import config as configs
 from flashjax import export as exports
-from flashjax.data import prepare
+from flashjax.data import mixture, prepare
 from flashjax.distill import schedule
 from flashjax.errors import UserError
 from flashjax.models import qwen_image_21, text
@@ -264,16 +264,30 @@ def test_other_content_under_the_same_path_does_not_go_on(given, uninterrupted, 
     shutil.copytree(uninterrupted("dmd")[0], folder)
     shutil.rmtree(folder / "checkpoints" / str(STEPS))
     if changed == "data":
-        manifest = train.read_manifest
-        monkeypatch.setattr(train, "read_manifest", lambda path: manifest(path) | dict(sha256="0" * 64))
+        read = mixture.read_manifest
+        monkeypatch.setattr(mixture, "read_manifest", lambda path: read(path) | dict(sha256="0" * 64))
     else:
         load = train.load_weights
         monkeypatch.setattr(train, "load_weights", lambda *args: jax.tree.map(lambda x: x + np.float32(1), load(*args)))
     config, before = configs.load([given["dmd"]]), everything(folder, 4)
-    path = config.data if changed == "data" else config.distill.teachers[0]
-    with pytest.raises(UserError, match=rf"The checkpoint in .* sha256.{path} is '\w+' there and '\w+' here"):
+    path = config.sources.cards.path if changed == "data" else config.distill.teachers.base.weights
+    with pytest.raises(UserError, match=rf"The checkpoint in .* (sha256|data).{path} is '\w+' there and '\w+' here"):
         train.train(config, str(folder))
     assert [name for name, x in everything(folder, 4).items() if x.tobytes() != before[name].tobytes()] == []
+
+
+def test_a_mixture_changes_on_purpose_only(given, uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted("dmd")[0], folder)
+    shutil.rmtree(folder / "checkpoints" / str(STEPS))
+    config = configs.load([given["dmd"], "--config.sources.cards.weight=2.0"])
+    with pytest.raises(UserError, match="sources.cards.weight is 1.0 there and 2.0 here"):
+        train.train(config, str(folder))
+    train.train(config, str(folder), change_mixture=True)
+    assert json.loads((folder / "config.json").read_text())["sources"]["cards"]["weight"] == 2.0
+    other = configs.load([given["dmd"], "--config.student_optim.lr=0.5"])
+    with pytest.raises(UserError, match="student_optim.lr is 0.001 there and 0.5 here"):
+        train.train(other, str(folder), change_mixture=True)
 
 
 def test_a_digest_is_of_paths_types_and_values():
@@ -328,7 +342,7 @@ def test_a_finished_run_started_again_compiles_nothing(given, uninterrupted, mon
 def test_a_run_that_found_no_data_binds_nobody(given, uninterrupted, tmp_path):
     folder = uninterrupted("flow_matching")[0]
     with pytest.raises(UserError, match="There is no data set"):
-        train.train(configs.load([given["flow_matching"], "--config.data=nowhere"]), str(tmp_path))
+        train.train(configs.load([given["flow_matching"], "--config.sources.cards.path=nowhere"]), str(tmp_path))
     assert (tmp_path / "checkpoints").is_dir()
     train.train(configs.load([given["flow_matching"]]), str(tmp_path))
     assert_same_runs(folder, tmp_path)

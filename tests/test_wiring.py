@@ -20,26 +20,36 @@ def at_the_root(request, monkeypatch):
     monkeypatch.chdir(request.config.rootpath)
 
 
-def load(*settings: str, arg: str = ""):
-    return configs.load([f"--config={CONFIG}:{arg}", *(f"--config.{setting}" for setting in settings)])
+def load(*settings: str, arg: str = "", teachers=None, guidance_table=None):
+    """The configuration, with further teachers and their weights."""
+    config = configs.load([f"--config={CONFIG}:{arg}", *(f"--config.{setting}" for setting in settings)])
+    with config.unlocked():
+        if teachers is not None:
+            config.distill.teachers.update(teachers)
+            config.distill.guidance_table = guidance_table
+    return config
 
 
 def test_the_recipe_field_by_field():
     config = load(
-        "distill.teachers=a,b", "distill.specialists=((0.1,0.2,0.3),)", "distill.nfe=3", "distill.shift=2.0",
+        "distill.nfe=3", "distill.shift=2.0",
         "distill.guidance.times=(0.2,0.6)", "distill.guidance.scales=2.5,1.5",
         "distill.rollout_mode=renoise", "distill.student_times.low=0.3",
         "distill.critic_times.high=0.9", "distill.critic_updates_per_rollout=4", "distill.share_sample=false",
-        "distill.ema_decay=0.7", "distill.substeps=6",
+        "distill.ema_decay=0.7", "distill.substeps=6", "distill.teachers.base.weights=a",
+        teachers=dict(letters=dict(weights="b", guidance=dict(times=(0.5,), scales=(4.0,)), negative="blurred")),
+        guidance_table={"text": {"letters": (0.1, 0.2, 0.3)}},
     )  # fmt: skip
     expected = dict(
         grid=tuple(flow.time_grid(3, 2.0).tolist()), rollout_mode="renoise",
-        guidance_scale=guidance.Scale((0.2, 0.6), (2.5, 1.5)),
+        guidance_scales=(guidance.Scale((0.2, 0.6), (2.5, 1.5)), guidance.Scale((0.5,), (4.0,))),
         student_times=steps.TimeSampler(low=0.3, high=0.98), critic_times=steps.TimeSampler(low=0.02, high=0.9),
         ema_decay=0.7, critic_updates_per_rollout=4, share_sample=False, substeps=6,
     )  # fmt: skip
     recipe = train.make_recipe(config.distill)
-    np.testing.assert_array_equal(recipe.lambdas, guidance.lambda_table(3, 3, [np.array([0.1, 0.2, 0.3])]))
+    by_step = np.zeros((3, 4))
+    by_step[:, 2] = 0.1, 0.2, 0.3
+    np.testing.assert_array_equal(recipe.lambdas, guidance.lambda_table(3, 4, [by_step]))
     names = {field.name for field in dataclasses.fields(recipe)} - {"lambdas"}
     assert {name: getattr(recipe, name) for name in names} == expected
 
@@ -104,9 +114,9 @@ def compiled(monkeypatch, tmp_path):
     monkeypatch.setattr(train, "compile_programs", stop)
     monkeypatch.setattr(train, "make_optimizers", lambda *_: (optax.sgd(0.1), optax.adam(0.1)))
 
-    def run(*settings: str, arg: str):
+    def run(*settings: str, arg: str, **changes):
         with pytest.raises(Stopped) as stopped:
-            train.train(load(*settings, arg=f"{arg}data={data}"), str(tmp_path / "run"))
+            train.train(load(*settings, arg=f"{arg}data={data}", **changes), str(tmp_path / "run"))
         return stopped.value.args
 
     return run
@@ -114,9 +124,14 @@ def compiled(monkeypatch, tmp_path):
 
 def test_a_distillation_gets_its_teachers_in_order_and_a_short_null(compiled, tmp_path):
     teachers = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
-    specialists = "distill.specialists=((0.1,0.2,0.3),)"
-    given, (state, trees, _) = compiled(f"distill.teachers={','.join(teachers)}", specialists, arg="")
-    assert given["null"].text.shape == (1, 2, 384)
+    given, (state, trees, _) = compiled(
+        f"distill.teachers.base.weights={teachers[0]}", arg="",
+        teachers=dict(a_second=dict(weights=teachers[1], negative="dull and grey")),
+        guidance_table={"text": {"a_second": "linear"}},
+    )  # fmt: skip
+    # The empty prompt of the one, the negative prompt of the other: each as long as it is.
+    assert [null.text.shape for null in given["nulls"]] == [(1, 2, 384), (1, 5, 384)]
+    assert [float(null.text[0, 0, 0]) for null in given["nulls"]] == [1.0, 14.0]
     assert given["size"] == 8
     abstract = qwen_image_21.abstract(models.make_config(qwen_image_21, load().model))
     for tree, path in zip(trees, teachers, strict=True):
@@ -131,7 +146,7 @@ def test_a_distillation_gets_its_teachers_in_order_and_a_short_null(compiled, tm
 def test_a_student_begins_where_it_is_told_and_its_critic_as_the_base_teacher(compiled, tmp_path):
     a, b = (str(tmp_path / f"{name}.safetensors") for name in "ab")
     abstract = qwen_image_21.abstract(models.make_config(qwen_image_21, load().model))
-    _, (state, trees, _) = compiled(f"distill.teachers={a}", f"init={b}", arg="")
+    _, (state, trees, _) = compiled(f"distill.teachers.base.weights={a}", f"init={b}", arg="")
     assert len(trees) == 1
     for tree, path in ((state.student.params, b), (state.ema, b), (state.critic.params, a), (trees[0], a)):
         expected = paths.flatten(convert.load("qwen_image_21", path, abstract))
@@ -140,8 +155,9 @@ def test_a_student_begins_where_it_is_told_and_its_critic_as_the_base_teacher(co
 
 def test_flow_matching_gets_a_null_as_long_as_its_captions(compiled):
     given, (_, trees, batch) = compiled(arg="teacher,")
-    assert given["null"].text.shape == (1, 28, 384)
-    assert given["null"].text_length.tolist() == [2]
-    assert batch["text"].shape[1:] == (28, 384)
-    assert np.asarray(given["null"].text[0, :2] == 1).all()
+    (null,) = given["nulls"]
+    assert null.text.shape == (1, 28, 384)
+    assert null.text_length.tolist() == [2]
+    assert batch[0]["text"].shape[1:] == (28, 384)
+    assert np.asarray(null.text[0, :2] == 1).all()
     assert trees == ()

@@ -1,8 +1,10 @@
-"""``flashjax prepare``: the postcards, offline, from code, fonts and artwork that packages carry."""
+"""``flashjax prepare``: the postcards, offline, from code, fonts and artwork that packages carry; or prompts of one's
+own."""
 
 import argparse
 
-from flashjax.commands import seed
+from flashjax.commands import non_negative, seed
+from flashjax.data.manifest import read_manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,14 +16,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--count", type=int, default=2000, help="postcards a category (default 2000)")
     parser.add_argument("--size", type=int, default=32, help="side of the pictures in pixels (default 32)")
+    parser.add_argument("--edits", action="store_true", help="pictures, instructions, results: SPLIT_edits")
     parser.add_argument("--prompts-only", action="store_true", help="no pictures: all that distillation needs")
     parser.add_argument("--seed", type=seed, default=0, help="another seed makes another set (default 0)")
     parser.add_argument(
         "--categories", nargs="+", help="landscape, portrait, text (default: all); one named twice gets twice as many"
     )
+    own = parser.add_argument_group("prompts of your own")
+    own.add_argument(
+        "--from", dest="files", nargs="+", metavar="FILE",
+        help=".jsonl or .parquet with prompt and category a row; with the path of a picture as source, edits",
+    )  # fmt: skip
+    own.add_argument("--name", default="prompts", help="of the set in --out (default %(default)s)")
+    own.add_argument(
+        "--skip-limit", type=non_negative, default=0, help="rows to leave out whose pictures cannot be read (default 0)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
+    from flashjax.models import text
+
+    if not args.files:
+        return _postcards(args)
+    from flashjax.data.prompts import prepare_prompts
+
+    encoder = text.load_text_encoder(text.default_minilm_source())
+    path = prepare_prompts(
+        args.out, args.files, name=args.name, size=args.size, encode=encoder.encode, encoder_name="all-MiniLM-L6-v2",
+        skip_limit=args.skip_limit,
+    )  # fmt: skip
+    for line in read_manifest(path)["skipped"]:
+        print(f"left out: {line}")
+    print(path)
+
+
+def _postcards(args: argparse.Namespace) -> None:
     from flashjax.data import postcards
     from flashjax.data.prepare import prepare
     from flashjax.errors import about_settings
@@ -34,5 +63,6 @@ def run(args: argparse.Namespace) -> None:
     path = prepare(
         args.out, split=args.split, count_per_category=args.count, size=None if args.prompts_only else args.size,
         seed=args.seed, categories=args.categories, encode=encoder.encode, encoder_name="all-MiniLM-L6-v2",
+        edits=args.edits,
     )  # fmt: skip
     print(path)

@@ -18,12 +18,13 @@ def run(args: argparse.Namespace) -> None:
 
     config = configs.load([f"--config={args.config}", *args.settings])
     # Slow to import: a misspelt setting is told before.
-    from flashjax.train import check_settings, make_recipe, make_table
+    from flashjax.recipe import describe, make_recipe, make_table
+    from flashjax.train import check_settings
 
     with about_settings():
         check_settings(config)
         table = make_table(config, make_recipe(config.distill) if config.objective != "flow_matching" else None)
-    print(table.describe())
+    print(describe(config, table))
     for program in table.programs():
         print(f"  program: {program}")
     for step in range(min(args.rows, len(table))):

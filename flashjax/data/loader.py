@@ -1,4 +1,4 @@
-"""Shuffled batches from a record file, resumable at any batch to the bit.
+"""Batches of a run, resumable at any of them to the bit.
 
 The state of the iterator is a small dict: save it with a checkpoint, and `set_state` goes
 on with exactly the batches that would have come.
@@ -7,61 +7,50 @@ on with exactly the batches that would have come.
 from __future__ import annotations
 
 import functools
-import os
 from typing import Any
 
 import grain
 import numpy as np
 
-from flashjax.data.records import RecordError, RecordSource
+from flashjax.data.mixture import Mixture
+from flashjax.data.records import RecordError
 
 __all__ = ["make_loader"]
 
 
 def make_loader(
-    source_path: str | os.PathLike[str],
+    mixture: Mixture,
     *,
     batch_size: int,
-    seed: int,
     max_text_tokens: int,
     shard: tuple[int, int] = (0, 1),
-    epochs: int | None = None,
 ) -> grain.DatasetIterator:
-    """Read batches of a record file in an order that the seed alone decides.
+    """Read the batches of a run, in the order of its mixture.
 
     A batch is a dict of arrays, B being `batch_size`:
     text float32 [B, max_text_tokens, width], zero after each text's end (if the records have
     text); text_length int32 [B] (likewise); image float32 [B, H, W, 3] in [-1, 1] (if they
-    have images); category int32 [B]; index int64 [B].
+    have images), the picture that the text asks for; source float32 [B, h, w, 3] in [-1, 1],
+    the picture to edit (rows of edits only); category int32 [B], the class in the lambda table;
+    index int64 [B].
 
     Args:
-        source_path: a file that `prepare` wrote.
-        batch_size: records in a batch of this shard; all batches are full.
-        seed: decides the order of every epoch.
+        mixture: all samples of the run, see `flashjax.data.mixture`.
+        batch_size: records in a batch of this shard.
         max_text_tokens: the length that texts are padded to.
-        shard: (index, count): this process reads every count-th record of the common order.
-            Where the count does not divide the records, an epoch leaves out the rest.
-        epochs: how many times to go through; without end where None. A batch may straddle
-            two epochs.
+        shard: (index, count): this process reads every count-th sample.
 
     Returns:
         An iterator with `get_state()` and `set_state(state)`.
 
     Raises:
-        ValueError: settings that do not fit the file, or (while reading) a text longer than
+        ValueError: settings that do not fit, or (while reading) a text longer than
             `max_text_tokens`.
     """
-    source, (index, count) = RecordSource(source_path), shard
+    index, count = shard
     if not 0 <= index < count:
         raise ValueError(f"shard is {shard}; it has to be (index, count) with 0 <= index < count.")
-    usable = len(source) // count * count
-    if not 1 <= batch_size <= max(usable // count, 1) or usable == 0:
-        raise ValueError(
-            f"{source_path} holds {len(source)} records, {usable // count} a shard; that makes "
-            f"no batch of {batch_size}. Use smaller batches or prepare more records."
-        )
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle()
-    dataset = dataset[index:usable:count].repeat(epochs)
+    dataset = grain.MapDataset.source(mixture)[index::count]
     dataset = dataset.map(functools.partial(_example, max_text_tokens=max_text_tokens))
     return iter(dataset.batch(batch_size, drop_remainder=True).to_iter_dataset())
 
@@ -75,8 +64,9 @@ def _example(record: dict[str, Any], *, max_text_tokens: int) -> dict[str, np.nd
         }
     except KeyError as error:
         raise RecordError(f"A record has no field {error}; the loader reads files that `prepare` wrote.") from error
-    if "image" in record:
-        example["image"] = record["image"].astype(np.float32) / np.float32(127.5) - np.float32(1)
+    for name in ("image", "source"):
+        if name in record:
+            example[name] = record[name].astype(np.float32) / np.float32(127.5) - np.float32(1)
     if "text" in record:
         text = record["text"]
         if len(text) > max_text_tokens:

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flashjax.errors import UserError
 
 # The categories of the postcards; a record's category_id, and a condition's class in the lambda table, is the position.
@@ -21,3 +23,15 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
         return json.loads(manifest.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{manifest} is not valid JSON ({error}); delete it and prepare the set again.") from error
+
+
+def places(manifest: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Category to the positions of its records in the file, int64, ascending. Records take turns through the manifest's
+    ``categories``, unless its ``ranges`` say which [start, stop) each category has."""
+    if "ranges" in manifest:
+        return {name: np.arange(*bounds) for name, bounds in manifest["ranges"].items()}
+    turns, at = manifest["categories"], np.arange(manifest["count"])
+    return {
+        name: at[np.isin(at % len(turns), [i for i, turn in enumerate(turns) if turn == name])]
+        for name in dict.fromkeys(turns)
+    }

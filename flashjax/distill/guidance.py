@@ -6,10 +6,15 @@ guidance), for which condition.
 (Qwen-Image-Flash, eq. 5 to 7; m = 0 is the base teacher.) All teachers share path and noise level and the score is
 affine in the velocity, so mixing scores, velocities or clean predictions is the same. The table is static numpy: which
 teachers a step needs is known before anything compiles, and a teacher that a step does not need is not run.
+
+A configuration names what the table numbers: ``{"portrait": {"portrait_teacher": (0, 0, 0.5, 1)}}`` is class, teacher,
+and a weight for each step of the student; the teacher called "base" takes the rest.
 """
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,11 +54,89 @@ class Scale:
 
 
 UNGUIDED = Scale()
+BASE = "base"  # the teacher that takes what the others leave
+SHAPES = ("base_then_specialist", "specialist_then_base", "linear", "last_step", "constant:WEIGHT")
 
 
-def lambda_table(
-    steps: int, classes: int, specialists: Sequence[np.ndarray] | Mapping[int, np.ndarray] = ()
+def shape(name: str, steps: int) -> tuple[float, ...]:
+    """A specialist's weights over the steps of the student, by name; for four of them:
+
+    base_then_specialist (0, 0, 0.5, 1), specialist_then_base (1, 0.5, 0, 0), linear (0, 1/3, 2/3, 1), last_step
+    (0, 0, 0, 1), constant:0.5 (0.5, 0.5, 0.5, 0.5). Raises ValueError.
+    """
+    k, half, last = np.arange(steps), steps // 2, steps - 1
+    late = np.maximum(k - half + 1, 0) / (steps - half)
+    known = dict(
+        base_then_specialist=late, specialist_then_base=late[::-1], linear=k / last if last else np.ones(1),
+        last_step=(k == last) * 1.0,
+    )  # fmt: skip
+    if name in known:
+        return tuple(known[name].tolist())
+    kind, _, weight = name.partition(":")
+    try:
+        if kind == "constant":
+            return (float(weight),) * steps
+    except ValueError as error:
+        raise ValueError(f"The shape {name!r} needs a number, as in 'constant:0.5'.") from error
+    raise ValueError(f"There is no shape {name!r} of weights{_nearest(name, SHAPES)}")
+
+
+def named_table(
+    table: Mapping[str, Mapping[str, Any]], *, steps: int, classes: Sequence[str], teachers: Sequence[str]
 ) -> np.ndarray:
+    """``lambda_table`` of names: ``table[class][teacher]`` is a weight for each of ``steps``, or the name of a shape.
+
+    ``teachers``: all of them, "base" first. A class without an entry has the base teacher alone. Raises ValueError
+    that names class, teacher and step.
+    """
+    weights = np.zeros((len(teachers), steps, len(classes)))
+    for c, row in table.items():
+        if c not in classes:
+            raise ValueError(f"guidance_table has no class {c!r} to speak of{_nearest(c, classes)}")
+        for teacher, given in row.items():
+            if teacher == BASE:
+                raise ValueError(f"guidance_table gives {BASE!r} a weight for {c!r}; it takes what the others leave.")
+            if teacher not in teachers:
+                raise ValueError(f"There is no teacher {teacher!r} for {c!r}{_nearest(teacher, teachers[1:])}")
+            each = shape(given, steps) if isinstance(given, str) else tuple(given)
+            if len(each) != steps:
+                raise ValueError(
+                    f"guidance_table gives {teacher!r} {len(each)} weights for {c!r}; the student takes {steps} steps."
+                )
+            weights[teachers.index(teacher), :, classes.index(c)] = each
+    bad = np.argwhere(~((weights >= 0) & (weights <= 1)))
+    if len(bad):
+        m, k, c = bad[0]
+        raise ValueError(
+            f"The weight of {teachers[m]!r} for {classes[c]!r} at step {k} is {weights[m, k, c]:.3g}; weights lie in "
+            "[0, 1]."
+        )
+    over = np.argwhere(weights.sum(axis=0) > 1 + 1e-6)
+    if len(over):
+        k, c = over[0]
+        raise ValueError(
+            f"The weights for {classes[c]!r} at step {k} sum to {weights[:, k, c].sum():.3g}; the base teacher takes "
+            "the rest, so they may sum to 1 at the most."
+        )
+    return lambda_table(steps, len(classes), list(weights[1:]))
+
+
+def describe(lambdas: np.ndarray, classes: Sequence[str], teachers: Sequence[str]) -> str:
+    """The table [steps, classes, teachers] for people: a line a class and teacher that is ever heard there."""
+    lines = []
+    for c, name in enumerate(classes):
+        for m in np.flatnonzero(lambdas[:, c].any(axis=0)):
+            weights = "  ".join(f"{w:.3g}".ljust(5) for w in lambdas[:, c, m]).rstrip()
+            lines.append(f"  {name:<14}{teachers[m]:<20}{weights}")
+    return "\n".join(lines)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known) or 'none'}."
+
+
+def lambda_table(steps: int, classes: int, specialists: Sequence[np.ndarray] = ()) -> np.ndarray:
     """float32 [steps, classes, 1 + specialists]; rows sum to 1 because the base teacher takes what is left.
 
     ``specialists``: for every teacher after the base, its weights, broadcastable to [steps, classes], in [0, 1].

@@ -8,8 +8,10 @@ table or hash it, and a run resumes from a step number alone.
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flashjax.distill import guidance
@@ -17,6 +19,7 @@ from flashjax.distill import guidance
 # "begin" and "advance" are no rows of their own: they roll the student out to step k in front of a row.
 PHASES = ("flow_matching", "student", "critic", "begin", "advance", "trajectory")
 FLOW_MATCHING, STUDENT, CRITIC, BEGIN, ADVANCE, TRAJECTORY = range(6)
+TASKS = ("t2i", "edit")
 
 
 class Program(NamedTuple):
@@ -28,17 +31,24 @@ class Program(NamedTuple):
 
     def __str__(self) -> str:
         teachers = f" teachers={','.join(map(str, self.active))}" if self.active else ""
-        return f"{PHASES[self.phase]} task={self.task}{teachers}"
+        return f"{PHASES[self.phase]} {TASKS[self.task]}{teachers}"
 
 
 @dataclasses.dataclass(frozen=True)
 class StepTable:
-    """int8 columns ``phase``, ``task``, ``k``, each [steps]; ``lambdas`` [steps of the student, classes, teachers]."""
+    """int8 columns ``phase``, ``task``, ``k``, each [steps].
+
+    lambdas: float32 [tables, steps of the student, classes, teachers]; ``starts`` int64 [tables], the row from which on
+    each holds. ``classes``: for each task the classes that its rows can have (None: all), so that a teacher that is
+    heard in edits alone does not run elsewhere.
+    """
 
     phase: np.ndarray
     task: np.ndarray
     k: np.ndarray
     lambdas: np.ndarray
+    starts: np.ndarray
+    classes: tuple[tuple[int, ...] | None, ...] = (None, None)
 
     def __len__(self) -> int:
         return len(self.phase)
@@ -46,8 +56,15 @@ class StepTable:
     def program(self, step: int) -> Program:
         """The program that updates the state at ``step``."""
         phase = int(self.phase[step])
-        teachers = guidance.active(self.lambdas, int(self.k[step])) if phase in (STUDENT, TRAJECTORY) else ()
-        return Program(phase, int(self.task[step]), teachers)
+        task, teachers = int(self.task[step]), ()
+        if phase in (STUDENT, TRAJECTORY):
+            teachers = guidance.active(self.lambdas_at(step), int(self.k[step]), self.classes[task])
+        return Program(phase, task, teachers)
+
+    def lambdas_at(self, step: int | jax.Array) -> np.ndarray | jax.Array:
+        """The lambda table [steps of the student, classes, teachers] of row ``step``, which may be traced."""
+        numeric = np if isinstance(step, int) else jnp
+        return numeric.asarray(self.lambdas)[numeric.searchsorted(self.starts, step, side="right") - 1]
 
     def rollout(self, step: int) -> list[Program]:
         """The programs that run before it: none for flow matching, else the beginning and k steps of the student."""
@@ -58,14 +75,28 @@ class StepTable:
 
     def programs(self) -> list[Program]:
         """Every program of the run, in order of first use: exactly these get compiled."""
-        columns = np.stack([self.phase, self.task, self.k], axis=1)
+        tables = np.searchsorted(self.starts, np.arange(len(self)), side="right")
+        columns = np.stack([self.phase, self.task, self.k, tables], axis=1)
         first = np.unique(columns, axis=0, return_index=True)[1]
         return list(dict.fromkeys(p for i in sorted(first.tolist()) for p in (*self.rollout(i), self.program(i))))
+
+    def labelled(self, step: int, metrics: dict[str, Any], teachers: Sequence[str]) -> dict[str, Any]:
+        """The metrics of a row for the log: losses once more for its k, shares by the teachers' names, and everything
+        under the name of its task where the run has several."""
+        out = {}
+        for name, value in metrics.items():
+            if name.startswith("share_"):
+                name = f"share/{teachers[int(name.removeprefix('share_'))]}"
+            out[name] = value
+            if name in ("student_loss", "trajectory_loss", "dmd_direction_rms", "fake_real_cosine"):
+                out[f"{name}/k{self.k[step]}"] = value
+        several = (self.task != self.task[0]).any()
+        return {f"{TASKS[self.task[step]]}/{name}": v for name, v in out.items()} if several else out
 
     def digest(self) -> str:
         """sha256 over all columns and the lambda table; a checkpoint of another table cannot be resumed."""
         h = hashlib.sha256()
-        for array in (self.phase, self.task, self.k, self.lambdas):
+        for array in (self.phase, self.task, self.k, self.lambdas, self.starts):
             h.update(f"{array.dtype}{array.shape}".encode())
             h.update(np.ascontiguousarray(array).tobytes())
         return h.hexdigest()
@@ -76,10 +107,32 @@ class StepTable:
         for p in sorted(set(self.phase.tolist())):
             rows = self.phase == p
             lines.append(f"  {PHASES[p]:<14}{rows.sum():>8} rows")
-            for name, column in (("task", self.task), ("k", self.k)):
+            for name, column in (("task", np.array(TASKS)[self.task]), ("k", self.k)):
                 values, counts = np.unique(column[rows], return_counts=True)
                 lines.append(f"    {name:<12}" + "  ".join(f"{v}: {c}" for v, c in zip(values, counts, strict=True)))
         return "\n".join(lines)
+
+
+def over_time(setting: Any) -> tuple[tuple[float, Any], ...]:
+    """((from, value), ...) of a setting that may change over the run: given as such pairs, ``from`` being a share of
+    the run that begins with 0 and rises below 1, or as one value for all of it. Raises ValueError."""
+    if not isinstance(setting, tuple | list):
+        return ((0.0, setting),)
+    pairs = tuple(setting)
+    try:
+        froms = [float(start) for start, _ in pairs]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"A setting that changes over the run is written ((0, value), (0.5, value), ...), not {setting}."
+        ) from error
+    if not froms or froms[0] != 0 or froms[-1] >= 1 or (np.diff(froms) <= 0).any():
+        raise ValueError(f"The phases of a run begin at 0 and rise below 1; {setting} begins them at {froms}.")
+    return tuple((start, value) for start, (_, value) in zip(froms, pairs, strict=True))
+
+
+def rows_of(starts: Sequence[float], rows: int) -> np.ndarray:
+    """int64: the rows at which phases of a run begin, given as shares of it."""
+    return np.floor(np.asarray(starts, np.float64) * rows + 1e-9).astype(np.int64)
 
 
 def diffuse(ratios: Sequence[float], count: int) -> np.ndarray:
@@ -108,21 +161,28 @@ def balanced(values: int, count: int, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate(blocks)[:count].astype(np.int8) if count else np.zeros(0, np.int8)
 
 
-def flow_matching_table(steps: int, task_ratios: Sequence[float] = (1.0,)) -> StepTable:
-    """Every row trains on real images."""
+def flow_matching_table(
+    steps: int, task_ratios: Sequence = (1.0,), task_starts: Sequence[float] = (0.0,)
+) -> StepTable:
+    """Every row trains on real images. ``task_ratios``: T2I to edits, or such a pair for each of ``task_starts``, the
+    shares of the run at which they begin to hold."""
     phase = np.full(steps, FLOW_MATCHING, np.int8)
-    return StepTable(phase, diffuse(task_ratios, steps), np.zeros(steps, np.int8), np.zeros((0, 0, 0), np.float32))
+    none, task = np.zeros((1, 0, 0, 0), np.float32), _tasks(phase, task_ratios, task_starts)
+    return StepTable(phase, task, np.zeros(steps, np.int8), none, np.zeros(1, np.int64))
 
 
 def trajectory_table(
-    student_updates: int, *, lambdas: np.ndarray, seed: int, task_ratios: Sequence[float] = (1.0,)
-) -> StepTable:
+    student_updates: int, *, lambdas: np.ndarray, seed: int, task_ratios: Sequence = (1.0,),
+    task_starts: Sequence[float] = (0.0,), starts: Sequence[float] = (0.0,),
+    classes: tuple[tuple[int, ...] | None, ...] = (None, None),
+) -> StepTable:  # fmt: skip
     """Every row trains one student step on the teachers' trajectory; ``lambdas`` as in ``distillation_table``."""
     if student_updates < 1:
         raise ValueError(f"student_updates ({student_updates}) has to be positive.")
     phase = np.full(student_updates, TRAJECTORY, np.int8)
-    task, k = _tasks_and_steps(phase, task_ratios, len(lambdas), seed)
-    return StepTable(phase, task, k, lambdas)
+    task = _tasks(phase, task_ratios, task_starts)
+    k = _steps(phase, task, lambdas.shape[1], seed)
+    return StepTable(phase, task, k, lambdas, rows_of(starts, len(phase)), classes)
 
 
 def distillation_table(
@@ -132,12 +192,16 @@ def distillation_table(
     lambdas: np.ndarray,
     seed: int,
     critic_warmup: int = 0,
-    task_ratios: Sequence[float] = (1.0,),
+    task_ratios: Sequence = (1.0,),
+    task_starts: Sequence[float] = (0.0,),
+    starts: Sequence[float] = (0.0,),
+    classes: tuple[tuple[int, ...] | None, ...] = (None, None),
 ) -> StepTable:
     """``critic_warmup`` critic rows, then cycles of one student row and ``critic_rows`` critic rows.
 
     How many critic updates a row makes is the recipe's matter (``share_sample``, ``critic_updates_per_rollout``).
-    ``lambdas`` is ``guidance.lambda_table``'s array; its first axis gives the number of student steps.
+    ``lambdas``: ``guidance.lambda_table``'s arrays, stacked; one for each of ``starts``, shares of the run. Its second
+    axis gives the number of student steps. ``classes`` as in StepTable.
     """
     if student_updates < 1 or critic_rows < 0 or critic_warmup < 0:
         raise ValueError(
@@ -146,21 +210,28 @@ def distillation_table(
         )
     cycle = [STUDENT] + [CRITIC] * critic_rows
     phase = np.array([CRITIC] * critic_warmup + cycle * student_updates, np.int8)
-    task, k = _tasks_and_steps(phase, task_ratios, len(lambdas), seed)
-    return StepTable(phase, task, k, lambdas)
+    task = _tasks(phase, task_ratios, task_starts)
+    k = _steps(phase, task, lambdas.shape[1], seed)
+    return StepTable(phase, task, k, lambdas, rows_of(starts, len(phase)), classes)
 
 
-def _tasks_and_steps(
-    phase: np.ndarray, task_ratios: Sequence[float], steps: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The columns task and k, balanced within every phase."""
-    task, k = np.zeros_like(phase), np.zeros_like(phase)
+def _tasks(phase: np.ndarray, task_ratios: Sequence, task_starts: Sequence[float]) -> np.ndarray:
+    """The column task, in its ratio within every phase and every stretch of the run with a ratio of its own."""
+    task, ratios = np.zeros_like(phase), np.atleast_2d(np.asarray(task_ratios, np.float64))
+    stretch = np.searchsorted(rows_of(task_starts, len(phase)), np.arange(len(phase)), side="right") - 1
+    for p in (FLOW_MATCHING, STUDENT, CRITIC, TRAJECTORY):
+        for i, ratio in enumerate(ratios):
+            rows = (phase == p) & (stretch == i)
+            task[rows] = diffuse(ratio, int(rows.sum()))
+    return task
+
+
+def _steps(phase: np.ndarray, task: np.ndarray, steps: int, seed: int) -> np.ndarray:
+    """The column k, balanced within every phase and task, so that every task trains every k equally often."""
+    k = np.zeros_like(phase)
     for p in (STUDENT, CRITIC, TRAJECTORY):
-        rows = phase == p
-        task[rows] = diffuse(task_ratios, int(rows.sum()))
-        for choice in range(len(task_ratios)):
-            # A generator a phase and task: a longer run begins with the rows of a shorter one, and every task
-            # trains every k equally often.
-            chosen = rows & (task == choice)
+        for choice in range(len(TASKS)):
+            # A generator a phase and task: a longer run begins with the rows of a shorter one.
+            chosen = (phase == p) & (task == choice)
             k[chosen] = balanced(steps, int(chosen.sum()), np.random.default_rng([seed, p, choice]))
-    return task, k
+    return k

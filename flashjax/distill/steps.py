@@ -55,9 +55,9 @@ class Recipe:
     """What a distillation run holds fixed. Raises ValueError for what no run can hold."""
 
     grid: tuple[float, ...]  # flow.time_grid; the student's sampler uses the same numbers
-    lambdas: np.ndarray  # guidance.lambda_table [steps, classes, teachers]
-    # Of every teacher, by t; the student learns it and samples without.
-    guidance_scale: guidance.Scale = guidance.UNGUIDED
+    lambdas: np.ndarray  # guidance.lambda_table [steps, classes, teachers]; a run that changes it replaces it by row
+    # Of each teacher, or one for all, by t; the student learns it and samples without.
+    guidance_scales: tuple[guidance.Scale, ...] = (guidance.UNGUIDED,)
     rollout_mode: str = "euler"
     student_times: TimeSampler = TimeSampler()
     critic_times: TimeSampler = TimeSampler()
@@ -75,6 +75,12 @@ class Recipe:
             raise ValueError(f"substeps is {self.substeps}; it has to be 1 or more.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it has to lie in [0, 1).")
+        if len(self.guidance_scales) not in (1, self.lambdas.shape[-1]):
+            raise ValueError(f"{len(self.guidance_scales)} guidance scales for {self.lambdas.shape[-1]} teachers.")
+
+    def scale(self, teacher: int) -> guidance.Scale:
+        """The guidance of a teacher."""
+        return self.guidance_scales[teacher if len(self.guidance_scales) > 1 else 0]
 
 
 def flow_matching_step(
@@ -137,22 +143,22 @@ def predict(denoiser: flow.Denoiser, params: flow.Params, context: flow.Context,
 
 
 def student_step(
-    state: TrainState, teachers: tuple[flow.Params, ...], z: jax.Array, k: jax.Array, cond: Any, null: Any,
+    state: TrainState, teachers: tuple[flow.Params, ...], z: jax.Array, k: jax.Array, cond: Any, nulls: Any,
     classes: jax.Array, key: jax.Array, *, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
     student_optimizer: optax.GradientTransformation, critic_optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
     """One DMD update of the student at its step k, and of the critic on the same sample if the recipe shares it.
 
     teachers: all parameter trees, base first; only ``active`` ones are read. z: the student's state z_k [B, ...].
-    null: the negative condition (batch 1 or B). classes: int32 [B], the condition class of each sample in the lambda
-    table.
+    nulls: the negative condition of each teacher (batch 1 or B). classes: int32 [B], the condition class of each sample
+    in the lambda table.
     """
     _, _, dmd_key, critic_key = step_keys(key, state.step)
 
     def loss_fn(params):
         x = predict(denoiser, params, denoiser.condition(params, cond), z, k, recipe)
         grad, stats = dmd_gradient(
-            jax.lax.stop_gradient(x), state.critic.params, teachers, cond, null, classes, dmd_key,
+            jax.lax.stop_gradient(x), state.critic.params, teachers, cond, nulls, classes, dmd_key,
             k=k, active=active, recipe=recipe, denoiser=denoiser,
         )  # fmt: skip
         return dmd.student_loss(x, grad), (x, stats)
@@ -169,7 +175,7 @@ def student_step(
 
 
 def trajectory_step(
-    state: TrainState, teachers: tuple[flow.Params, ...], z: jax.Array, k: jax.Array, cond: Any, null: Any,
+    state: TrainState, teachers: tuple[flow.Params, ...], z: jax.Array, k: jax.Array, cond: Any, nulls: Any,
     classes: jax.Array, *, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
     student_optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
@@ -181,7 +187,7 @@ def trajectory_step(
     finer steps tell apart, and stays soft.
     """
     grid = jnp.asarray(recipe.grid, jnp.float32)
-    velocity = teacher_velocity(teachers, cond, null, classes, k=k, active=active, recipe=recipe, denoiser=denoiser)
+    velocity = teacher_velocity(teachers, cond, nulls, classes, k=k, active=active, recipe=recipe, denoiser=denoiser)
     inner, end = jnp.linspace(grid[k], grid[k + 1], recipe.substeps + 1), z
     for i in range(recipe.substeps):
         end = rollout.take_step(velocity, end, inner[i], inner[i + 1], "euler", None)
@@ -193,7 +199,8 @@ def trajectory_step(
 
     loss, grads = jax.value_and_grad(loss_fn)(state.student.params)
     state = state.update_student(grads, student_optimizer, recipe.ema_decay)
-    return state, _metrics(trajectory_loss=loss, student_grad_norm=optax.tree.norm(grads))
+    heard = shares(classes, k=k, active=active, recipe=recipe)
+    return state, _metrics(trajectory_loss=loss, student_grad_norm=optax.tree.norm(grads), **heard)
 
 
 def critic_step(
@@ -214,7 +221,7 @@ def critic_step(
 
 
 def dmd_gradient(
-    x: jax.Array, critic: flow.Params, teachers: tuple[flow.Params, ...], cond: Any, null: Any, classes: jax.Array,
+    x: jax.Array, critic: flow.Params, teachers: tuple[flow.Params, ...], cond: Any, nulls: Any, classes: jax.Array,
     key: jax.Array, *, k: jax.Array, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:  # fmt: skip
     """The weighted distribution-matching gradient at student samples x, and health figures.
@@ -225,32 +232,43 @@ def dmd_gradient(
     t = recipe.student_times(time_key, len(x))
     x_t = flow.interpolate(x, jax.random.normal(noise_key, x.shape, jnp.float32), t)
     v_fake = denoiser.velocity(critic, denoiser.condition(critic, cond), x_t, t)
-    v_real = teacher_velocity(teachers, cond, null, classes, k=k, active=active, recipe=recipe, denoiser=denoiser)(
+    v_real = teacher_velocity(teachers, cond, nulls, classes, k=k, active=active, recipe=recipe, denoiser=denoiser)(
         x_t, t
     )
     x0_fake, x0_real = (flow.x0_from_velocity(x_t, v, t) for v in (v_fake, v_real))
     grad = dmd.gradient(x, x0_fake, x0_real)
     cosine = jnp.sum(v_fake * v_real) / jnp.sqrt(jnp.sum(v_fake**2) * jnp.sum(v_real**2))
-    return grad, dict(dmd_grad_abs=jnp.abs(grad).mean(), fake_real_cosine=cosine, sample_std=x.std())
+    stats = dict(
+        dmd_grad_abs=jnp.abs(grad).mean(), dmd_direction_rms=jnp.sqrt(jnp.mean(jnp.square(x0_fake - x0_real))),
+        fake_real_cosine=cosine, sample_std=x.std(),
+    )  # fmt: skip
+    return grad, stats | shares(classes, k=k, active=active, recipe=recipe)
+
+
+def shares(classes: jax.Array, *, k: jax.Array, active: tuple[int, ...], recipe: Recipe) -> dict[str, jax.Array]:
+    """What part of the mixed score each active teacher has, a mean over the batch: "share_" and its number."""
+    weights = jnp.asarray(recipe.lambdas)[k][classes].mean(axis=0)
+    return {f"share_{m}": weights[m] for m in active}
 
 
 def teacher_velocity(
-    teachers: tuple[flow.Params, ...], cond: Any, null: Any, classes: jax.Array, *, k: jax.Array,
+    teachers: tuple[flow.Params, ...], cond: Any, nulls: Any, classes: jax.Array, *, k: jax.Array,
     active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
 ) -> rollout.Velocity:  # fmt: skip
-    """What the teachers say at the student's step k, as a function of (z, t): every active one guided by
-    ``recipe.guidance_scale``, mixed by lambda[k, class]. Their contexts are computed once."""
-    guided = not recipe.guidance_scale.off
+    """What the teachers say at the student's step k, as a function of (z, t): every active one guided by its own scale,
+    away from its own negative condition, mixed by lambda[k, class]. Their contexts are computed once."""
     contexts = [
-        (denoiser.condition(teachers[m], cond), denoiser.condition(teachers[m], null) if guided else None)
+        (
+            denoiser.condition(teachers[m], cond),
+            None if recipe.scale(m).off else denoiser.condition(teachers[m], nulls[m]),
+        )
         for m in active
     ]
     weights = jnp.asarray(recipe.lambdas)[k][classes][:, jnp.asarray(active)]
 
     def velocity(z, t):
-        scale = recipe.guidance_scale(t)
         spoken = zip(active, contexts, strict=True)
-        voices = [guided_velocity(denoiser, teachers[m], *context, scale, z, t) for m, context in spoken]
+        voices = [guided_velocity(denoiser, teachers[m], *context, recipe.scale(m)(t), z, t) for m, context in spoken]
         return guidance.mix(voices, weights)
 
     return velocity

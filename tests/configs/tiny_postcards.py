@@ -17,7 +17,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.image_size = 8
     size = dict(width=32, layers=1, heads=2, axes_dims=(4, 6, 6))
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards") | size)
-    config.data = args.data
+    config.sources = ConfigDict(dict(cards=dict(path=args.data, task="t2i", weight=1.0)))
+    config.edit_share = 0.0
     config.max_text_tokens = 28
     kind = "muon" if args.teacher else "adamw"
     optim = ConfigDict(
@@ -35,7 +36,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         times = dict(kind="uniform", low=0.02, high=0.98)
         config.distill = ConfigDict(
             dict(
-                teachers=(args.weights,), specialists=(), classes=3, nfe=2, shift=1.0,
+                teachers=dict(base=dict(weights=args.weights)), guidance_table={},
+                classes=("landscape", "portrait", "text"), nfe=2, shift=1.0,
                 guidance=dict(times=(0.0,), scales=(2.0,)), rollout_mode="euler",
                 student_times=times, critic_times=dict(times), critic_rows=1,
                 critic_updates_per_rollout=1, share_sample=True, critic_warmup=2, ema_decay=0.9, substeps=2,

@@ -70,8 +70,9 @@ def generate(denoiser, params, like, cond, key, *, k, recipe):
 def student_row(state, teachers, like, cond, null, classes, key, *, k, recipe, denoiser, **kwargs):
     """A student row of the step table, with its rollout."""
     _, z = roll_out(denoiser, state.student.params, state.step, like, cond, key, k, recipe)
+    nulls = (null,) * len(teachers)
     return steps.student_step(
-        state, teachers, z, k, cond, null, classes, key, recipe=recipe, denoiser=denoiser, **kwargs
+        state, teachers, z, k, cond, nulls, classes, key, recipe=recipe, denoiser=denoiser, **kwargs
     )  # fmt: skip
 
 

@@ -181,7 +181,7 @@ def test_guidance_moves_the_student_beyond_the_condition():
     teachers = (gaussian(np.stack([positive, negative]), TARGET_FACTOR),)
     student = train_with_exact_critic(
         affine(np.zeros((2, 2)), TARGET_FACTOR), teachers, jnp.zeros(128, jnp.int32),
-        recipe(guidance.lambda_table(1, 2), guidance_scale=guidance.Scale(scales=(2.5,))),
+        recipe(guidance.lambda_table(1, 2), guidance_scales=(guidance.Scale(scales=(2.5,)),)),
         null=jnp.ones(1, jnp.int32),
     )  # fmt: skip
     np.testing.assert_allclose(student["shift"][0], negative + 2.5 * (positive - negative), atol=2e-3)

@@ -91,7 +91,7 @@ def test_every_program_compiles_once():
     """A run through a table with a specialist: jit's own cache must hold one entry a program after 24 rows, in which
     states come from fresh creation and from every kind of step, and k changes from row to row."""
     lambdas = guidance.lambda_table(2, 2, [[[0, 0], [0.5, 1]]])
-    table = schedule.distillation_table(6, critic_rows=3, lambdas=lambdas, seed=0)
+    table = schedule.distillation_table(6, critic_rows=3, lambdas=lambdas[None], seed=0)
     rule = recipe(grid=tuple(flow.time_grid(2).tolist()), lambdas=lambdas, critic_updates_per_rollout=2)
     teachers = tuple(gaussian([[m, 0.0]] * 2, np.eye(2)) for m in (1.0, 2.0))
     like, jitted = jax.ShapeDtypeStruct((2, 2), jnp.float32), {}
@@ -131,7 +131,7 @@ def test_a_step_returns_a_state_of_the_types_it_takes(tiny, phase):
     step = {
         "flow_matching": lambda s: flow_step(s, denoiser=denoiser, cond=cond, null=null),
         "trajectory": lambda s: steps.trajectory_step(
-            s, (trees[2],), jnp.zeros(LIKE.shape), 1, cond, null, CLASSES, active=(0,), recipe=recipe(substeps=2),
+            s, (trees[2],), jnp.zeros(LIKE.shape), 1, cond, (null,), CLASSES, active=(0,), recipe=recipe(substeps=2),
             denoiser=denoiser, student_optimizer=OPTIMIZER,
         ),
         "critic": lambda s: critic_row(s, LIKE, cond, KEY, **common),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flashjax.distill import guidance, schedule
 from flashjax.distill.schedule import CRITIC, FLOW_MATCHING, STUDENT
 
-LAMBDAS = guidance.lambda_table(4, 2, [np.array([[0.0], [0.0], [0.5], [1.0]])])
+LAMBDAS = guidance.lambda_table(4, 2, [np.array([[0.0], [0.0], [0.5], [1.0]])])[None]
 
 
 def table(student_updates=24, **changes):
@@ -125,10 +125,10 @@ def test_impossible_counts_are_named(bad):
 def test_digest_is_of_the_contents_and_changes_with_any_input():
     assert table().digest() == table().digest()
     other = LAMBDAS.copy()
-    other[2, 0] = [0.4, 0.6]
+    other[0, 2, 0] = [0.4, 0.6]
     changes = [
         dict(student_updates=25), dict(critic_rows=3), dict(critic_warmup=4), dict(seed=1), dict(task_ratios=(1, 1)),
-        dict(lambdas=other), dict(lambdas=guidance.lambda_table(4, 1)), dict(lambdas=LAMBDAS.astype(np.float64)),
+        dict(lambdas=other), dict(lambdas=guidance.lambda_table(4, 1)[None]), dict(lambdas=LAMBDAS.astype(np.float64)),
     ]  # fmt: skip
     assert len({t.digest() for t in [table(), *(table(**change) for change in changes)]}) == len(changes) + 1
 
@@ -163,7 +163,8 @@ def test_describe_counts_rows():
     text = t.describe()
     assert f"step table {t.digest()[:12]}: 123 steps, {len(t.programs())} programs" in text
     assert [line.split() for line in text.splitlines()[1:]] == [
-        ["student", "24", "rows"], ["task", "0:", "16", "1:", "8"], ["k", "0:", "6", "1:", "6", "2:", "6", "3:", "6"],
-        ["critic", "99", "rows"], ["task", "0:", "66", "1:", "33"],
+        ["student", "24", "rows"], ["task", "edit:", "8", "t2i:", "16"],
+        ["k", "0:", "6", "1:", "6", "2:", "6", "3:", "6"],
+        ["critic", "99", "rows"], ["task", "edit:", "33", "t2i:", "66"],
         ["k", *np.ravel([[f"{v}:", str(c)] for v, c in enumerate(np.bincount(t.k[t.phase == CRITIC]))])],
     ]  # fmt: skip

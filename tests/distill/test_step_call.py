@@ -31,7 +31,7 @@ CONFIG = ConfigDict(dict(seed=3, times=TIMES, drop_rate=0.5, ema_decay=0.7))
 KEY, SIZE = jax.random.key(3), 4
 LAMBDAS = guidance.lambda_table(2, 2, [[[0.2, 0.9], [0.5, 0.1]]])  # two teachers, whose weights differ by class
 DOUBLE = guidance.Scale(scales=(2.0,))
-RULE = recipe(grid=tuple(flow.time_grid(2, 2.0).tolist()), lambdas=LAMBDAS, guidance_scale=DOUBLE)
+RULE = recipe(grid=tuple(flow.time_grid(2, 2.0).tolist()), lambdas=LAMBDAS, guidance_scales=(DOUBLE,))
 TEACHERS = linear(0.9), linear(-0.7)
 STUDENT, CRITIC = optax.sgd(0.1), optax.sgd(0.3)
 NULL = Condition(jnp.full((1, 1, 1, 1), -2.0), jnp.ones(1, jnp.int32))
@@ -50,8 +50,8 @@ def begun():
 def row(table, step: int, batch=BATCH):
     """The state after a row, as training runs it."""
     call = partial(
-        step_call, config=CONFIG, model=MODEL, denoiser=DENOISER, recipe=RULE, null=NULL, size=SIZE,
-        student_optimizer=STUDENT, critic_optimizer=CRITIC,
+        step_call, config=CONFIG, model=MODEL, denoiser=DENOISER, recipe=RULE, table=table, nulls=(NULL, NULL),
+        size=SIZE, student_optimizer=STUDENT, critic_optimizer=CRITIC,
     )  # fmt: skip
     return run_row({p: partial(call, program=p) for p in table.programs()}, table, step, begun(), TEACHERS, batch)
 
@@ -71,14 +71,14 @@ def row_of(table, phase: int, k: int) -> int:
 
 @pytest.fixture(scope="module")
 def table():
-    return schedule.distillation_table(4, critic_rows=2, lambdas=LAMBDAS, seed=0)
+    return schedule.distillation_table(4, critic_rows=2, lambdas=LAMBDAS[None], seed=0)
 
 
 @pytest.mark.parametrize("k", range(2))
 def test_a_student_row(table, k):
     def direct(classes):
         return steps.student_step(
-            begun(), TEACHERS, rolled_out(k)[1], k, COND, NULL, classes, KEY, active=(0, 1), recipe=RULE,
+            begun(), TEACHERS, rolled_out(k)[1], k, COND, (NULL, NULL), classes, KEY, active=(0, 1), recipe=RULE,
             denoiser=DENOISER, student_optimizer=STUDENT, critic_optimizer=CRITIC,
         )  # fmt: skip
 
@@ -100,11 +100,11 @@ def test_a_critic_row(table, k):
 def test_a_trajectory_row(k):
     def direct(classes):
         return steps.trajectory_step(
-            begun(), TEACHERS, rolled_out(k)[1], k, COND, NULL, classes, active=(0, 1), recipe=RULE, denoiser=DENOISER,
-            student_optimizer=STUDENT,
+            begun(), TEACHERS, rolled_out(k)[1], k, COND, (NULL, NULL), classes, active=(0, 1), recipe=RULE,
+            denoiser=DENOISER, student_optimizer=STUDENT,
         )  # fmt: skip
 
-    table = schedule.trajectory_table(4, lambdas=LAMBDAS, seed=0)
+    table = schedule.trajectory_table(4, lambdas=LAMBDAS[None], seed=0)
     done, expected = row(table, row_of(table, schedule.TRAJECTORY, k)), direct(BATCH["category"])
     assert trees_equal(done, expected)
     assert not trees_equal(direct(BATCH["index"]), expected)

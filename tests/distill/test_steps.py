@@ -132,7 +132,7 @@ def test_a_student_step_runs_what_it_needs(scale, teachers, each):
     denoiser, calls = counting(LINEAR)
     lambdas = guidance.lambda_table(4, 2, [[[0, 0], [0.5, 0.5], [1, 1], [1, 1]]] if teachers == 2 else [])
     trees = tuple(linear(0.9) for _ in range(lambdas.shape[-1]))
-    rule = recipe(guidance_scale=guidance.Scale(scales=(scale,)), lambdas=lambdas)
+    rule = recipe(guidance_scales=(guidance.Scale(scales=(scale,)),), lambdas=lambdas)
     step = functools.partial(student_step, k=1, recipe=rule, denoiser=denoiser)
     jax.eval_shape(functools.partial(step, teachers=trees), linear_state())
     assert calls["velocity"] == 2 + 1 + each * teachers + 1

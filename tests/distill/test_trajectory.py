@@ -16,8 +16,8 @@ MEAN, FACTOR = np.array([1.0, -0.5]), np.array([[0.6, 0.2], [0.2, 0.9]])
 
 def follow(state, teachers, z, *, k=0, cond=COND, null=None, classes=CLASSES, active=(0,), denoiser=LINEAR, **changes):
     return steps.trajectory_step(
-        state, teachers, z, k, cond, null, classes, active=active, recipe=recipe(**changes), denoiser=denoiser,
-        student_optimizer=OPTIMIZER,
+        state, teachers, z, k, cond, (null,) * len(teachers), classes, active=active, recipe=recipe(**changes),
+        denoiser=denoiser, student_optimizer=OPTIMIZER,
     )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def test_the_loss_is_the_distance_to_where_guided_and_mixed_teachers_lead(subste
     lambdas = guidance.lambda_table(4, 2, [[[0.25, 0.75]] * 4])
     _, metrics = follow(
         linear_state(), teachers, Z, k=k, null=0 * COND[:1], active=(0, 1), lambdas=lambdas, substeps=substeps,
-        guidance_scale=guidance.Scale(scales=(scale,)),
+        guidance_scales=(guidance.Scale(scales=(scale,)),),
     )  # fmt: skip
     grid, weights = np.asarray(recipe().grid), np.array([[0.75, 0.25], [0.25, 0.75]])
     z = np.asarray(Z, np.float64)

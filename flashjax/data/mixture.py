@@ -1,0 +1,211 @@
+"""What a run reads, in order: sources with weights by category, a task a row, all known before the first row.
+
+Sample n of the run follows from the seed and n alone: row ``n // batch_size`` of the step table gives the task; among
+that task's (source, category) cells a periodic pattern gives the cell, with every cell's share met to within one sample
+in every stretch; and the cell's own shuffled order gives the record. Nothing is kept between samples, so that a run
+resumes from a step number, on any number of processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashjax.data.manifest import places, read_manifest
+from flashjax.data.records import RecordSource
+from flashjax.distill import schedule
+from flashjax.errors import UserError
+
+__all__ = ["Mixture", "Source", "open_sources"]
+
+# Shares are kept to one part in this many: the longest pattern.
+PERIOD = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A prepared file and its part in the mixture.
+
+    places: category to the positions of its records. weight: a number, shared among the categories by their counts, or
+    a mapping from category to number (others are left out); or pairs (share of the run, weight) of these.
+    """
+
+    name: str
+    records: Any
+    places: Mapping[str, np.ndarray]
+    task: int = 0
+    weight: Any = 1.0
+
+    def weights(self, weight: Any) -> dict[str, float]:
+        """The weight of each category where the source has ``weight``."""
+        if not isinstance(weight, Mapping):
+            total = sum(map(len, self.places.values()))
+            return {category: float(weight) * len(at) / total for category, at in self.places.items()}
+        for category in weight:
+            if category not in self.places:
+                near = difflib.get_close_matches(category, self.places, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.places)}."
+                raise UserError(f"The source {self.name!r} has no category {category!r}; {hint}")
+        return {category: float(weight.get(category, 0)) for category in self.places}
+
+
+def open_sources(settings: Mapping[str, Mapping[str, Any]]) -> tuple[list[Source], dict[str, dict]]:
+    """(sources, manifest by name) of ``config.sources``: ``{name: dict(path=…, task="t2i", weight=1.0)}``; ``task`` and
+    ``weight`` need not be there. Raises UserError."""
+    known, sources, manifests = ("path", "task", "weight"), [], {}
+    if not settings:
+        raise UserError("config.sources is empty; name at least one prepared set.")
+    for name, given in settings.items():
+        for setting in given:
+            if setting not in known:
+                has = ", ".join(known)
+                raise UserError(f"There is no setting config.sources.{name}.{setting}; a source has {has}.")
+        task, path, where = given.get("task", schedule.TASKS[0]), Path(given["path"]), f"config.sources.{name}"
+        if task not in schedule.TASKS:
+            raise UserError(f"{where}.task is {task!r}; tasks are {', '.join(schedule.TASKS)}.")
+        manifest = manifests[name] = read_manifest(path)
+        found = manifest.get("task", schedule.TASKS[0])
+        if found != task:
+            raise UserError(f"{path} holds records of the task {found}, but {where} is of the task {task}.")
+        weight = given.get("weight", 1.0)
+        sources.append(Source(name, RecordSource(path), places(manifest), schedule.TASKS.index(task), weight))
+    return sources, manifests
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stretch:
+    """A part of a task's samples with constant weights: from sample ``first`` on, cells by ``pattern``, of whose first
+    r entries ``counts[r]`` are of each cell; ``begun`` samples of each were taken before."""
+
+    first: int
+    pattern: np.ndarray
+    counts: np.ndarray
+    begun: np.ndarray
+
+    def before(self, n: np.ndarray) -> np.ndarray:
+        """int64 [..., cells]: how many of each cell were taken before sample n of the task."""
+        rounds, place = np.divmod(n - self.first, len(self.pattern))
+        return self.begun + rounds[..., None] * self.counts[-1] + self.counts[place]
+
+
+class Mixture:
+    """All samples of a run, by number. ``len`` is rows times ``batch_size``; ``mixture[n]`` the record, with the number
+    of its class as ``category_id``: the category's place in ``classes``, or the one behind them for edits."""
+
+    def __init__(
+        self, sources: Sequence[Source], tasks: np.ndarray, *, batch_size: int, seed: int, classes: Sequence[str]
+    ) -> None:
+        self._sources, self._tasks, self._batch, self._seed = list(sources), np.asarray(tasks), batch_size, seed
+        self._classes = tuple(classes)
+        self.cells = [
+            [(s, c) for s in self._sources if s.task == task for c in s.places] for task in range(len(schedule.TASKS))
+        ]
+        # The number of a row among those of its task.
+        self._ordinal = np.zeros(len(self._tasks), np.int64)
+        for task in np.unique(self._tasks):
+            rows = self._tasks == task
+            self._ordinal[rows] = np.arange(rows.sum())
+        self._stretches = {int(task): self._plan(int(task)) for task in np.unique(self._tasks)}
+
+    def _plan(self, task: int) -> list[_Stretch]:
+        mine = [s for s in self._sources if s.task == task]
+        if not mine:
+            raise UserError(
+                f"The run has rows of the task {schedule.TASKS[task]}, but config.sources has no source of it; add "
+                "one, or set config.edit_share."
+            )
+        over = {s.name: schedule.over_time(s.weight) for s in mine}
+        starts = sorted({start for pairs in over.values() for start, _ in pairs})
+        rows, stretches = schedule.rows_of(starts, len(self._tasks)), []
+        begun = np.zeros(len(self.cells[task]), np.int64)
+        for start, row in zip(starts, rows, strict=True):
+            now = {s.name: s.weights([w for at, w in over[s.name] if at <= start][-1]) for s in mine}
+            weights = [now[s.name][category] for s, category in self.cells[task]]
+            first = int((self._tasks[:row] == task).sum()) * self._batch
+            if stretches:
+                begun = stretches[-1].before(np.array(first))
+            stretches.append(_stretch(first, weights, begun, [s.name for s in mine]))
+        return stretches
+
+    def __len__(self) -> int:
+        return len(self._tasks) * self._batch
+
+    def locate(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """(cell, number within the cell), int64 [batch_size] each, of a row's samples; cells as in ``cells[task]``."""
+        task = int(self._tasks[row])
+        n = self._ordinal[row] * self._batch + np.arange(self._batch)
+        # A stretch begins with a row: one serves the whole batch.
+        stretch = [s for s in self._stretches[task] if s.first <= n[0]][-1]
+        cell = stretch.pattern[(n - stretch.first) % len(stretch.pattern)].astype(np.int64)
+        return cell, np.take_along_axis(stretch.before(n), cell[:, None], axis=1)[:, 0]
+
+    def __getitem__(self, n: int) -> dict[str, Any]:
+        row, place = divmod(int(n), self._batch)
+        cells, numbers = self.locate(row)
+        task = int(self._tasks[row])
+        source, category = self.cells[task][cells[place]]
+        at = source.places[category]
+        epoch, position = divmod(int(numbers[place]), len(at))
+        order = _order(self._seed, f"{source.name}|{category}", epoch, len(at))
+        label = len(self._classes) if task else self._classes.index(category)
+        return source.records[int(at[order[position]])] | {"category_id": label}
+
+    def counts(self, row: int) -> dict[str, tuple[float, float]]:
+        """What a row reads, as the log takes it: (samples, batch size) for every cell that is ever read."""
+        task = int(self._tasks[row])
+        found = np.bincount(self.locate(row)[0], minlength=len(self.cells[task]))
+        used = sum(s.counts[-1] for s in self._stretches[task]) > 0
+        names = [f"data/{source.name}/{category}" for source, category in self.cells[task]]
+        return {name: (float(c), float(self._batch)) for name, c, u in zip(names, found, used, strict=True) if u}
+
+    def describe(self) -> str:
+        """The plan, for people: a line a cell and stretch."""
+        lines = []
+        for task, stretches in self._stretches.items():
+            for s in stretches:
+                lines.append(f"mixture of {schedule.TASKS[task]}, from its sample {s.first} on")
+                for (source, category), count in zip(self.cells[task], s.counts[-1], strict=True):
+                    size, share = len(source.places[category]), count / len(s.pattern)
+                    lines.append(f"  {source.name:<14}{category:<14}{share:>7.2%} of {size} records")
+        return "\n".join(lines)
+
+
+def _stretch(first: int, weights: Sequence[float], begun: np.ndarray, names: Sequence[str]) -> _Stretch:
+    if not np.isfinite(weights).all() or min(weights) < 0 or sum(weights) <= 0:
+        raise UserError(
+            f"The weights of the sources {', '.join(names)} are {[float(w) for w in weights]} by source and category; "
+            "none may be negative, and not all 0."
+        )
+    whole = _whole(np.asarray(weights, np.float64))
+    pattern = schedule.diffuse(whole, sum(whole))
+    taken = np.cumsum(pattern[:, None] == np.arange(len(weights)), axis=0)
+    return _Stretch(first, pattern, np.concatenate([np.zeros((1, len(weights)), np.int64), taken]), begun)
+
+
+def _whole(weights: np.ndarray) -> list[int]:
+    """The smallest whole numbers in the proportion of the weights, with a sum of PERIOD at the most."""
+    scaled = np.arange(1, PERIOD + 1)[:, None] * (weights / weights.sum())
+    rounded = np.round(scaled)
+    fits = (np.abs(scaled - rounded).max(axis=1) < 1e-6) & ((rounded > 0) | (weights == 0)).all(axis=1)
+    exact = np.flatnonzero(fits)
+    if len(exact):
+        return rounded[exact[0]].astype(int).tolist()
+    whole = np.floor(scaled[-1])
+    largest = np.argsort(whole - scaled[-1], kind="stable")[: PERIOD - int(whole.sum())]
+    whole[largest] += 1
+    if ((whole == 0) & (weights > 0)).any():
+        raise UserError(f"A weight of {weights.tolist()} is below one part in {PERIOD} of their sum; raise it.")
+    return whole.astype(int).tolist()
+
+
+@functools.lru_cache(maxsize=256)
+def _order(seed: int, name: str, epoch: int, size: int) -> np.ndarray:
+    """The shuffled order of a cell's records in one of its epochs."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), epoch]).permutation(size)

@@ -1,0 +1,95 @@
+"""What every writer of a set does: encode the texts, find a set that is there already, write the manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashjax.data.manifest import read_manifest
+from flashjax.errors import UserError
+
+__all__ = ["CHUNK", "Encode", "PrepareError", "already_there", "encode_all", "write_manifest"]
+
+# Takes captions, gives one float32 array [tokens, width] for each.
+Encode = Callable[[list[str]], Sequence[np.ndarray]]
+
+_ENCODE_BATCH = 64
+# Captions are sorted by length within a chunk, so that a batch holds little padding.
+CHUNK = 2048
+
+
+class PrepareError(UserError):
+    """A request that cannot be met, or a folder that holds something else."""
+
+
+def already_there(path: Path, manifest: Path, request: dict[str, Any]) -> bool:
+    if not manifest.is_file():
+        if path.exists():
+            raise PrepareError(
+                f"{path} exists without its manifest, so what it holds is unknown; delete it or choose another folder."
+            )
+        return False
+    found = read_manifest(manifest)
+    different = [k for k, v in request.items() if found.get(k) != v]
+    if different:
+        told = "; ".join(f"{k} is {found.get(k)}, asked for {request[k]}" for k in different)
+        raise PrepareError(
+            f"{path.parent} already holds another set of the split '{request['split']}' "
+            f"({told}). Choose another folder, or delete both files of the split."
+        )
+    if not path.is_file() or path.stat().st_size != found.get("bytes"):
+        raise PrepareError(
+            f"{path} is missing or not as long as its manifest says; delete {manifest} and "
+            f"{path.name}, then prepare the set again."
+        )
+    return True
+
+
+def encode_all(encode: Encode, captions: list[str], stats: dict[str, Any]) -> list[np.ndarray]:
+    order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+    texts: list[np.ndarray] = [np.empty(0)] * len(captions)
+    for start in range(0, len(order), _ENCODE_BATCH):
+        chosen = order[start : start + _ENCODE_BATCH]
+        answers = encode([captions[i] for i in chosen])
+        if len(answers) != len(chosen):
+            raise PrepareError(
+                f"The text encoder was given {len(chosen)} captions and gave back "
+                f"{len(answers)} arrays; it has to give one for each."
+            )
+        for i, answer in zip(chosen, answers, strict=True):
+            texts[i] = _checked(np.asarray(answer), captions[i], stats)
+    return texts
+
+
+def _checked(text: np.ndarray, caption: str, stats: dict[str, Any]) -> np.ndarray:
+    """The encoded caption as float16, or a sentence on why it cannot be stored."""
+    if text.ndim != 2 or len(text) == 0 or stats["text_width"] not in (None, text.shape[1]):
+        raise PrepareError(
+            f"The text encoder gave an array of shape {text.shape} for '{caption}'; it has to "
+            f"be [tokens, width] with at least one token and the same width for all."
+        )
+    with np.errstate(over="ignore"):
+        half = text.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise PrepareError(
+            f"The text encoder gave values for '{caption}' that are not finite in float16; "
+            "scale its output to within 65504."
+        )
+    stats["max_text_tokens"] = max(stats["max_text_tokens"], len(text))
+    stats["text_width"] = text.shape[1]
+    return half
+
+
+def write_manifest(manifest: Path, request: dict[str, Any], count: int, path: Path, stats: dict[str, Any]) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    told = {**request, **stats, "count": count, "bytes": path.stat().st_size, "sha256": digest}
+    partial = manifest.with_name(f".{manifest.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, manifest)

@@ -1,0 +1,146 @@
+"""What a run reads: shares met in every stretch, every sample known from its number, and mixtures that cannot be."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flashjax.data.mixture import Mixture, Source, open_sources
+from flashjax.errors import UserError
+
+CLASSES = ("landscape", "portrait", "text")
+
+
+class Records:
+    """Record i is its number."""
+
+    def __init__(self, count):
+        self._count = count
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, i):
+        return dict(i=i)
+
+
+def source(name="a", counts=(10, 20, 30), task=0, weight=1.0):
+    edges = np.cumsum((0, *counts))
+    places = {c: np.arange(*edges[i : i + 2]) for i, c in enumerate(CLASSES[: len(counts)])}
+    return Source(name, Records(sum(counts)), places, task, weight)
+
+
+def mixture(*sources, tasks=(0,) * 200, batch_size=6, seed=0):
+    return Mixture(sources, np.array(tasks), batch_size=batch_size, seed=seed, classes=CLASSES)
+
+
+def cells(mix, rows):
+    """[rows * batch] cells of rows."""
+    return np.concatenate([mix.locate(row)[0] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("weight", "shares"),
+    [
+        (1.0, (1 / 6, 1 / 3, 1 / 2)), ({"portrait": 3, "text": 1}, (0, 3 / 4, 1 / 4)),
+        ({"portrait": 2**0.5, "landscape": 1}, (1 / (1 + 2**0.5), 2**0.5 / (1 + 2**0.5), 0)),
+    ],
+)  # fmt: skip
+def test_shares_are_met_in_every_stretch(weight, shares):
+    found = cells(mixture(source(weight=weight)), range(200))
+    counts = np.cumsum(found[:, None] == np.arange(3), axis=0)
+    wanted = np.arange(1, len(found) + 1)[:, None] * np.array(shares)
+    # One sample by the pattern; a share that is no small fraction is kept to one part in ten thousand.
+    assert np.abs(counts - wanted).max() <= 1 + len(found) / 1e4
+    for size in (6, 60):
+        windows = counts[size:] - counts[:-size]
+        assert np.abs(windows - size * np.array(shares)).max() <= 2 + size / 1e4
+
+
+def test_every_record_of_a_cell_comes_once_an_epoch_in_another_order():
+    mix = mixture(source(counts=(5, 7)), batch_size=12, tasks=[0] * 9)
+    seen = [mix[n] for n in range(len(mix))]
+    for label, count in ((0, 5), (1, 7)):
+        order = [r["i"] for r in seen if r["category_id"] == label]
+        epochs = [tuple(order[i : i + count]) for i in range(0, 9 * count, count)]
+        assert all(sorted(e) == sorted(epochs[0]) for e in epochs)
+        assert len(set(epochs)) > 5
+
+
+def test_a_sample_follows_from_its_number_alone():
+    sources = source(weight=((0, 1.0), (0.3, {"text": 1.0}))), source("b", (9,), task=1)
+    tasks = np.arange(200) % 3 == 2
+    expected = [mixture(*sources, tasks=tasks)[n] for n in range(1200)]
+    backwards = mixture(*sources, tasks=tasks)
+    assert [backwards[n] for n in reversed(range(1200))] == expected[::-1]
+    assert [mixture(*sources, tasks=tasks, seed=1)[n] for n in range(60)] != expected[:60]
+    # A longer run begins with the rows of a shorter one where nothing changes over it.
+    short, long = (mixture(source(), tasks=[0] * rows) for rows in (20, 50))
+    assert [short[n] for n in range(120)] == [long[n] for n in range(120)]
+
+
+def test_a_row_is_of_its_task_and_edits_are_a_class_of_their_own():
+    tasks = np.array([0, 0, 1] * 10)
+    mix = mixture(source(), source("edits", (4, 4), task=1), tasks=tasks)
+    for row, task in enumerate(tasks):
+        labels = {mix[6 * row + i]["category_id"] for i in range(6)}
+        assert labels == {3} if task else labels <= {0, 1, 2}
+
+
+def test_weights_change_at_their_row_and_orders_go_on():
+    """Neither does a record come again before its epoch is over, nor does a share lag behind the change."""
+    weight = ((0, {"landscape": 1.0}), (0.25, {"landscape": 1.0, "text": 1.0}))
+    mix = mixture(source(weight=weight, counts=(500, 20, 300)))
+    assert set(cells(mix, range(50)).tolist()) == {0}
+    assert np.bincount(cells(mix, range(50, 100))).tolist() == [150, 0, 150]
+    landscapes = [r["i"] for n in range(700) if (r := mix[n])["category_id"] == 0]
+    assert len(landscapes) == 500
+    assert len(set(landscapes)) == 500
+
+
+def test_the_log_counts_what_is_read():
+    mix = mixture(source(weight={"text": 2, "portrait": 1}), source("e", (4,), task=1), tasks=[0, 1] * 100)
+    totals: dict = {}
+    for row in range(200):
+        read = [mix[6 * row + i]["category_id"] for i in range(6)]
+        found = mix.counts(row)
+        if row % 2 == 0:
+            assert found["data/a/text"] == (read.count(2), 6)
+        for name, (count, of) in found.items():
+            now = totals.setdefault(name, [0, 0])
+            now[0], now[1] = now[0] + count, now[1] + of
+    assert {name: count / of for name, (count, of) in totals.items()} == pytest.approx(
+        {"data/a/portrait": 1 / 3, "data/a/text": 2 / 3, "data/e/landscape": 1}
+    )
+    assert "a             text           66.67% of 30 records" in mix.describe()
+
+
+@pytest.mark.parametrize(
+    ("sources", "tasks", "said"),
+    [
+        ([source(weight={"portrit": 1})], [0], "The source 'a' has no category 'portrit'; did you mean 'portrait'?"),
+        ([source(weight=0.0)], [0], "none may be negative, and not all 0"),
+        ([source(weight={"text": 1, "portrait": -1})], [0], "none may be negative"),
+        ([source(weight={"text": 1, "portrait": 1e-6})], [0], "below one part in 10000"),
+        ([source()], [0, 1], "has rows of the task edit, but config.sources has no source of it"),
+    ],
+)
+def test_mixtures_that_cannot_be(sources, tasks, said):
+    with pytest.raises(UserError) as raised:
+        mixture(*sources, tasks=tasks)
+    assert said in str(raised.value)
+
+
+def test_sources_that_cannot_be(tmp_path):
+    path = tmp_path / "a.arrayrecord"
+    path.write_bytes(b"x")
+    path.with_suffix(".json").write_text(json.dumps(dict(task="edit", categories=["text"], count=1)))
+    for given, said in (
+        ({}, "config.sources is empty"),
+        (dict(a=dict(path=str(path), wieght=1)), "There is no setting config.sources.a.wieght"),
+        (dict(a=dict(path=str(path), task="video")), "config.sources.a.task is 'video'; tasks are t2i, edit."),
+        (dict(a=dict(path=str(path))), "holds records of the task edit, but config.sources.a is of the task t2i"),
+    ):
+        with pytest.raises(UserError) as raised:
+            open_sources(given)
+        assert said in str(raised.value)

@@ -1,0 +1,110 @@
+"""Prompts of one's own: JSON lines, Parquet, edits with their pictures, and rows that cannot be used."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flashjax.data import prepare, records
+from flashjax.data.manifest import places, read_manifest
+from flashjax.data.mixture import Mixture, open_sources
+from flashjax.data.prompts import prepare_prompts
+from flashjax.data.writing import PrepareError
+
+
+def encode(texts):
+    return [np.full((len(t.split()) + 2, 4), len(t), np.float32) for t in texts]
+
+
+def write(folder, rows, name="a.jsonl"):
+    (folder / name).write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return folder / name
+
+
+def prepared(folder, *files, **changes):
+    given = dict(name="own", size=8, encode=encode, encoder_name="words", progress=False) | changes
+    return prepare_prompts(folder / "out", files, **given)
+
+
+ROWS = [dict(prompt=f"a {word}", category=c) for word, c in (("fox", "text"), ("hen", "sea"), ("elk", "text"))]
+ROWS.append(dict(prompt="a cat", category="sea"))
+
+
+def test_json_lines_to_a_source(tmp_path):
+    path = prepared(tmp_path, write(tmp_path, [*ROWS, ""]))
+    manifest = read_manifest(path)
+    assert (manifest["categories"], manifest["task"], manifest["size"]) == (["sea", "text"], "t2i", None)
+    assert {name: at.tolist() for name, at in places(manifest).items()} == dict(sea=[0, 1], text=[2, 3])
+    sources, _ = open_sources(dict(own=dict(path=str(path), weight=dict(sea=1, text=3))))
+    mixture = Mixture(sources, np.zeros(2, int), batch_size=4, seed=0, classes=("text", "sea"))
+    read = [mixture[n] for n in range(8)]
+    assert [r["category_id"] for r in read].count(1) == 2
+    assert {(r["category"], r["category_id"]) for r in read} == {("sea", 1), ("text", 0)}
+    assert {r["caption"] for r in read} <= {row["prompt"] for row in ROWS}
+    assert prepared(tmp_path, tmp_path / "a.jsonl") == path  # there already
+    write(tmp_path, ROWS[:2])
+    with pytest.raises(PrepareError, match="already holds another set"):
+        prepared(tmp_path, tmp_path / "a.jsonl")
+
+
+def test_parquet_is_as_json_lines(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow.parquet = __import__("pyarrow.parquet").parquet
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    path, other = prepared(tmp_path, tmp_path / "a.parquet"), prepared(tmp_path, write(tmp_path, ROWS), name="lines")
+    first, second = records.RecordSource(path), records.RecordSource(other)
+    assert [first[i]["caption"] for i in range(4)] == [second[i]["caption"] for i in range(4)]
+
+
+def test_edits_of_ones_own_pictures(tmp_path):
+    for name, size in (("before.png", (16, 12)), ("after.png", (8, 8))):
+        Image.new("RGB", size, (200, 10, 10) if name == "before.png" else (10, 200, 10)).save(tmp_path / name)
+    good = dict(prompt="make it green", category="colour", source="before.png", image="after.png")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    broken = good | dict(source="bad.png")
+    path = prepared(tmp_path, write(tmp_path, [good, broken, good]), skip_limit=1)
+    manifest, source = read_manifest(path), records.RecordSource(path)
+    assert (manifest["task"], manifest["count"], manifest["size"]) == ("edit", 2, 8)
+    assert len(manifest["skipped"]) == 1
+    assert manifest["skipped"][0].startswith(f"row 2 of {tmp_path}/a.jsonl: cannot identify image file")
+    np.testing.assert_array_equal(source[0]["source"], np.full((8, 8, 3), (200, 10, 10)))
+    np.testing.assert_array_equal(source[0]["image"], np.full((8, 8, 3), (10, 200, 10)))
+    with pytest.raises(PrepareError, match="That makes 1 such rows; --skip-limit is 0"):
+        prepared(tmp_path, tmp_path / "a.jsonl", name="strict")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "There are no prompts in"), (["{"], "Line 1 of .* is not JSON"), (["3"], "has no text 'prompt'"),
+        ([dict(prompt="a")], "has no text 'category'"), ([dict(prompt="a", category="")], "has no text 'category'"),
+        ([dict(prompt="a", category="b", source="x.png"), dict(prompt="a", category="b")], "edit record without its"),
+    ],
+)  # fmt: skip
+def test_rows_that_cannot_be_used(tmp_path, rows, said):
+    with pytest.raises(PrepareError, match=said):
+        prepared(tmp_path, write(tmp_path, rows))
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(PrepareError, match="There is no file of prompts"):
+        prepared(tmp_path, tmp_path / "none.jsonl")
+    with pytest.raises(PrepareError, match=r"neither \.jsonl nor \.parquet"):
+        prepared(tmp_path, write(tmp_path, ROWS, "a.csv"))
+
+
+def test_edits_of_postcards(tmp_path):
+    """The instruction is what is said, its result what is wanted; the sources are the pictures of the same cards."""
+    given = dict(split="train", count_per_category=2, size=16, seed=3, encode=encode, progress=False)
+    plain = records.RecordSource(prepare.prepare(tmp_path, **given))
+    path = prepare.prepare(tmp_path, **given, edits=True)
+    assert (path.name, read_manifest(path)["task"]) == ("train_edits.arrayrecord", "edit")
+    source = records.RecordSource(path)
+    for i in range(6):
+        record = source[i]
+        np.testing.assert_array_equal(record["source"], plain[i]["image"])
+        assert (record["image"] != record["source"]).any()
+        np.testing.assert_array_equal(record["text"], encode([record["instruction"]])[0])
+    with pytest.raises(PrepareError, match="needs the pictures to edit"):
+        prepare.prepare(tmp_path, **(given | dict(size=None)), edits=True)
