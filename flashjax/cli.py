@@ -12,6 +12,7 @@ COMMANDS = {
     "table": ("flashjax.commands.table", "print the step table of a configuration"),
     "sample": ("flashjax.commands.sample", "draw pictures from prompts"),
     "evaluate": ("flashjax.commands.evaluate", "measure a student against its teacher and write report.html"),
+    "bench": ("flashjax.commands.bench", "judge pictures with vision-language models"),
     "guidance": ("flashjax.commands.guidance", "measure which guidance inside the loss reproduces a guided teacher"),
     "export": ("flashjax.commands.export", "write a checkpoint as a diffusers folder"),
     "convert": ("flashjax.convert.command", "bring PyTorch weights over"),

@@ -1,0 +1,95 @@
+"""The user's two small files: judges.json (who judges, never a key) and prices.json (what a token costs)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flashjax.bench.calls import Judge, Prices
+from flashjax.bench.secret import read_secret
+from flashjax.errors import UserError
+
+__all__ = ["read_judges"]
+
+_FORMATS = ("json_schema", "json_object", "text")
+# field -> (its types, lowest value)
+_NUMBERS = {"concurrency": (int, 1), "per_minute": (int, 0), "timeout": ((int, float), 0.001), "tries": (int, 1)}
+_TEXTS = ("name", "url", "model", "key_env", "key_file", "reply_format")
+
+
+def read_judges(path: str | Path, prices: str | Path | None = None) -> list[Judge]:
+    """The judges of ``path``: {"judges": [{"name", "url", "model", "key_env" or "key_file", ...fields of Judge}]}.
+
+    ``prices``: {model: {"input", "output", "image_tokens"}} in US dollars for a million tokens.
+
+    Raises:
+        UserError: names the file, the judge and the field. A key itself has no place in either file.
+    """
+    entries = _read(path).get("judges")
+    if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
+        raise UserError(f'{path} has to be {{"judges": [...]}} with one object for each judge.')
+    table = _read(prices) if prices else {}
+    judges = [_judge(entry, f"Judge {i} of {path}", table, str(prices)) for i, entry in enumerate(entries, 1)]
+    if len({j.name for j in judges}) < len(judges):
+        raise UserError(f"Two judges of {path} have one name; the report could not tell them apart.")
+    return judges
+
+
+def _judge(entry: Mapping[str, Any], where: str, table: Mapping[str, Any], prices: str) -> Judge:
+    if unknown := sorted(set(entry) - {*_TEXTS, *_NUMBERS, "params"}):
+        raise UserError(f"{where} has unknown fields: {', '.join(unknown)}. Keys go into key_env or key_file.")
+    if missing := [name for name in ("name", "url", "model") if not entry.get(name)]:
+        raise UserError(f"{where} has no {' and no '.join(missing)}.")
+    if wrong := [name for name in _TEXTS if not isinstance(entry.get(name, ""), str)]:
+        raise UserError(f"{where}: {wrong[0]} has to be text.")
+    for name, (kind, least) in _NUMBERS.items():
+        value = entry.get(name, least)
+        if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < 1e6:
+            raise UserError(f"{where}: {name} has to be a number of {least} or more.")
+    if entry.get("reply_format", "json_schema") not in _FORMATS:
+        raise UserError(f"{where}: reply_format is one of {', '.join(_FORMATS)}.")
+    params = entry.get("params", {"max_tokens": 1024})
+    if not isinstance(params, dict) or {"model", "messages", "response_format", "stream"} & set(params):
+        raise UserError(f"{where}: params are further fields of the request, without model, messages or a format.")
+    key = read_secret(entry.get("key_env"), entry.get("key_file"))
+    _check_url(entry["url"], bool(key), where)
+    fields = {name: entry[name] for name in ("name", "url", "model", *_NUMBERS, "reply_format") if name in entry}
+    return Judge(**fields, key=key, params=params, prices=_prices(table, entry["model"], prices))
+
+
+def _check_url(url: str, has_key: bool, where: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError(f"{where}: url has to begin with http:// or https://, as in https://api.openai.com/v1.")
+    if parts.username or parts.password or parts.query:
+        raise UserError(f"{where}: url holds more than an address; a key goes into key_env or key_file.")
+    if has_key and parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise UserError(f"{where}: the key would go unencrypted to {parts.hostname}; use https.")
+
+
+def _prices(table: Mapping[str, Any], model: str, where: str) -> Prices | None:
+    if model not in table:
+        return None
+    entry, wanted = table[model], ["image_tokens", "input", "output"]
+    good = isinstance(entry, dict) and sorted(entry) == wanted
+    if not good or any(type(v) not in (int, float) or not 0 <= v < 1e9 for v in entry.values()):
+        raise UserError(
+            f"{where}: the prices of {model} have to be input and output in US dollars for a million tokens, and "
+            "image_tokens, the tokens that an image counts as: three numbers of 0 or more."
+        )
+    return Prices(float(entry["input"]), float(entry["output"]), int(entry["image_tokens"]))
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    try:
+        read = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}).") from error
+    if not isinstance(read, dict):
+        raise UserError(f"{path} has to be a JSON object.")
+    return read

@@ -1,0 +1,169 @@
+"""One judge's endpoint: pace and retries. It returns a complete reply, or says why there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+from flashjax.bench.calls import Call, Judge
+from flashjax.bench.rubrics import clean
+from flashjax.errors import UserError
+
+__all__ = ["Endpoint", "Reply"]
+
+_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # the state of the server, not of the question
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds between tries, doubled each time
+_PATIENCE = 600.0  # the longest Retry-After that is waited for
+_LARGEST = 4 << 20  # bytes of a reply
+
+
+class Reply(NamedTuple):
+    """What an endpoint said. ``body`` is the JSON of a complete reply, or None, and then ``trouble`` says why; ``kind``
+    is "reply", "refused" (by a filter, before the model), "rejected" (the request is wrong) or "failed" (no answer)."""
+
+    kind: str
+    body: dict[str, Any] | None
+    trouble: str
+    tries: int
+    seconds: float
+
+
+class Endpoint:
+    """Use it with ``async with``; ``ask`` is called by ``judge.concurrency`` tasks at once."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+        self._next_start = self._not_before = 0.0
+
+    async def __aenter__(self) -> Endpoint:
+        import httpx2
+
+        self._http, self._url = httpx2, httpx2.URL(f"{self.judge.url.rstrip('/')}/chat/completions")
+        secure, wait = httpx2.create_ssl_context(), self.judge.timeout
+        self._waits = dict(connect=wait, read=wait, write=wait, pool=wait)
+        # A bare transport a call in flight. One client with a pool of 64 connections takes half as long again a call,
+        # and would follow redirects and proxies: a key goes to the named host or nowhere.
+        self._idle = [httpx2.AsyncHTTPTransport(verify=secure, trust_env=False) for _ in range(self.judge.concurrency)]
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        for transport in self._idle:
+            await transport.aclose()
+
+    async def ask(self, call: Call) -> Reply:
+        """Asks until there is a complete reply, ``judge.tries`` times at most.
+
+        Raises:
+            UserError: the endpoint refuses the key or does not know the model; no other call would fare better.
+        """
+        begun, trouble = time.monotonic(), ""
+        for tried in range(1, self.judge.tries + 1):
+            await self._pace()
+            status, wait, trouble, body = await self._once(call)
+            if body is not None or (status and status not in _AGAIN):
+                kind = "reply" if body is not None else self._verdict(status, trouble)
+                return Reply(kind, body, trouble, tried, time.monotonic() - begun)
+            if tried < self.judge.tries:
+                await self._pause(tried, wait)
+        return Reply("failed", None, trouble, self.judge.tries, time.monotonic() - begun)
+
+    async def _pace(self) -> None:
+        """Waits for this call's turn: the rate limit, and a pause that the endpoint asked for."""
+        while True:
+            now = time.monotonic()
+            at = max(self._next_start, self._not_before)
+            if at <= now:
+                break
+            await asyncio.sleep(at - now)
+        if self.judge.per_minute:
+            self._next_start = time.monotonic() + 60 / self.judge.per_minute
+
+    async def _pause(self, tried: int, wait: float | None) -> None:
+        """Retry-After holds for all calls to this endpoint; without it, this call backs off, with jitter."""
+        if wait is not None:
+            self._not_before = max(self._not_before, time.monotonic() + min(wait, _PATIENCE))
+            return
+        await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1)) * random.uniform(0.5, 1.0))
+
+    async def _once(self, call: Call) -> tuple[int, float | None, str, dict[str, Any] | None]:
+        """(status or 0, Retry-After in seconds, what was wrong, the body of a complete reply)."""
+        transport = self._idle.pop()
+        try:
+            # A server that sends a byte now and then would never run into the timeouts of single reads.
+            async with asyncio.timeout(self.judge.timeout):
+                answer = await transport.handle_async_request(self._request(call))
+                await answer.aread()
+        except (self._http.TimeoutException, TimeoutError):
+            return 0, None, f"no answer within {self.judge.timeout:g} s", None
+        except (self._http.TransportError, self._http.DecodingError) as error:
+            return 0, None, self._hidden(f"the connection failed ({type(error).__name__}: {error})"), None
+        finally:
+            self._idle.append(transport)
+        if answer.status_code != 200:
+            return answer.status_code, retry_after(answer.headers), self._complaint(answer), None
+        return self._complete(answer)
+
+    def _request(self, call: Call):
+        # Endpoints that know Idempotency-Key answer a repeated question from their memory and charge once.
+        headers = {"Idempotency-Key": call.key, "Content-Type": "application/json", "User-Agent": "flashjax"}
+        request = self._http.Request(
+            "POST", self._url, headers=headers, content=json.dumps(call.request()).encode(),
+            extensions=dict(timeout=self._waits),
+        )  # fmt: skip
+        if self.judge.key:
+            request.headers["Authorization"] = f"Bearer {self.judge.key.reveal()}"
+        return request
+
+    def _complete(self, answer) -> tuple[int, float | None, str, dict[str, Any] | None]:
+        """A 200 that is no chat completion came from a proxy or a broken server, and nobody has scored anything."""
+        if len(answer.content) > _LARGEST:
+            return 0, None, f"the reply has more than {_LARGEST >> 20} MiB", None
+        try:
+            body = json.loads(answer.content)
+            choice = body["choices"][0]
+            if not isinstance(choice["message"], dict):
+                raise TypeError("the message is no object")
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+            return 0, None, f"the reply is no chat completion ({type(error).__name__})", None
+        return 200, None, "", body
+
+    def _verdict(self, status: int, trouble: str) -> str:
+        """What a status means that is not worth another try. Raises UserError where it holds for every call."""
+        judge = self.judge
+        if status in (401, 403):
+            raise UserError(f"The endpoint {judge.url} refuses the key of judge {judge.name} ({trouble}).")
+        if status in (404, 405) or 300 <= status < 400:
+            raise UserError(
+                f"The endpoint {judge.url} has no model {judge.model}, or is no OpenAI-compatible API ({trouble}); "
+                f"mend url and model of judge {judge.name}."
+            )
+        filtered = any(word in trouble.lower() for word in ("content_filter", "content_policy", "safety"))
+        return "refused" if filtered else "rejected"
+
+    def _complaint(self, answer) -> str:
+        try:
+            error = json.loads(answer.content)["error"]
+            told = f"{error.get('code') or ''} {error.get('message') or ''}" if isinstance(error, dict) else str(error)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            told = answer.content[:300].decode("utf-8", "replace")
+        return self._hidden(f"status {answer.status_code}: {' '.join(told.split())}")
+
+    def _hidden(self, text: str) -> str:
+        return clean(self.judge.key.hide(text), 300)
+
+
+def retry_after(headers) -> float | None:
+    """Seconds of a Retry-After header: a number or a date; None without one or with nonsense."""
+    text = headers.get("retry-after", "").strip()
+    try:
+        wait = float(text)
+    except ValueError:
+        try:
+            wait = parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return None
+    return max(0.0, wait) if wait == wait and abs(wait) != float("inf") else None

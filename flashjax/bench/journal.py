@@ -1,0 +1,134 @@
+"""What was asked and what came back, in a file that survives a crash at any point.
+
+One JSON object a line, appended. A line is whole or it is ignored: the last line of a killed process may be half a
+line. ``asked`` rows are written before a call, ``reply`` rows after it and flushed to the disk before anybody counts
+them. A call that was asked and never answered may have been paid for, and is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flashjax.errors import UserError
+
+__all__ = ["Journal"]
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """The replies in ``folder``/journal.jsonl by their key. One process at a time; use it with ``with``.
+
+    Attributes:
+        replies: key to the row of its reply; final, as replies are paid for.
+        failures: key to the row of the last attempt that got no reply; asked again by the next run.
+        doubtful: key to the row of a call that was on its way when a run was killed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder) / "journal.jsonl"
+        self.replies: dict[str, Row] = {}
+        self.failures: dict[str, Row] = {}
+        self.doubtful: dict[str, Row] = {}
+        self._waiting: list[tuple[bytes, asyncio.Future]] = []
+        self._writer: asyncio.Task | None = None
+
+    def __enter__(self) -> Journal:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path.with_name("lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise UserError(
+                f"Another run is writing to {self.path.parent}; wait for it, or give another folder."
+            ) from None
+        for row in read_rows(self.path):
+            self._take(row)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        # Half a line of a killed process is cut off, so that the next line begins a line.
+        os.ftruncate(self._file, whole_length(self.path))
+        os.lseek(self._file, 0, os.SEEK_END)
+        return self
+
+    def __exit__(self, *_) -> None:
+        os.close(self._file)
+        os.close(self._lock)  # gives the lock back
+
+    def _take(self, row: Row) -> None:
+        key = row["key"]
+        for rows in (self.failures, self.doubtful):
+            rows.pop(key, None)
+        {"asked": self.doubtful, "reply": self.replies, "failure": self.failures}[row["kind"]][key] = row
+
+    def asked(self, row: Row) -> None:
+        """Notes a call before it is made. It outlives the process; only a power failure can lose it."""
+        self._append(_line(row))
+        self._take(row)
+
+    async def finish(self, row: Row) -> None:
+        """Notes a reply or a failure, and returns when it is on the disk. Many that wait share one flush."""
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((_line(row), done))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._flush())
+        await asyncio.shield(done)
+        self._take(row)
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                # The lines leave the process at once, so that a kill from here on loses none of them.
+                self._append(b"".join(line for line, _ in batch))
+                await asyncio.to_thread(os.fsync, self._file)
+            except OSError as error:
+                for _, done in batch:
+                    done.set_exception(OSError(error.errno, error.strerror, str(self.path)))
+                continue
+            for _, done in batch:
+                done.set_result(None)
+
+    def _append(self, data: bytes) -> None:
+        start = os.lseek(self._file, 0, os.SEEK_CUR)
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError:
+            # A full disk took half a line; the next line must not be glued to it.
+            os.ftruncate(self._file, start)
+            os.lseek(self._file, start, os.SEEK_SET)
+            raise
+
+
+def _line(row: Row) -> bytes:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass") + b"\n"
+
+
+def whole_length(path: Path) -> int:
+    """Bytes up to the end of the last whole line."""
+    data = path.read_bytes()
+    return data.rfind(b"\n") + 1
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """All whole lines. Raises UserError for a line in the middle that is not a row: that is damage, not a crash."""
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+            if row["kind"] not in ("asked", "reply", "failure") or not isinstance(row["key"], str):
+                raise ValueError("not a row")
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"Line {number} of {path} is damaged ({error}); restore the file, or move that line elsewhere. "
+                "Nothing was changed."
+            ) from error
+        yield row

@@ -1,0 +1,214 @@
+"""A plan of calls becomes results: every call ends scored or with its reason, and nothing is paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flashjax.bench.calls import Call, cost
+from flashjax.bench.endpoint import Endpoint, Reply
+from flashjax.bench.journal import Journal, Row
+from flashjax.bench.rubrics import clean, read_reply
+from flashjax.errors import UserError
+
+__all__ = ["Budget", "dry_run", "judge", "results", "write_rows"]
+
+_GIVE_UP = 8  # calls in a row without a reply: the endpoint is down, or wants something else
+
+
+class Budget:
+    """US dollars: what was spent, and what is promised to calls on their way, each at its highest price."""
+
+    def __init__(self, cap: float | None, spent: float = 0.0) -> None:
+        self.cap, self.spent = cap, spent
+        self._promised, self._flying, self._settled = 0.0, 0, asyncio.Event()
+
+    async def promise(self, dollars: float) -> bool:
+        """Whether a call of at most so many dollars fits; if so, they are set aside. Calls on their way mostly cost
+        less than was set aside for them, so that their end is waited for before the answer is no."""
+        while self.cap is not None and self.spent + self._promised + dollars > self.cap:
+            if not self._flying:
+                return False
+            self._settled.clear()
+            await self._settled.wait()
+        self._promised += dollars
+        self._flying += 1
+        return True
+
+    def settle(self, promised: float, paid: float) -> None:
+        self._flying -= 1
+        self._promised = self._promised - promised if self._flying else 0.0
+        self.spent += paid
+        self._settled.set()
+
+
+def dry_run(calls: Sequence[Call], journal_keys: Mapping[str, Row]) -> list[dict[str, Any]]:
+    """What a run would ask, a row a judge: calls, those already answered, dollars as expected and at most."""
+    rows = []
+    for name in dict.fromkeys(call.judge.name for call in calls):
+        mine = {call.key: call for call in calls if call.judge.name == name}
+        new = [call for key, call in mine.items() if key not in journal_keys]
+        priced = all(call.judge.prices for call in new)
+        rows.append(
+            dict(
+                judge=name, calls=len(mine), answered=len(mine) - len(new), to_ask=len(new),
+                about=sum(c.about() for c in new) if priced else None,
+                most=sum(c.most() for c in new) if priced else None,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def judge(
+    calls: Sequence[Call], journal: Journal, budget: float | None = None, tick: Callable[[], None] = lambda: None
+) -> dict[str, str]:
+    """Asks every call that the journal has no reply to.
+
+    Args:
+        calls: of any number of judges; equal ones are asked once.
+        budget: US dollars for everything in the journal and everything to come; None for no limit.
+        tick: called after every call that was asked.
+
+    Returns:
+        key to reason for the calls that were not asked. Those that were are in the journal.
+
+    Raises:
+        UserError: a budget without prices. A judge that cannot be asked stops alone; its sentence is the reason of
+            its remaining calls.
+    """
+    if budget is not None and (bare := sorted({c.judge.name for c in calls if not c.judge.prices})):
+        raise UserError(f"A budget needs prices, and there are none for judge {', '.join(bare)}; give --prices.")
+    if budget is not None and (open_ := sorted({c.judge.name for c in calls if not c.tokens()[1]})):
+        raise UserError(f"A budget needs max_tokens in the params of judge {', '.join(open_)}.")
+    purse = Budget(budget, spent(journal))
+    todo = {call.key: call for call in calls if call.key not in journal.replies}
+    try:
+        return asyncio.run(_judges(list(todo.values()), journal, purse, tick))
+    except BaseExceptionGroup as group:
+        # The first thing that went wrong, a full disk say, and not the tree of tasks that it ended.
+        first = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+
+
+def spent(journal: Journal) -> float:
+    """US dollars in a journal; a call of a killed run that nobody saw the reply of counts at its highest price."""
+    return sum(r["dollars"] for r in journal.replies.values()) + sum(r["most"] for r in journal.doubtful.values())
+
+
+async def _judges(calls: Sequence[Call], journal: Journal, purse: Budget, tick) -> dict[str, str]:
+    names = dict.fromkeys(call.judge.name for call in calls)
+    jobs = [_one_judge([c for c in calls if c.judge.name == name], journal, purse, tick) for name in names]
+    unasked: dict[str, str] = {}
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(job) for job in jobs]
+    for task in tasks:
+        unasked |= task.result()
+    return unasked
+
+
+async def _one_judge(calls: Sequence[Call], journal: Journal, purse: Budget, tick) -> dict[str, str]:
+    """As many workers as calls may be in flight, which take the next call until all are done or the judge is out."""
+    left, unasked, state = iter(calls), {}, {"stopped": "", "silent": 0}
+
+    async def work(endpoint: Endpoint, group: asyncio.TaskGroup) -> None:
+        for call in left:
+            if reason := state["stopped"]:
+                unasked[call.key] = reason
+            elif not await purse.promise(most := call.most()):
+                unasked[call.key] = f"not asked: the budget of {purse.cap:g} US dollars is used up"
+            else:
+                row = await _one_call(call, endpoint, journal, purse, most, state)
+                group.create_task(journal.finish(row))  # the next call does not wait for the disk
+                tick()
+
+    if calls:
+        async with Endpoint(calls[0].judge) as endpoint, asyncio.TaskGroup() as group:
+            for _ in range(min(len(calls), calls[0].judge.concurrency)):
+                group.create_task(work(endpoint, group))
+    return unasked
+
+
+async def _one_call(
+    call: Call, endpoint: Endpoint, journal: Journal, purse: Budget, most: float, state: dict
+) -> Row:
+    journal.asked(dict(kind="asked", key=call.key, judge=call.judge.name, most=most))
+    try:
+        reply = await endpoint.ask(call)
+    except UserError as error:
+        # Said once for all; the call itself was refused at the door.
+        state["stopped"] = state["stopped"] or str(error)
+        reply = Reply("failed", None, str(error), 1, 0.0)
+    row = _row(call, reply)
+    purse.settle(most, row.get("dollars", 0.0))
+    state["silent"] = 0 if row["kind"] == "reply" else state["silent"] + 1
+    if state["silent"] >= _GIVE_UP and not state["stopped"]:
+        state["stopped"] = (
+            f"judge {call.judge.name} at {call.judge.url} gave no reply to {_GIVE_UP} calls in a row: {reply.trouble}"
+        )
+    return row
+
+
+def _row(call: Call, reply: Reply) -> Row:
+    row = dict(key=call.key, judge=call.judge.name, model=call.judge.model, tries=reply.tries)
+    row |= dict(seconds=round(reply.seconds, 3))
+    if reply.kind == "refused":
+        return row | dict(kind="reply", outcome="refused", reason=reply.trouble, dollars=0.0)
+    if reply.body is None:
+        return row | dict(kind="failure", outcome=reply.kind, reason=reply.trouble)
+    return row | dict(kind="reply") | _judgement(call, reply.body)
+
+
+def _judgement(call: Call, body: Mapping[str, Any]) -> Row:
+    """The outcome of a complete reply, with what it cost and which model says that it served it."""
+    choice = body["choices"][0]
+    texts = [choice["message"].get("content"), choice["message"].get("refusal"), choice.get("finish_reason")]
+    outcome = read_reply(call.rubric, *(call.judge.key.hide(t) if isinstance(t, str) else None for t in texts))
+    told = outcome._asdict()
+    told["outcome"] = told.pop("kind")
+    tokens, exact = _usage(call, body.get("usage"))
+    dollars = cost(call.judge.prices, *tokens) if call.judge.prices else 0.0
+    served = call.judge.key.hide(clean(str(body.get("model", "")), 100))
+    return told | dict(served=served, tokens=tokens, tokens_counted=exact, dollars=dollars)
+
+
+def _usage(call: Call, usage: Any) -> tuple[list[int], bool]:
+    """[input, output] tokens as the endpoint counted them, or else the most that they can be."""
+    if isinstance(usage, dict):
+        found = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+        if all(type(n) is int and 0 <= n < 1 << 40 for n in found):
+            return found, True
+    return list(call.tokens()), False
+
+
+def results(calls: Sequence[Call], journal: Journal, unasked: Mapping[str, str]) -> list[Row]:
+    """A row a call, in the plan's order: its subject and what came of it. None is left out."""
+    rows = []
+    for call in calls:
+        found = journal.replies.get(call.key) or journal.failures.get(call.key)
+        if call.key in unasked or found is None:
+            found = dict(outcome="not_asked", reason=unasked.get(call.key, "not asked: the run was stopped"))
+        kept = ("outcome", "value", "reason", "subscores", "failures", "capped", "served", "dollars", "tries")
+        own = dict(judge=call.judge.name, key=call.key, rubric=call.rubric.name)
+        rows.append({**call.subject, **own, **{name: found[name] for name in kept if name in found}})
+    return rows
+
+
+def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """Judge to outcome to number."""
+    names = dict.fromkeys(row["judge"] for row in rows)
+    return {name: dict(Counter(r["outcome"] for r in rows if r["judge"] == name)) for name in names}
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """JSON lines, whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    partial.write_bytes("".join(lines).encode("utf-8", "surrogatepass"))
+    os.replace(partial, path)

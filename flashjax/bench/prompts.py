@@ -1,0 +1,117 @@
+"""A bench is a file of prompts, one JSON object a line, each with the facts that can be checked in its picture."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flashjax.bench.rubrics import EDITS
+from flashjax.errors import UserError
+
+__all__ = ["Prompt", "make_prompt", "read_bench", "write_bench"]
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LONGEST = 20_000  # characters of a prompt
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One item of a bench.
+
+    Attributes:
+        id: unique in its file, fit for a file's name.
+        category: of the table's columns; for an edit one of ``rubrics.EDITS``.
+        prompt: what to draw, or the instruction of an edit.
+        facts: sentences, each true or false of the picture.
+        language: of the prompt, "en" or "zh"; texts to render may be in another.
+        texts: what has to be rendered letter by letter.
+        source_prompt: of an edit, what its source shows; "" for text to image.
+        source: of an edit, a picture's path, relative to the bench's file; "" if the source is drawn.
+    """
+
+    id: str
+    category: str
+    prompt: str
+    facts: tuple[str, ...] = ()
+    language: str = "en"
+    texts: tuple[str, ...] = ()
+    source_prompt: str = ""
+    source: str = ""
+
+    @property
+    def is_edit(self) -> bool:
+        return bool(self.source_prompt or self.source)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text can name a prompt or a system, and with it a file."""
+    return bool(_ID.fullmatch(text))
+
+
+def make_prompt(row: Mapping[str, Any]) -> Prompt:
+    """A prompt from a row of a file. Raises ValueError that says what is wrong with it."""
+    if not isinstance(row, Mapping):
+        raise ValueError("it is no object")
+    if unknown := sorted(set(row) - set(Prompt.__dataclass_fields__)):
+        raise ValueError(f"it has unknown fields: {', '.join(map(str, unknown))[:200]}")
+    for name in ("id", "category", "prompt", "language", "source_prompt", "source"):
+        if not isinstance(row.get(name, ""), str):
+            raise ValueError(f"{name} is no text")
+    for name in ("facts", "texts"):
+        if not isinstance(row.get(name, []), Sequence) or not all(isinstance(t, str) for t in row.get(name, [])):
+            raise ValueError(f"{name} is no list of texts")
+    if not is_id(row.get("id", "")):
+        raise ValueError("its id is missing, or is more than letters, digits, dots, dashes and underscores")
+    if not row.get("prompt", "").strip() or len(row["prompt"]) > _LONGEST:
+        raise ValueError(f"its prompt is empty or longer than {_LONGEST} characters")
+    made = Prompt(**{k: tuple(v) if k in ("facts", "texts") else v for k, v in row.items()})
+    if not made.category:
+        raise ValueError("it has no category")
+    if made.is_edit and made.category not in EDITS:
+        raise ValueError(f"{made.category} is no category of edits ({', '.join(EDITS)})")
+    return made
+
+
+def read_bench(path: str | Path, limit: int | None = None) -> list[Prompt]:
+    """The prompts of a JSONL file, at most ``limit``. Raises UserError that names the line and the reason."""
+    found: dict[str, Prompt] = {}
+    for number, row in json_lines(path):
+        try:
+            made = make_prompt(row)
+            if made.id in found:
+                raise ValueError(f"its id {made.id} was there before")
+        except ValueError as error:
+            raise UserError(f"Line {number} of {path} is no prompt: {error}.") from error
+        found[made.id] = made
+        if limit and len(found) == limit:
+            break
+    if not found:
+        raise UserError(f"{path} holds no prompts.")
+    if len({p.is_edit for p in found.values()}) > 1:
+        raise UserError(f"{path} mixes edits with text to image; make two benches of them.")
+    return list(found.values())
+
+
+def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of all lines that are not empty. Raises UserError."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"Line {number} of {path} is not JSON ({error}).") from error
+
+
+def write_bench(path: str | Path, prompts: Sequence[Prompt]) -> None:
+    """The file that ``read_bench`` reads; fields that hold nothing are left out."""
+    from flashjax.bench.judging import write_rows
+
+    write_rows(Path(path), [{k: v for k, v in asdict(p).items() if v} for p in prompts])

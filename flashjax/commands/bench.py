@@ -1,0 +1,21 @@
+"""``flashjax bench``: prompts, pictures, judges and the report, each a sub-command of its own."""
+
+import argparse
+import importlib
+
+_ACTIONS = {
+    "judge": ("flashjax.commands.bench_judge", "ask judges about pictures; resumable, nothing is paid for twice"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    subs = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, (module, summary) in _ACTIONS.items():
+        description = summary[0].upper() + summary[1:] + "."
+        sub = subs.add_parser(name, help=summary, description=description, allow_abbrev=False)
+        importlib.import_module(module).add_arguments(sub)
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show an error's traceback")
+
+
+def run(args: argparse.Namespace) -> int | None:
+    return importlib.import_module(_ACTIONS[args.action][0]).run(args)

@@ -1,0 +1,457 @@
+"""The whole path against a real server that misbehaves; tests/bench/fake_judge.py keeps the ledger."""
+
+import errno
+import json
+import logging
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+import traceback
+
+import numpy as np
+import pytest
+from fake_judge import FakeJudge, Running
+from PIL import Image
+
+from flashjax import cli
+from flashjax.bench import calls as calls_module
+from flashjax.bench import endpoint, journal, judging, rubrics
+from flashjax.bench.calls import Call, Judge, Prices, read_picture
+from flashjax.bench.journal import Journal
+from flashjax.bench.secret import Secret, read_secret
+from flashjax.errors import UserError
+
+CANARY = "sk-canary-5f2b9c71e04d"
+PRICES = Prices(input=2.0, output=10.0, image_tokens=1000)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(endpoint, "_FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "a_0.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    return read_picture(path)
+
+
+def make_judge(url: str, name: str = "j", **fields) -> Judge:
+    return Judge(**dict(name=name, url=url, model="m", timeout=2.0, tries=4, concurrency=4) | fields)
+
+
+def make_calls(judge: Judge, picture, count: int) -> list[Call]:
+    return [
+        Call(judge, rubrics.T2I, rubrics.t2i_user(f"prompt {i}"), (picture,), subject=dict(prompt=str(i)))
+        for i in range(count)
+    ]
+
+
+def run(calls, folder, budget=None):
+    with Journal(folder) as book:
+        unasked = judging.judge(calls, book, budget)
+        return judging.results(calls, book, unasked), judging.spent(book)
+
+
+def number(request) -> int:
+    return int(request["messages"][1]["content"][0]["text"].split("prompt ")[1].split()[0])
+
+
+TROUBLE = ["429", "429-date", "500", "503", "reset", "cut"]
+FINAL = {
+    "good": "scored", "fenced": "scored", "truncated": "unparsable", "schema": "unparsable", "text-score": "unparsable",
+    "refusal": "refused", "filter": "refused", "range": "out_of_range", "nan": "out_of_range", "huge": "out_of_range",
+    "empty": "unparsable",
+}  # fmt: skip
+
+
+def test_every_call_ends_scored_or_with_its_reason(tmp_path, picture):
+    """All troubles in front of all ends; each question is answered once, with one row, in the plan's order."""
+    ends, answers = list(FINAL), {}
+
+    def script(request, nth):
+        n = number(request)
+        if nth <= n % 3:
+            return TROUBLE[(n + nth) % len(TROUBLE)]
+        answers[n] = answers.get(n, 0) + 1
+        return ends[n % len(ends)]
+
+    with Running(FakeJudge(script)) as server:
+        judges = [make_judge(server.url, name, model=name) for name in ("one", "two")]
+        calls = [c for j in judges for c in make_calls(j, picture, 66)]
+        rows, _ = run(calls, tmp_path / "out")
+    assert [(r["judge"], r["prompt"]) for r in rows] == [(j.name, str(i)) for j in judges for i in range(66)]
+    for row in rows:
+        assert row["outcome"] == FINAL[ends[int(row["prompt"]) % len(ends)]], row
+        assert (row.get("value") is not None) == (row["outcome"] == "scored")
+        assert row["reason"]
+    assert set(answers.values()) == {2}  # one a judge
+    assert judging.counts(rows)["one"] == judging.counts(rows)["two"]
+    assert judging.counts(rows)["one"]["scored"] == 12
+
+
+def test_what_never_answers_is_a_failure_and_is_asked_again_by_the_next_run(tmp_path, picture):
+    broken = {"3": "slow", "5": "500", "7": "reset", "9": (400, b'{"error": {"message": "odd"}}')}
+    with Running(FakeJudge(lambda r, nth: broken.get(str(number(r)), "good"))) as server:
+        calls = make_calls(make_judge(server.url, timeout=0.2, tries=2), picture, 12)
+        rows, _ = run(calls, tmp_path)
+        assert {r["prompt"]: r["outcome"] for r in rows if r["outcome"] != "scored"} == {
+            "3": "failed", "5": "failed", "7": "failed", "9": "rejected",
+        }  # fmt: skip
+        reasons = {r["prompt"]: r["reason"] for r in rows}
+        assert reasons["3"] == "no answer within 0.2 s"
+        assert reasons["5"] == "status 500: busy"
+        assert reasons["9"] == "status 400: odd"
+        asked = sum(server.seen.values())
+        broken.clear()
+        rows, _ = run(calls, tmp_path)
+        assert {r["outcome"] for r in rows} == {"scored"}
+        assert sum(server.seen.values()) == asked + 4
+
+
+def test_a_content_filter_in_front_of_the_model_is_a_refusal(tmp_path, picture):
+    body = b'{"error": {"code": "content_filter", "message": "flagged"}}'
+    with Running(FakeJudge(lambda r, n: (400, body))) as server:
+        rows, _ = run(make_calls(make_judge(server.url), picture, 1), tmp_path)
+    assert rows[0]["outcome"] == "refused"
+    assert rows[0]["reason"] == "status 400: content_filter flagged"
+
+
+@pytest.mark.parametrize(
+    ("action", "sentence"),
+    [
+        ((401, b'{"error": {"message": "Incorrect API key: ' + CANARY.encode() + b'"}}'), "refuses the key of judge j"),
+        ((404, b"{}"), "has no model m, or is no OpenAI-compatible API"),
+        ((400, b'{"error": {"message": "no images"}}'), "gave no reply to 8 calls in a row: status 400: no images"),
+    ],
+)
+def test_an_endpoint_that_no_call_can_please_stops_its_judge_alone(tmp_path, picture, action, sentence):
+    with Running(FakeJudge(lambda r, n: action)) as bad, Running(FakeJudge()) as good:
+        judges = [make_judge(bad.url, "j", key=Secret(CANARY)), make_judge(good.url, "other", model="n")]
+        rows, _ = run([c for j in judges for c in make_calls(j, picture, 60)], tmp_path)
+        assert sum(bad.seen.values()) <= 12
+    assert {r["outcome"] for r in rows if r["judge"] == "other"} == {"scored"}
+    stopped = [r for r in rows if r["outcome"] == "not_asked"]
+    assert len(stopped) >= 48
+    assert all(sentence in r["reason"] for r in stopped)
+
+
+def test_nobody_listens(tmp_path, picture):
+    rows, _ = run(make_calls(make_judge("http://127.0.0.1:9/v1", tries=1), picture, 20), tmp_path)
+    assert "the connection failed" in rows[-1]["reason"]
+
+
+def test_one_call_repeated_is_one_question(tmp_path, picture):
+    with Running(FakeJudge()) as server:
+        calls = make_calls(make_judge(server.url), picture, 3)
+        rows, _ = run(calls + calls, tmp_path)
+        run(calls, tmp_path)
+    assert sum(server.seen.values()) == 3
+    assert len(rows) == 6
+
+
+def test_the_key_of_the_cache_is_all_that_decides_a_reply(picture, tmp_path):
+    other = tmp_path / "b.png"
+    Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(other)
+    base = Call(make_judge("http://a/v1"), rubrics.T2I, "u", (picture,))
+    variants = [
+        Call(make_judge("http://a/v1", model="x"), rubrics.T2I, "u", (picture,)),
+        Call(make_judge("http://a/v1", params={"max_tokens": 5}), rubrics.T2I, "u", (picture,)),
+        Call(make_judge("http://a/v1", reply_format="text"), rubrics.T2I, "u", (picture,)),
+        Call(base.judge, rubrics.PAIR, "u", (picture,)),
+        Call(base.judge, rubrics.T2I._replace(schema={}), "u", (picture,)),
+        Call(base.judge, rubrics.T2I, "v", (picture,)),
+        Call(base.judge, rubrics.T2I, "u", (read_picture(other),)),
+        Call(base.judge, rubrics.T2I, "u", (picture, picture)),
+        Call(base.judge, rubrics.T2I, "u", (picture,), salt="drift 1"),
+    ]
+    assert len({c.key for c in [base, *variants]}) == 10
+    same = Call(make_judge("http://b/v1", "other name", timeout=9.0), rubrics.T2I, "u", (picture,), subject={"a": 1})
+    assert same.key == base.key
+
+
+def test_what_is_sent(tmp_path, picture):
+    with Running(FakeJudge()) as server:
+        judge = make_judge(server.url, key=Secret(CANARY), params={"max_tokens": 7, "temperature": 0})
+        run(make_calls(judge, picture, 1), tmp_path)
+    sent, headers = server.requests[0], server.headers[0]
+    assert headers["authorization"] == f"bearer {CANARY}"
+    assert sent["model"] == "m"
+    assert (sent["max_tokens"], sent["temperature"]) == (7, 0)
+    assert sent["messages"][0] == {"role": "system", "content": rubrics.T2I.system}
+    text, image = sent["messages"][1]["content"]
+    assert text["text"] == "The prompt:\n<<<\nprompt 0\n>>>"
+    assert image["image_url"]["url"].startswith("data:image/png;base64,iVBORw0KGgo")
+    assert sent["response_format"]["json_schema"]["schema"]["required"] == ["score", "reasoning"]
+
+
+def test_concurrency_rate_and_retry_after_hold(tmp_path, picture):
+    with Running(FakeJudge(latency=0.02)) as server:
+        run(make_calls(make_judge(server.url, concurrency=5), picture, 40), tmp_path / "a")
+        assert server.most == 5
+    with Running(FakeJudge()) as server:
+        run(make_calls(make_judge(server.url, per_minute=3000), picture, 15), tmp_path / "b")
+        assert server.starts[-1] - server.starts[0] > 0.9 * 14 * 60 / 3000
+    first = []
+
+    def script(request, nth):
+        first.append(1)
+        return (429, b"{}", "Retry-After: 0.3\r\n") if len(first) == 1 else "good"
+
+    with Running(FakeJudge(script)) as server:
+        run(make_calls(make_judge(server.url, concurrency=1), picture, 4), tmp_path / "c")
+        assert server.starts[1] - server.starts[0] > 0.29
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("2", 2.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("inf", None), ("soon", None), ("", None)],
+)
+def test_retry_after(value, seconds):
+    assert endpoint.retry_after({"retry-after": value}) == seconds
+
+
+def test_a_budget_is_never_passed_and_what_was_paid_is_kept(tmp_path, picture):
+    with Running(FakeJudge(latency=0.01)) as server:
+        judge = make_judge(server.url, prices=PRICES, concurrency=8)
+        calls = make_calls(judge, picture, 60)
+        rows, dollars = run(calls, tmp_path, budget=0.1)
+        done = [r for r in rows if r["outcome"] == "scored"]
+        assert 0 < len(done) < 60
+        assert dollars == pytest.approx(len(done) * 0.003)  # 1000 tokens at 2 and 100 at 10 dollars a million
+        assert dollars <= 0.1
+        assert {r["reason"] for r in rows} - {"The roof <b>leans</b>."} == {
+            "not asked: the budget of 0.1 US dollars is used up"
+        }
+        rows, dollars = run(calls, tmp_path, budget=0.2)
+        assert {r["outcome"] for r in rows} == {"scored"}
+        assert sum(server.seen.values()) == 60
+    with pytest.raises(UserError, match="A budget needs prices"):
+        run(make_calls(make_judge("http://a/v1"), picture, 1), tmp_path, budget=1.0)
+
+
+def test_a_reply_without_usage_counts_at_its_highest(tmp_path, picture):
+    with Running(FakeJudge(lambda r, n: "fenced")) as server:
+        calls = make_calls(make_judge(server.url, prices=PRICES), picture, 1)
+        _, dollars = run(calls, tmp_path)
+    assert dollars == calls[0].most() > 0.01  # 1024 tokens of output at 10 dollars a million
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    with Journal(tmp_path), pytest.raises(UserError, match="Another run is writing to"), Journal(tmp_path):
+        pass
+
+
+def test_half_a_last_line_is_ignored_and_damage_is_told(tmp_path):
+    rows = [dict(kind="reply", key=k, dollars=0.0) for k in "ab"]
+    whole = b"".join(journal._line(r) for r in rows)
+    path = tmp_path / "journal.jsonl"
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        with Journal(tmp_path) as book:
+            assert list(book.replies) == ["a", "b"][: whole[:cut].count(b"\n")]
+            book.asked(dict(kind="asked", key="c", most=0.0))
+        assert [r["key"] for r in journal.read_rows(path)] == [*["a", "b"][: whole[:cut].count(b"\n")], "c"]
+    path.write_bytes(b"not json\n" + whole)
+    with pytest.raises(UserError, match=r"Line 1 of .* is damaged"), Journal(tmp_path):
+        pass
+    assert path.read_bytes() == b"not json\n" + whole
+
+
+def test_a_full_disk_is_told_and_tears_no_line(tmp_path, picture, monkeypatch):
+    real, left = os.write, [700]
+
+    def write(handle, data):
+        if left[0] <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0] -= len(data)
+        return real(handle, data[: len(data) + min(0, left[0])])
+
+    with Running(FakeJudge()) as server:
+        calls = make_calls(make_judge(server.url), picture, 10)
+        monkeypatch.setattr(journal.os, "write", write)
+        with pytest.raises(OSError, match="No space left"):
+            run(calls, tmp_path)
+        monkeypatch.setattr(journal.os, "write", real)
+        rows, _ = run(calls, tmp_path)
+    assert {r["outcome"] for r in rows} == {"scored"}
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from flashjax.bench import judging, rubrics
+from flashjax.bench.calls import Call, Judge, read_picture
+from flashjax.bench.journal import Journal
+url, picture, folder = sys.argv[1:]
+judge = Judge("j", url, "m", concurrency=6, timeout=5.0)
+picture = read_picture(picture)
+calls = [Call(judge, rubrics.T2I, rubrics.t2i_user(f"prompt {i}"), (picture,), subject=dict(prompt=str(i)))
+         for i in range(300)]
+with Journal(folder) as book:
+    print("ready", flush=True)
+    unasked = judging.judge(calls, book)
+    judging.write_rows(Path(folder) / "scores.jsonl", judging.results(calls, book, unasked))
+"""
+
+
+def test_killed_at_twenty_points_and_resumed(tmp_path, picture):
+    """SIGKILL. A reply in the journal is never asked for again; a call whose reply was lost on the way is asked again
+    under its key, which an endpoint that knows Idempotency-Key charges once; no row is lost or doubled."""
+    rng, kills = random.Random(7), 0
+    with Running(FakeJudge(latency=0.03)) as server:
+        argv = [sys.executable, "-c", CHILD, server.url, str(picture.path), str(tmp_path / "out")]
+        while True:
+            before = {r["key"] for r in journal.read_rows(tmp_path / "out" / "journal.jsonl") if r["kind"] == "reply"}
+            asked = {key: server.seen[key] for key in before}
+            child = subprocess.Popen(argv, stdout=subprocess.PIPE)
+            assert child.stdout.readline() == b"ready\n"
+            if kills < 20:
+                # Somewhere between the first call and a few dozen calls later.
+                wanted = sum(server.seen.values()) + rng.randrange(0, 12)
+                end = time.monotonic() + 30
+                while sum(server.seen.values()) < wanted and time.monotonic() < end:
+                    time.sleep(0.001)
+                time.sleep(rng.random() * 0.04)
+                child.send_signal(signal.SIGKILL)
+            child.wait(60)
+            child.stdout.close()
+            assert {key: server.seen[key] for key in before} == asked  # what is in the journal was not asked again
+            if kills == 20:
+                break
+            assert child.returncode == -signal.SIGKILL
+            kills += 1
+    assert child.returncode == 0
+    replies = [r for r in journal.read_rows(tmp_path / "out" / "journal.jsonl") if r["kind"] == "reply"]
+    assert len(replies) == len({r["key"] for r in replies}) == 300
+    assert len(server.completed) == 300
+    assert set(server.completed.values()) == {1}  # charged once each
+    rows = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
+    assert [r["prompt"] for r in rows] == [str(i) for i in range(300)]
+    assert {r["value"] for r in rows} == {3.5}
+
+
+def test_a_secret_does_not_print(monkeypatch, tmp_path):
+    secret = Secret(CANARY)
+    assert CANARY not in f"{secret} {secret!r} {secret:>40} {[secret]} {make_judge('http://a/v1', key=secret)}"
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+    monkeypatch.setenv("KEY", f" {CANARY}\n")
+    assert read_secret("KEY", None).reveal() == CANARY
+    for text in ("", "short", "two words here"):
+        monkeypatch.setenv("KEY", text)
+        with pytest.raises(UserError, match="variable KEY"):
+            read_secret("KEY", None)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_secret(None, str(tmp_path / "none"))
+
+
+def bench(tmp_path, server, key: bool = True) -> list[str]:
+    (tmp_path / "pictures").mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        Image.fromarray(rng.integers(0, 255, (32, 48, 3), np.uint8)).save(tmp_path / "pictures" / f"p{i}_0.png")
+    lines = [json.dumps(dict(id=f"p{i}", category="text", prompt=f"prompt {i} ", facts=["a"])) for i in range(6)]
+    (tmp_path / "bench.jsonl").write_text("\n".join(lines))
+    entry = dict(name="j", url=server.url, model="m", concurrency=2, tries=2, timeout=2.0)
+    entry |= dict(key_env="JUDGE_KEY") if key else {}
+    (tmp_path / "judges.json").write_text(json.dumps({"judges": [entry]}))
+    (tmp_path / "prices.json").write_text(json.dumps({"m": dict(input=2, output=10, image_tokens=500)}))
+    return [
+        "bench", "judge", f"--bench={tmp_path}/bench.jsonl", "--pictures", f"s={tmp_path}/pictures",
+        f"t={tmp_path}/pictures", "--reference=t", f"--judges={tmp_path}/judges.json",
+        f"--prices={tmp_path}/prices.json", f"--out={tmp_path}/out", "--probes=2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["success", "refused", "echoed", "crash"])
+def test_the_canary_key_appears_nowhere(tmp_path, monkeypatch, capfd, caplog, ending):
+    echo = json.dumps({"choices": [{"message": {"content": json.dumps({"score": 3, "reasoning": CANARY})}}]})
+    script = {
+        "success": lambda r, n: "good",
+        "refused": lambda r, n: (401, f'{{"error": {{"message": "bad key {CANARY}"}}}}'.encode()),
+        "echoed": lambda r, n: (200, echo.encode()),
+        "crash": lambda r, n: "good",
+    }[ending]
+    monkeypatch.setenv("JUDGE_KEY", CANARY)
+    caplog.set_level(logging.DEBUG)
+    told = ""
+    with Running(FakeJudge(script)) as server:
+        argv = bench(tmp_path, server)
+        if ending == "crash":
+            monkeypatch.setattr(endpoint.Endpoint, "_complete", lambda *_: 1 / 0)
+            try:
+                cli.main(argv)
+            except ZeroDivisionError as error:
+                below = error.with_traceback(error.__traceback__.tb_next)  # not this test's own locals
+                told = "".join(traceback.TracebackException.from_exception(below, capture_locals=True).format())
+            assert "key=***" in told
+        else:
+            cli.main(argv)
+        assert server.headers[0]["authorization"] == f"bearer {CANARY}"
+    said = capfd.readouterr()
+    assert CANARY not in told + said.out + said.err + caplog.text
+    written = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert len(written) >= 3
+    assert not [p for p in written if CANARY.encode() in p.read_bytes()]
+
+
+def test_the_command_twice(tmp_path, monkeypatch, capsys):
+    """Points of two systems with equal pictures are one question each, and so are their pairs in both orders."""
+    with Running(FakeJudge(lambda r, n: "good")) as server:
+        argv = bench(tmp_path, server, key=False)
+        assert cli.main([*argv, "--dry-run"]) == 0
+        assert "j: 14 calls, 0 answered, 14 to ask, about 0.05, at most 0.20 US dollars" in capsys.readouterr().out
+        assert not server.seen
+        cli.main([*argv, "--drift=monday"])
+        first = sum(server.seen.values())
+        assert first == 6 + 6 + 2 + 2
+        cli.main([*argv, "--drift=monday"])
+        assert sum(server.seen.values()) == first
+        cli.main([*argv, "--drift=tuesday"])
+        assert sum(server.seen.values()) == first + 2
+    assert "j: 16 scored, 12 unparsable" in capsys.readouterr().out  # the pairs got scores for an answer
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("bench.jsonl", '{"id": "p", "category": "c", "prompt": "x"}\n{"id": 3}', "Line 2 of *: id is no text."),
+        ("bench.jsonl", "{", "Line 1 of * is not JSON"),
+        ("bench.jsonl", '{"id": "../x", "category": "c", "prompt": "x"}', "its id is missing, or is more than letters"),
+        ("bench.jsonl", '{"id": "q", "category": "c", "prompt": "x"}', "1 prompts have no picture in *: q."),
+        ("pictures/p3_0.png", "GIF89a", "pictures/p3_0.png is not an image, or is damaged"),
+        ("prices.json", '{"m": {"input": 1}}', "the prices of m have to be input and output in US dollars"),
+        ("prices.json", '{"m": {"input": true, "output": 1, "image_tokens": 1}}', "three numbers of 0 or more"),
+        ("judges.json", "[]", "has to be a JSON object"),
+        ("judges.json", '{"judges": [{"name": "j", "url": "x", "model": "m"}]}', "url has to begin with http"),
+        ("judges.json", '{"judges": [{"name": "j", "url": "http://u:p@h", "model": "m"}]}', "more than an address"),
+        ("judges.json", '{"judges": [{"name": "j", "api_key": "x"}]}', "unknown fields: api_key. Keys go into key_env"),
+        ("judges.json", '{"judges": [{"name": "j", "url": "x", "model": "m", "key_env": "NO"}]}', "variable NO is"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(tmp_path, capsys, file, content, sentence):
+    with Running(FakeJudge()) as server:
+        argv = bench(tmp_path, server, key=False)
+        (tmp_path / file).write_text(content)
+        assert cli.main(argv) == 2
+    said = capsys.readouterr().err
+    assert all(part in said for part in sentence.split("*")), said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_decompression_bomb(tmp_path, monkeypatch, picture):
+    monkeypatch.setattr(calls_module.Image, "MAX_IMAGE_PIXELS", 40)
+    with pytest.raises(UserError, match="larger than 40 pixels"):
+        read_picture(picture.path)
+
+
+def test_a_picture_changed_while_it_is_judged(tmp_path, picture):
+    Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(picture.path)
+    with pytest.raises(UserError, match="was changed while it was being judged"):
+        picture.png()
