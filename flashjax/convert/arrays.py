@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 
 WINDOW = 32 << 20  # bytes of a slab: large enough for the disk, small beside any weight that matters
-_STRIP = 64  # columns that are turned at once; a strip of a weight stays in the processor's cache
+_TILE = (128, 512)  # of a matrix that is turned: it stays in the processor's cache
 _CACHED = 1 << 17  # numbers that are looked at at once, for the same reason
 # dtype -> (unsigned integer, mask without the sign, first pattern that is infinite or NaN)
 _PATTERNS = {
@@ -27,11 +27,17 @@ def slabs(array: np.ndarray, dtype: np.dtype) -> Iterator[np.ndarray]:
         for part in array:
             yield from slabs(part, dtype)
         return
-    rows = max(1, WINDOW // max(row, 1))
-    for first in range(0, len(array), rows):
+    for first, end in row_ranges(len(array), array.nbytes):
         with np.errstate(over="ignore"):  # what is too large becomes infinite; `finite` tells
-            piece = _contiguous(array[first : first + rows]).astype(dtype, copy=False)
+            piece = _contiguous(array[first:end]).astype(dtype, copy=False)
         yield piece
+
+
+def row_ranges(rows: int, nbytes: int) -> Iterator[tuple[int, int]]:
+    """[first, end) of pieces of about `WINDOW` bytes, or of one row that is larger, of an array of ``nbytes``."""
+    step = max(1, WINDOW * rows // max(nbytes, 1))
+    for first in range(0, rows, step):
+        yield first, min(first + step, rows)
 
 
 def _contiguous(view: np.ndarray) -> np.ndarray:
@@ -40,8 +46,10 @@ def _contiguous(view: np.ndarray) -> np.ndarray:
     if bits.ndim != 2 or bits.strides[0] >= bits.strides[1]:
         return np.ascontiguousarray(bits).view(view.dtype)
     out = np.empty(bits.shape, bits.dtype)
-    for first in range(0, len(bits), _STRIP):
-        out[first : first + _STRIP] = np.ascontiguousarray(bits[first : first + _STRIP].T).T
+    rows, columns = _TILE
+    for i in range(0, bits.shape[0], rows):
+        for j in range(0, bits.shape[1], columns):
+            out[i : i + rows, j : j + columns] = np.ascontiguousarray(bits[i : i + rows, j : j + columns].T).T
     return out.view(view.dtype)
 
 

@@ -10,14 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from flashjax import paths
-from flashjax.convert.arrays import finite, slabs
+from flashjax.convert.arrays import finite, row_ranges, slabs
 from flashjax.convert.reader import ConversionError, Reader, Spec
-from flashjax.convert.table import Table, Transform
+from flashjax.convert.table import Table, Transform, copy
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,8 @@ def keep_dtypes(todo: Plan, source: Mapping[str, Spec]) -> Plan:
 
 
 def makers(todo: Plan, reader: Reader, allow_nonfinite: bool = False) -> dict[str, Callable[[], Iterator[np.ndarray]]]:
-    """Return {target path: function that reads and makes that parameter in pieces}: a writer holds one tensor of the
-    source and one slab at a time, however many layers are stacked.
+    """Return {target path: function that reads and makes that parameter in pieces}: one tensor of the source is in
+    memory at a time, or a slab of it where rows stay rows, however many layers are stacked.
 
     Args:
       todo: from `plan`.
@@ -198,21 +199,34 @@ def makers(todo: Plan, reader: Reader, allow_nonfinite: bool = False) -> dict[st
     moves = _by_path(todo)
 
     def pieces(move: Move, dtype: np.dtype) -> Iterator[np.ndarray]:
-        tensor = reader.read(move.source)
-        for slab in slabs(move.transform.forward(tensor), dtype):
-            if not allow_nonfinite and not finite(slab):
-                cast = f", or too large for {dtype}" if tensor.dtype != dtype else ""
-                raise ConversionError(
-                    f"{move.source} in {reader.file(move.source)} holds NaN or infinite values{cast}: the file is "
-                    "damaged or its training diverged; --allow-nonfinite converts it as it is."
-                )
-            yield slab
+        for tensor in _parts(reader, move):
+            for slab in slabs(move.transform.forward(tensor), dtype):
+                if not allow_nonfinite and not finite(slab):
+                    cast = f", or too large for {dtype}" if tensor.dtype != dtype else ""
+                    raise ConversionError(
+                        f"{move.source} in {reader.file(move.source)} holds NaN or infinite values{cast}: the file is "
+                        "damaged or its training diverged; --allow-nonfinite converts it as it is."
+                    )
+                yield slab
 
     def make(path: str) -> Iterator[np.ndarray]:
-        for move in moves[path]:  # a tensor is let go of before the next one is read
+        for move, following in zip_longest(moves[path], moves[path][1:]):
+            if following:
+                reader.expect(following.source)
             yield from pieces(move, todo.target[path].dtype)
 
     return {path: partial(make, path) for path in todo.target}
+
+
+def _parts(reader: Reader, move: Move) -> Iterator[np.ndarray]:
+    """A tensor of the source, in slabs if its rows are those of the target. Then nothing that waits to be written is
+    part of a whole tensor, which would be in memory beside the next one."""
+    spec = reader.entry(move.source).spec
+    if move.transform is not copy or not spec.shape:
+        yield reader.read(move.source)
+        return
+    for rows in row_ranges(spec.shape[0], spec.nbytes):
+        yield reader.read(move.source, rows)
 
 
 def execute(todo: Plan, read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:

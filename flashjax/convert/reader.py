@@ -8,6 +8,7 @@ checked before it is used: a file may be wrong in any way, but it cannot make th
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -119,6 +120,13 @@ class Reader:
                 if file.readinto(out.reshape(-1).view(np.uint8)) < out.nbytes:
                     raise ConversionError(f"{entry.file} ends inside of {name}: it has changed since it was opened.")
         return out
+
+    def expect(self, name: str) -> None:
+        """Let the system fetch a tensor from the disk, where it can, while something else is computed."""
+        entry = self._entries[name]
+        if hasattr(os, "posix_fadvise"):
+            with entry.file.open("rb") as file:
+                os.posix_fadvise(file.fileno(), entry.start, entry.spec.nbytes, os.POSIX_FADV_WILLNEED)
 
     def stream(self, name: str, window: int = WINDOW) -> Iterator[np.ndarray]:
         """Yield the bytes of one tensor in pieces of at most ``window``."""

@@ -1,13 +1,19 @@
-"""Write safetensors: one slab of a tensor in memory at a time, and the file appears whole or not at all."""
+"""Write safetensors: a few slabs of a tensor in memory at a time, and the file appears whole or not at all.
+
+Making, hashing and writing take about as long as one another, so each has a thread of its own; so has the disk, which
+is told to keep up. What waits between them is bounded.
+"""
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import struct
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +23,8 @@ from flashjax.convert.arrays import slabs
 from flashjax.convert.reader import DTYPES, ConversionError, Spec
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_WAITING = 4  # slabs that may be in memory, made and not yet hashed and written
+_DIRTY = 256 << 20  # bytes after which the disk begins with what is written, rather than with all of it at the end
 
 
 def write_weights(
@@ -47,38 +55,80 @@ def write_weights(
     header = _header(path, specs, metadata or {})
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    hashes = {}
+    digests = {}
     try:
-        with os.fdopen(handle, "wb") as file, ThreadPoolExecutor(1) as hasher:
-            file.write(struct.pack("<Q", len(header)) + header)
+        with os.fdopen(handle, "wb", buffering=0) as file, _Stages(file) as stages:
+            stages.write(struct.pack("<Q", len(header)) + header)
             for name in ordered(specs):
-                hashes[name] = _write(file, name, tensors[name](), specs[name], hasher, progress)
-            file.flush()
-            os.fsync(file.fileno())
+                digests[name] = _stream(stages, name, tensors[name](), specs[name], progress)
         os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-    return hashes
+    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
-def _write(file, name, pieces, spec, hasher, progress) -> str:
+def _stream(stages: "_Stages", name, pieces, spec, progress) -> Any:
+    """Hand a tensor to the threads; returns what has its hash when they are done."""
     digest, size = hashlib.sha256(), 0
     for piece in pieces:
         if piece.dtype != spec.dtype:
             raise _not_as_announced(name, spec, f"{piece.dtype}")
         data = np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data
-        hashed = hasher.submit(digest.update, data)  # beside the writing: either takes about as long as the other
-        file.write(data)
-        hashed.result()
+        stages.write(data, digest)
         size += len(data)
         if progress:
             progress(len(data))
-        del piece, data, hashed  # it may be a view of a whole tensor, and the next one is about to be read
     if size != spec.nbytes:
         raise _not_as_announced(name, spec, f"{size} bytes")
-    return digest.hexdigest()
+    return digest
+
+
+class _Stages:
+    """A file whose bytes are hashed and written in the order in which they come, by two threads, as a context: at its
+    end everything is on the disk. What fails in a thread is raised by a later call, or there."""
+
+    def __init__(self, file: io.RawIOBase):
+        self._file = file
+        self._threads = self._hasher, self._writer, self._disk = [ThreadPoolExecutor(1) for _ in range(3)]
+        self._waiting: deque[tuple[Future, ...]] = deque()
+        self._dirty, self._syncing = 0, self._disk.submit(lambda: None)
+
+    def __enter__(self) -> "_Stages":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            while self._waiting and kind is None:
+                self._finish_one()
+            if kind is None:
+                self._syncing.result()
+                os.fsync(self._file.fileno())
+        finally:
+            for thread in self._threads:
+                thread.shutdown(cancel_futures=True)
+
+    def write(self, data: bytes | memoryview, digest: Any = None) -> None:
+        """Take ``data``, which must not change from here on; waits while `_WAITING` pieces are under way."""
+        while len(self._waiting) >= _WAITING:
+            self._finish_one()
+        hashed = [self._hasher.submit(digest.update, data)] if digest is not None else []
+        self._waiting.append((*hashed, self._writer.submit(self._write_all, data)))
+
+    def _finish_one(self) -> None:
+        for future in self._waiting.popleft():
+            future.result()
+
+    def _write_all(self, data: bytes | memoryview) -> None:
+        left = memoryview(data)
+        while left:  # a raw file may take less than it is given
+            left = left[self._file.write(left) :]
+        self._dirty += len(data)
+        if self._dirty >= _DIRTY and self._syncing.done():
+            self._syncing.result()
+            self._dirty = 0
+            self._syncing = self._disk.submit(os.fdatasync, self._file.fileno())
 
 
 def write_arrays(
