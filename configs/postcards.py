@@ -1,7 +1,7 @@
 """The main job: a four-step student of the postcards' teacher, by distribution matching, from prompts alone. It begins
 where configs/postcards_trajectory.py ends.
 
-    flashjax prepare --out data/prompts --split train --count 4000 --prompts-only
+    flashjax prepare --out data/prompts --split train --count 16000 --prompts-only
     flashjax train --config=configs/postcards_trajectory.py --workdir=runs/postcards_trajectory
     flashjax train --config=configs/postcards.py --workdir=runs/postcards
 
@@ -20,7 +20,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict()
     config.objective = "dmd"
     config.seed = 0
-    config.student_updates = 60 if args.quick else 120
+    config.student_updates = 60
     config.init = f"runs/{'quickstart' if args.quick else 'postcards'}_trajectory"
     config.batch_size = 24
     config.devices = 0
@@ -55,7 +55,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     schedule = "constant" if args.quick else "cosine"
     optim = dict(kind="adamw", warmup=10, schedule=schedule, b1=0.0, b2=0.99, weight_decay=0.0, clip=1.0)
-    config.student_optim = ConfigDict(optim | dict(lr=3e-5))
+    config.student_optim = ConfigDict(optim | dict(lr=3e-5 if args.quick else 2e-5))
     config.critic_optim = ConfigDict(optim | dict(lr=4e-4))
     config.log_every = 15
     config.sample_every = 150

@@ -15,7 +15,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict()
     config.objective = "trajectory"
     config.seed = 0
-    config.student_updates = 300 if args.quick else 600
+    config.student_updates = 300 if args.quick else 2400
     config.init = ""  # as the base teacher
     config.batch_size = 24
     config.devices = 0
@@ -37,11 +37,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
             guidance=dict(times=(0.0,), scales=(2.0,)),  # with which the teacher draws
             rollout_mode="euler",
             substeps=5,
-            ema_decay=0.98,
+            ema_decay=0.98 if args.quick else 0.99,
         )
     )
     config.student_optim = ConfigDict(
-        dict(kind="adamw", lr=2e-4, warmup=10, schedule="cosine", b1=0.9, b2=0.99, weight_decay=0.0, clip=1.0)
+        dict(kind="adamw", lr=2e-4 if args.quick else 3e-4, warmup=10, schedule="cosine", b1=0.9, b2=0.99, weight_decay=0.0, clip=1.0)
     )
     config.log_every = 15
     config.sample_every = 150

@@ -9,7 +9,7 @@ _ACTIONS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    subs = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    subs = parser.add_subparsers(dest="action", metavar="ACTION", required=True, help="what to do")
     for name, (module, summary) in _ACTIONS.items():
         description = summary[0].upper() + summary[1:] + "."
         sub = subs.add_parser(name, help=summary, description=description, allow_abbrev=False)

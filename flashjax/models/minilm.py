@@ -158,8 +158,8 @@ class MiniLM(nnx.Module):
         """
         if ids.shape[1] > self.config.positions:
             raise ValueError(f"The text has {ids.shape[1]} tokens, the encoder has {self.config.positions} positions.")
-        layout = Layout.of(mask.astype(bool), ids.size if tokens is None else tokens)
-        words = self.words(layout.tokens(ids))
+        layout = Layout.of(jnp.asarray(mask, bool), ids.size if tokens is None else tokens)
+        words = self.words(layout.tokens(jnp.asarray(ids)))
         x = self.norm(words + self.token_types.embedding[0] + self.positions(layout.places % ids.shape[1]))
         for layer in range(self.config.layers):
             x = self.blocks[str(layer)](x, layout)
