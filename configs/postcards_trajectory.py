@@ -41,7 +41,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
         )
     )
     config.student_optim = ConfigDict(
-        dict(kind="adamw", lr=2e-4 if args.quick else 3e-4, warmup=10, schedule="cosine", b1=0.9, b2=0.99, weight_decay=0.0, clip=1.0)
+        dict(
+            kind="adamw", lr=2e-4 if args.quick else 3e-4, warmup=10, schedule="cosine", b1=0.9, b2=0.99,
+            weight_decay=0.0, clip=1.0,
+        )
     )
     config.log_every = 15
     config.sample_every = 150
