@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashjax.distill import schedule, steps
-from flashjax.models import pixels
+from flashjax.models import editing, pixels
 
 
 def step_call(
@@ -20,8 +20,9 @@ def step_call(
 
     ``carry`` is the student's (context, z): made by "begin", moved by "advance", used up by "student" and "critic".
     """
-    key, cond = jax.random.key(config.seed), condition(model, batch["text"], batch["text_length"], batch.get("source"))
-    nulls = tuple(null_condition(model, null, cond) for null in nulls)
+    key = jax.random.key(config.seed)
+    cond = editing.condition(model, batch["text"], batch["text_length"], batch.get("source"))
+    nulls = tuple(editing.null_condition(model, null, cond) for null in nulls)
     optimizers = dict(critic_optimizer=critic_optimizer)
     if recipe is not None:
         recipe = dataclasses.replace(recipe, lambdas=table.lambdas_at(state.step))
@@ -56,23 +57,6 @@ def step_call(
             )  # fmt: skip
 
 
-def condition(model, text, text_length, source=None):
-    """The condition of a batch: text states, and for edits the picture to edit [B, H, W, 3] in front of them, where
-    every word of the instruction can look at it."""
-    if source is None:
-        return model.Condition(text, text_length)
-    return model.Condition(text, text_length, (pixels.encode(source),), (0,))
-
-
-def null_condition(model, null, cond):
-    """What guidance leads away from: the null text [1, L, D] with the pictures of ``cond``, which an edit keeps."""
-    if not getattr(cond, "references", ()):
-        return null
-    batch = len(cond.text)
-    text, length = (jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in (null.text, null.text_length))
-    return model.Condition(text, length, cond.references, cond.reference_at)
-
-
 def compile_programs(table: schedule.StepTable, call, example, replicated, by_batch) -> dict:
     """Every program of the table, compiled ahead of the loop; two at a time, as XLA compiles outside Python's lock.
 
@@ -105,7 +89,7 @@ def compile_programs(table: schedule.StepTable, call, example, replicated, by_ba
         others = [p for p in wanted if p not in programs]
         built = pool.map(lambda p: build(p, *carries.get(p.task, ())), others)
         programs |= dict(zip(others, built, strict=True))
-    return programs
+    return {program: programs[program] for program in wanted}
 
 
 def run_row(programs: dict, table: schedule.StepTable, step: int, state, teachers, batch):

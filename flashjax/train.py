@@ -35,6 +35,7 @@ NEEDED = dict(
     trajectory=("student_updates", "init", "distill", "student_optim"),
     dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
 )
+EDITS = ("qwen_image_21",)  # architectures whose condition takes the picture to edit in front of the text
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, devices=0, seed=0)
 
 
@@ -75,6 +76,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         return folder
 
     ############################ 3. Data
+    if table.task.any() and config.model.architecture not in EDITS:
+        raise UserError(f"{config.model.architecture} cannot be trained on edits yet; {', '.join(EDITS)} can.")
     for source in config.sources.values():
         workdir.existing(source.path, "data set")
     sources, manifests = open_sources(config.sources)
@@ -142,7 +145,10 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     note(f"compiled {len(programs)} programs in {time.monotonic() - began:.0f} s")
 
     ############################ 8. What is looked at on the way
-    draw = pictures.make_drawer(config, model, denoiser, encoder, config.image_size, folder)
+    drawers = [pictures.make_drawer(config, model, denoiser, encoder, config.image_size, folder)]
+    if 1 in tasks:
+        shown = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
+        drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, shown, folder))
     writer = MetricsWriter(folder)
     opened.callback(writer.close)
 
@@ -158,9 +164,10 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         if done % config.log_every == 0 or draws or saves:
             # All steps, where something else comes between this and the next: its time is not theirs.
             means = writer.flush(everything=draws or saves)
-            bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if "loss" in k})
+            bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k.endswith("loss")})
         if draws:
-            draw(state.ema, done)
+            for draw in drawers:
+                draw(state.ema, done)
         # A checkpoint comes last: metrics of all steps before it have been seen to be finite.
         if saves:
             checkpoints.save(done, state, dict(loader=loader.get_state()), meta)

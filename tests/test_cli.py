@@ -282,7 +282,7 @@ def test_sampling_that_cannot_be(complaint, inputs, tmp_path):
     assert "is neither a run's work directory nor an exported model" in sample("a.png", checkpoint="prompts")
     assert "A time grid needs at least one step, not 0." in sample("a.png", steps=0)
     argv = ["sample", f"--checkpoint={inputs / 'teacher'}", f"--out={tmp_path / 'a.png'}", "--prompt", "a"]
-    assert complaint(*argv, "--image", "b.png") == "--image does not go with --checkpoint; leave it out."
+    assert complaint(*argv, "--negative", "b") == "--negative does not go with --checkpoint; leave it out."
 
 
 def test_exports_that_cannot_be(complaint, tmp_path):

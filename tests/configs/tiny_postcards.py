@@ -7,7 +7,7 @@ from flashjax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, teacher=False, trajectory=False, data="", weights="")
+    args = parse_arg(arg, teacher=False, trajectory=False, data="", weights="", edits="")
     config = ConfigDict()
     config.objective = "flow_matching" if args.teacher else "trajectory" if args.trajectory else "dmd"
     config.seed = 0
@@ -19,6 +19,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards") | size)
     config.sources = ConfigDict(dict(cards=dict(path=args.data, task="t2i", weight=1.0)))
     config.edit_share = 0.0
+    if args.edits:
+        config.sources.edits = dict(path=args.edits, task="edit", weight=1.0)
+        config.edit_share = 0.5
     config.max_text_tokens = 28
     kind = "muon" if args.teacher else "adamw"
     optim = ConfigDict(
