@@ -76,7 +76,8 @@ class Run:
         self.batch = meshes.put_batch(batch, self.mesh)
         call = partial(
             step_call, config=ConfigDict(dict(seed=0)), model=model, denoiser=model.denoiser(config), recipe=RECIPE,
-            table=self.table, nulls=(null, null), size=SIZE, student_optimizer=optimizers[0], critic_optimizer=optimizers[1],
+            table=self.table, nulls=(null, null), size=SIZE, student_optimizer=optimizers[0],
+            critic_optimizer=optimizers[1],
         )  # fmt: skip
         begin = next(program for program in self.table.programs() if program.phase == schedule.BEGIN)
         example = self.state, self.teachers, {0: self.batch}
