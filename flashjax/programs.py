@@ -7,9 +7,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from flashjax.distill import schedule, steps
 from flashjax.models import editing, pixels
+from flashjax.parallel import mesh as meshes
 
 
 def step_call(
@@ -57,23 +59,26 @@ def step_call(
             )  # fmt: skip
 
 
-def compile_programs(table: schedule.StepTable, call, example, replicated, by_batch) -> dict:
+def compile_programs(table: schedule.StepTable, call, example, mesh: Mesh) -> dict:
     """Every program of the table, compiled ahead of the loop; two at a time, as XLA compiles outside Python's lock.
 
-    ``example``: state, teachers, and for each task a batch. The rollout's beginnings come first: where they put the
-    student's context is where the other programs find it.
+    ``example``: state, teachers, and for each task a batch; arrays or shapes with shardings. A program finds them so
+    and leaves the next state so. The rollout's beginnings come first: where they put the student's context is where the
+    other programs find it.
     """
-    (state, teachers, batches), k = example, np.int32(0)
+    (state, teachers, batches), k, replicated = example, np.int32(0), meshes.replicated(mesh)
+    state_at, teachers_at, batches_at = jax.tree.map(lambda leaf: leaf.sharding, example)
 
     def build(program, carry=None, carry_sharding=None):
         rolls = program.phase in (schedule.BEGIN, schedule.ADVANCE)
         jitted = jax.jit(
             partial(call, program=program),
             donate_argnums={schedule.BEGIN: (), schedule.ADVANCE: 3}.get(program.phase, 0),
-            in_shardings=(replicated, replicated, by_batch, carry_sharding, replicated),
-            out_shardings=carry_sharding if rolls else (replicated, replicated),
+            in_shardings=(state_at, teachers_at, batches_at[program.task], carry_sharding, replicated),
+            out_shardings=carry_sharding if rolls else (state_at, replicated),
         )
-        return jitted.lower(state, teachers, batches[program.task], carry, k).compile()
+        with jax.set_mesh(mesh):  # in the thread that traces: flashjax.axes asks for it
+            return jitted.lower(state, teachers, batches[program.task], carry, k).compile()
 
     wanted = table.programs()
     begins = [p for p in wanted if p.phase == schedule.BEGIN]

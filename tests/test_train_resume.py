@@ -415,9 +415,26 @@ def test_the_programs_are_those_of_the_table(uninterrupted, objective):
     assert len(compiled) == dict(dmd=4, flow_matching=1, trajectory=3)[objective]
 
 
+@pytest.mark.parametrize(("first", "then"), [("data=1", "fsdp=8"), ("fsdp=8", "data=1")])
+def test_a_run_goes_on_on_another_mesh(given, uninterrupted, tmp_path, first, then):
+    """Saved by one mesh at step 4, finished by the other; only the order of sums differs from the uninterrupted run."""
+    whole = uninterrupted("dmd")[0]
+    mesh = {name: [f"--config.mesh.{name}"] for name in ("data=1", "fsdp=8")}
+    if first == "data=1":
+        shutil.copytree(whole, tmp_path / "run")
+    else:
+        train.train(configs.load([given["dmd"], *mesh[first]]), str(tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / str(STEPS))
+    train.train(configs.load([given["dmd"], *mesh[then]]), str(tmp_path / "run"))
+    expected, found = everything(whole, STEPS), everything(tmp_path / "run", STEPS)
+    assert expected["data"] == found["data"]
+    worst = {name: np.abs(x - found[name]).max() for name, x in expected.items() if x.dtype == np.float32}
+    assert max(worst.values()) < 1e-6, max(worst.items(), key=lambda item: item[1])
+
+
 def test_eight_devices_are_one(given, uninterrupted, tmp_path):
     one = everything(uninterrupted("dmd")[0], STEPS)
-    train.train(configs.load([given["dmd"], "--config.devices=8"]), str(tmp_path))
+    train.train(configs.load([given["dmd"], "--config.mesh.data=8"]), str(tmp_path))
     eight = everything(tmp_path, STEPS)
     worst = {
         name: float(np.abs(one[name] - eight[name]).max())

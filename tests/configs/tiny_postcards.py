@@ -13,7 +13,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.seed = 0
     config.init = ""
     config.batch_size = 8
-    config.devices = 1
+    config.mesh = ConfigDict(dict(data=1, fsdp=1, context=1, tensor=1))
     config.image_size = 8
     size = dict(width=32, layers=1, heads=2, axes_dims=(4, 6, 6))
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards") | size)
