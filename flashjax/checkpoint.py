@@ -102,7 +102,7 @@ def digest(tree: Any) -> str:
 def check_meta(found: dict, expected: dict, what: str, free: tuple[str, ...] = ()) -> None:
     """Raises UserError naming every setting in which ``what`` (a checkpoint, a folder) differs from this run, but for
     those in the groups ``free``."""
-    a, b = _flat(found), _flat(expected)
+    a, b = flat(found), flat(expected)
     bound = [key for key in sorted(a | b) if not any(f"{key}.".startswith(f"{group}.") for group in free)]
     keys = [key for key in bound if a.get(key) != b.get(key)]
     if keys:
@@ -145,7 +145,8 @@ def _handlers() -> dict:
     return dict(state=ocp.StandardCheckpointHandler(), **json_handlers)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested dictionaries by their path, ``a.b``; sequences are leaves."""
     if isinstance(tree, dict):
-        return {k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}{name}.").items()}
+        return {k: v for name, sub in tree.items() for k, v in flat(sub, f"{prefix}{name}.").items()}
     return {prefix[:-1]: json.loads(json.dumps(tree))}

@@ -21,11 +21,13 @@ class MetricsWriter:
     step's, which the device may still be computing.
     """
 
-    def __init__(self, folder: Path):
-        path = Path(folder) / "metrics.jsonl"
-        _end_with_a_line(path)
+    def __init__(self, folder: Path, writes: bool = True):
+        """Of several processes all have to flush, and find what is not finite, but only one ``writes``."""
+        path = Path(folder) / "metrics.jsonl" if writes else Path(os.devnull)
+        if writes:
+            _end_with_a_line(path)
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder))
+        self._board = SummaryWriter(str(folder), write_to_disk=writes)
         self._pending: list[tuple[int, dict]] = []
         self._last = time.monotonic()
 

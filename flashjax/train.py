@@ -5,6 +5,7 @@ checkpoint, bit for bit as if it had not stopped.
 """
 
 import contextlib
+import json
 import sys
 import time
 from functools import partial
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flashjax import convert, flow, models, optim, pictures, workdir
-from flashjax.checkpoint import Checkpoints, digest, restore_params
+from flashjax.checkpoint import Checkpoints, digest, flat, restore_params
 from flashjax.data.loader import make_loader
 from flashjax.data.mixture import Mixture, open_sources
 from flashjax.distill import rollout, schedule, steps
@@ -25,6 +26,7 @@ from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
 from flashjax.metrics import MetricsWriter
 from flashjax.models import pixels, text
+from flashjax.parallel import hosts, stopping
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
@@ -39,7 +41,9 @@ LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep
 
 
 def note(line: str) -> None:
-    """The log tells the story of the run; in color where somebody is looking."""
+    """The log tells the story of the run, once for all processes; in color where somebody is looking."""
+    if not hosts.first():
+        return
     logging.info("\033[33mNOTE\033[0m %s" if sys.stderr.isatty() else "NOTE %s", line)
 
 
@@ -52,19 +56,26 @@ def train(config: ConfigDict, workdir_path: str, change_mixture: bool = False) -
 
 def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, change_mixture: bool = False) -> Path:
     """The stages of ``train``; what has to be closed goes to ``opened``."""
+    termination = opened.enter_context(stopping.Termination())
     ############################ 1. What the run does: the step table
     with about_settings():
         check_settings(config)
         distilling = config.objective != "flow_matching"
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
+        hosts.start(flat(json.loads(config.to_json_best_effort()), "config.") | {"the step table": table.digest()})
         mesh = meshes.make_mesh(config.devices)
+    hosts.check_mesh(mesh)
     note(describe(config, table))
 
     ############################ 2. Where it lives: work directory, mesh
     free = workdir.MIXTURE if change_mixture else ()
-    folder = workdir.claim(workdir_path, config, needed_bytes=256 << 20, free=free)
-    (folder / "step_table.txt").write_text(describe(config, table) + "\n")
+    with hosts.together():
+        if hosts.first():
+            workdir.claim(workdir_path, config, needed_bytes=256 << 20, free=free)
+            Path(workdir_path, "step_table.txt").write_text(describe(config, table) + "\n")
+    with hosts.together():
+        folder = workdir.shared(workdir_path, config)
     replicated, by_batch = meshes.replicated(mesh), meshes.batch_sharded(mesh)
     note(f"{mesh.size} x {jax.devices()[0].device_kind}; work directory {folder}")
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
@@ -75,20 +86,21 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         return folder
 
     ############################ 3. Data
-    for source in config.sources.values():
-        workdir.existing(source.path, "data set")
-    sources, manifests = open_sources(config.sources)
-    for name, manifest in manifests.items():
-        check_data(manifest, config.sources[name].path, config, mesh.size)
-    known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
-    mixture = Mixture(
-        sources, table.task, batch_size=config.batch_size, seed=config.seed,
-        classes=config.distill.classes if distilling else tuple(known),
-    )  # fmt: skip
-    loader = make_loader(
-        mixture, batch_size=config.batch_size // jax.process_count(), max_text_tokens=config.max_text_tokens,
-        shard=(jax.process_index(), jax.process_count()),
-    )  # fmt: skip
+    with hosts.together():
+        for source in config.sources.values():
+            workdir.existing(source.path, "data set")
+        sources, manifests = open_sources(config.sources)
+        for name, manifest in manifests.items():
+            check_data(manifest, config.sources[name].path, config, mesh.size)
+        known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
+        mixture = Mixture(
+            sources, table.task, batch_size=config.batch_size, seed=config.seed,
+            classes=config.distill.classes if distilling else tuple(known),
+        )  # fmt: skip
+        loader = make_loader(
+            mixture, batch_size=config.batch_size, max_text_tokens=config.max_text_tokens,
+            rows=hosts.rows_of(by_batch, config.batch_size),
+        )  # fmt: skip
     encoder = text.load_text_encoder(text.default_minilm_source())
     note(mixture.describe())
 
@@ -100,7 +112,6 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     named = [config.distill.teachers[name] for name in names]
     weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
     trees = [load_weights(config, model.abstract(model_config), path) for path in weights]
-    teachers = jax.device_put(tuple(trees[: len(named)]), replicated)
     # What trains begins as what config.init names, else as the base teacher, else as noise.
     init = (trees[len(named) :] or trees[:1] or [None])[0]
     if init is None:
@@ -108,6 +119,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     # By content: a path says nothing of a data set that was prepared anew, or of weights that were replaced.
     data = {config.sources[name].path: manifest["sha256"][:16] for name, manifest in manifests.items()}
     begun_with = dict(zip(weights, map(digest, trees), strict=True))
+    hosts.check_same(data | begun_with)
+    teachers = jax.device_put(tuple(trees[: len(named)]), replicated)
     note(f"{config.model.architecture}: {optim.parameter_count(init):,} parameters, {len(teachers)} teachers")
 
     ############################ 5. Optimizers and state
@@ -143,18 +156,28 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
 
     ############################ 8. What is looked at on the way
     draw = pictures.make_drawer(config, model, denoiser, encoder, config.image_size, folder)
-    writer = MetricsWriter(folder)
+    writer = MetricsWriter(folder, writes=hosts.first())
     opened.callback(writer.close)
+    pace = stopping.Pace(mesh)
 
-    ############################ 9. The loop. Nothing in it waits for the device but the flush of old metrics.
-    bar = tqdm(range(start, len(table)), config.objective, len(table), unit="step", initial=start, mininterval=5)
+    ############################ 9. The loop. What it waits for is two rows old, but for the flush before a checkpoint.
+    bar = tqdm(
+        range(start, len(table)), config.objective, len(table), unit="step", initial=start, mininterval=5,
+        disable=not hosts.first(),
+    )  # fmt: skip
+    opened.enter_context(termination.held())
     for step in bar:
         batch = meshes.put_batch(next(loader), mesh)
+        began = time.monotonic()
         state, metrics = run_row(programs, table, step, state, teachers, batch)
         writer.add(step, table.labelled(step, metrics, names) | mixture.counts(step))
+        stops = pace.add(step, began, jax.tree.leaves(metrics)[0], termination.received)
         done = step + 1
         intervals = config.sample_every, config.checkpoint_every
         draws, saves = (done % every == 0 or done == len(table) for every in intervals)
+        saves = saves or stops
+        if draws or saves:
+            stops = pace.drain() or stops
         if done % config.log_every == 0 or draws or saves:
             # All steps, where something else comes between this and the next: its time is not theirs.
             means = writer.flush(everything=draws or saves)
@@ -166,6 +189,12 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             checkpoints.save(done, state, dict(loader=loader.get_state()), meta)
         if draws or saves:
             writer.restart_clock()
+        if stops and done < len(table):
+            if not saves:
+                checkpoints.save(done, state, dict(loader=loader.get_state()), meta)
+            opened.close()
+            note(f"told to stop: step {done} is saved in {folder}; start again with the same arguments to go on")
+            raise SystemExit(stopping.TRY_AGAIN)
 
     ############################ 10. Leave
     opened.close()

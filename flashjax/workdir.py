@@ -47,6 +47,14 @@ def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0, free: tuple[s
     return folder
 
 
+def shared(workdir: str, config: ConfigDict) -> Path:
+    """The folder that process 0 has claimed. Raises UserError where this process does not see what it wrote."""
+    record = Path(workdir) / "config.json"
+    if not record.is_file() or _read(record) != identity(config):
+        raise UserError(f"{record} of process 0 is not seen here; --workdir has to be a folder that all hosts share.")
+    return Path(workdir)
+
+
 def _begun(folder: Path) -> bool:
     """Whether a run left rows of metrics or a checkpoint. One that stopped before (its data set was missing, say) binds
     nobody, though it has made the file and the folder for them."""
