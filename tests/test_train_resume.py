@@ -43,8 +43,8 @@ def stop_at(step: int, stop) -> None:
     """Calls ``stop`` in the loop, as soon as the first checkpoint is complete on disk."""
     add, init = metrics.MetricsWriter.add, metrics.MetricsWriter.__init__
 
-    def remember(self, folder):
-        init(self, folder)
+    def remember(self, folder, **options):
+        init(self, folder, **options)
         self.checkpoint = folder / "checkpoints" / "4"
 
     def add_or_stop(self, now, values):

@@ -93,7 +93,9 @@ def test_a_port_that_is_taken(port):
         rollcall.meet(rollcall.Place(("localhost", port), 2, 0), FACTS, 1)
 
 
-@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n\n", b"[]\n", b'{"process": "x", "facts": {}}\n', b"", b'{"a'])
+@pytest.mark.parametrize(
+    "said", [b"GET / HTTP/1.1\r\n\r\n\n", b"[]\n", b'{"process": "x", "facts": {}}\n', b"", b'{"a']
+)
 def test_a_stranger_is_not_counted(port, said):
     def call():
         for _ in range(50):
