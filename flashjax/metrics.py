@@ -34,9 +34,9 @@ class MetricsWriter:
     def add(self, step: int, metrics: dict) -> None:
         self._pending.append((step, metrics))
 
-    def flush(self, everything: bool = False) -> dict[str, float]:
-        """Writes and returns the means since the last flush, and ``ms_per_step``. Raises FloatingPointError naming the
-        step in which a metric stopped being finite: a NaN is never averaged away."""
+    def flush(self, everything: bool = False, also: dict[str, float] | None = None) -> dict[str, float]:
+        """Writes and returns the means since the last flush, ``ms_per_step``, and what is given in ``also``. Raises
+        FloatingPointError naming the step in which a metric stopped being finite: a NaN is never averaged away."""
         ready = self._pending if everything else self._pending[:-1]
         self._pending = self._pending[len(ready) :]
         if not ready:
@@ -51,6 +51,7 @@ class MetricsWriter:
         now = time.monotonic()
         means = {name: value / count for name, (value, count) in totals.items()}
         means["ms_per_step"] = (now - self._last) / len(ready) * 1e3
+        means |= also or {}
         self._last = now
         self.write(ready[-1][0], means)
         return means

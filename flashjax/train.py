@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from flashjax import convert, flow, models, optim, pictures, workdir
 from flashjax.checkpoint import Checkpoints, digest, flat, restore_params
+from flashjax.clock import Clock, Profile, Speed
 from flashjax.data.loader import make_loader
 from flashjax.data.mixture import Mixture, open_sources
 from flashjax.distill import rollout, schedule, steps
@@ -28,6 +29,7 @@ from flashjax.metrics import MetricsWriter
 from flashjax.models import pixels, text
 from flashjax.parallel import hosts, stopping
 from flashjax.parallel import mesh as meshes
+from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
 
@@ -56,7 +58,9 @@ def train(config: ConfigDict, workdir_path: str, change_mixture: bool = False) -
 
 def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, change_mixture: bool = False) -> Path:
     """The stages of ``train``; what has to be closed goes to ``opened``."""
-    termination = opened.enter_context(stopping.Termination())
+    termination, clock = opened.enter_context(stopping.Termination()), Clock()
+    if config.compile_cache:
+        jax.config.update("jax_compilation_cache_dir", config.compile_cache)
     ############################ 1. What the run does: the step table
     with about_settings():
         check_settings(config)
@@ -150,15 +154,20 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, table=table, nulls=nulls,
         size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer,
     )  # fmt: skip
-    began = time.monotonic()
-    programs = compile_programs(table, call, (state, teachers, first), replicated, by_batch)
-    note(f"compiled {len(programs)} programs in {time.monotonic() - began:.0f} s")
+    with clock.during("compiling"):
+        programs = compile_programs(table, call, (state, teachers, first), replicated, by_batch)
+    note(f"compiled {len(programs)} programs in {clock.seconds['compiling']:.0f} s")
 
     ############################ 8. What is looked at on the way
     draw = pictures.make_drawer(config, model, denoiser, encoder, config.image_size, folder)
     writer = MetricsWriter(folder, writes=hosts.first())
     opened.callback(writer.close)
-    pace = stopping.Pace(mesh)
+    pace, speed = stopping.Pace(mesh), Speed(clock, table.phase, config.batch_size / mesh.size)
+    profile = Profile(config.profile, folder / "profile")
+    opened.callback(profile.stop)
+    watchdog = Watchdog(
+        folder / "hosts", jax.process_index(), jax.process_count(), config.watchdog_minutes, lambda: clock.doing
+    )
 
     ############################ 9. The loop. What it waits for is two rows old, but for the flush before a checkpoint.
     bar = tqdm(
@@ -166,38 +175,53 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         disable=not hosts.first(),
     )  # fmt: skip
     opened.enter_context(termination.held())
+    opened.enter_context(watchdog)
+    clock.turn("steps")
     for step in bar:
-        batch = meshes.put_batch(next(loader), mesh)
+        with clock.during("data"):
+            batch = meshes.put_batch(next(loader), mesh)
+        if profile.begins(step):
+            pace.drain()
+            profile.start()
         began = time.monotonic()
         state, metrics = run_row(programs, table, step, state, teachers, batch)
         writer.add(step, table.labelled(step, metrics, names) | mixture.counts(step))
         stops = pace.add(step, began, jax.tree.leaves(metrics)[0], termination.received)
+        watchdog.beat(step)
+        if profile.ends(step):
+            pace.drain()
+            profile.stop()
         done = step + 1
         intervals = config.sample_every, config.checkpoint_every
         draws, saves = (done % every == 0 or done == len(table) for every in intervals)
         saves = saves or stops
         if draws or saves:
-            stops = pace.drain() or stops
+            pace.drain()
         if done % config.log_every == 0 or draws or saves:
             # All steps, where something else comes between this and the next: its time is not theirs.
-            means = writer.flush(everything=draws or saves)
+            means = writer.flush(everything=draws or saves, also=speed.since(pace.times()))
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if "loss" in k})
         if draws:
-            draw(state.ema, done)
+            with clock.during("drawing"):
+                draw(state.ema, done)
         # A checkpoint comes last: metrics of all steps before it have been seen to be finite.
         if saves:
-            checkpoints.save(done, state, dict(loader=loader.get_state()), meta)
+            before = clock.seconds["saving"]
+            with clock.during("saving"):
+                checkpoints.save(done, state, dict(loader=loader.get_state()), meta)
+            writer.write(step, dict(ms_saving=(clock.seconds["saving"] - before) * 1e3))
         if draws or saves:
             writer.restart_clock()
-        if stops and done < len(table):
-            if not saves:
-                checkpoints.save(done, state, dict(loader=loader.get_state()), meta)
-            opened.close()
-            note(f"told to stop: step {done} is saved in {folder}; start again with the same arguments to go on")
-            raise SystemExit(stopping.TRY_AGAIN)
+        if stops:
+            break
 
     ############################ 10. Leave
+    clock.turn("saving")
     opened.close()
+    note(clock.goodput())
+    if done < len(table):
+        note(f"told to stop: step {done} is saved in {folder}; start again with the same arguments to go on")
+        raise SystemExit(stopping.TRY_AGAIN)
     note(f"done: {folder}")
     return folder
 
@@ -213,11 +237,13 @@ def check_settings(config: ConfigDict) -> None:
             f"The objective {config.objective} needs config.{missing[0]}, which this configuration does not have; "
             "start from another configuration file."
         )
-    for name, least in LEAST.items():
+    for name, least in (LEAST | dict(watchdog_minutes=0)).items():
         if config[name] < least:
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
     if config.image_size < pixels.PATCH or config.image_size % pixels.PATCH:
         raise UserError(f"config.image_size is {config.image_size}; it has to be a multiple of {pixels.PATCH}.")
+    if len(config.profile) != 2 or not 0 <= config.profile[0] <= config.profile[1]:
+        raise UserError(f"config.profile is {config.profile}; it has to be (first row, last row), or (0, 0) for none.")
     if config.objective == "flow_matching":
         check_flow_matching(config)
 

@@ -79,26 +79,29 @@ class Pace:
         )
         self._asked: collections.deque = collections.deque()
         self._times: list[tuple[int, float]] = []
-        self._finished = 0.0
+        self._finished, self._stop = 0.0, False
 
     def add(self, step: int, began: float, result: jax.Array, stop: bool) -> bool:
         """Takes note of a row that was dispatched at ``began`` (time.monotonic) and whose ``result`` lives on the mesh.
-        True where a process wanted to stop AHEAD rows ago."""
+        True where a process wanted to stop, as all know by the rows that were waited for."""
         self._asked.append((step, began, self._ask(self._flags[bool(stop)], result)))
-        return len(self._asked) > AHEAD and self._wait()
+        if len(self._asked) > AHEAD:
+            self._wait()
+        return self._stop
 
-    def drain(self) -> bool:
-        """Waits for all rows; true where a process wanted to stop."""
-        return any([self._wait() for _ in range(len(self._asked))])
+    def drain(self) -> None:
+        """Waits for all rows. All processes have to do so after the same one."""
+        while self._asked:
+            self._wait()
 
     def times(self) -> list[tuple[int, float]]:
         """(step, seconds) of the rows that were finished since the last call."""
         times, self._times = self._times, []
         return times
 
-    def _wait(self) -> bool:
+    def _wait(self) -> None:
         step, began, answer = self._asked.popleft()
-        stop, now = bool(answer), time.monotonic()
+        self._stop |= bool(answer)  # waits
+        now = time.monotonic()
         self._times.append((step, now - max(began, self._finished)))
         self._finished = now
-        return stop

@@ -61,12 +61,18 @@ def test_one_that_differs_is_named_to_all(port):
 def test_another_number_of_processes_is_a_difference(port):
     where = [rollcall.Place(("localhost", port), count, i) for i, count in enumerate((2, 3))]
     told = []
-    other = threading.Thread(target=lambda: told.append(pytest.raises(UserError, rollcall.meet, where[1], FACTS, 10)))
+
+    def come() -> None:
+        with pytest.raises(UserError) as caught:
+            rollcall.meet(where[1], FACTS, 10)
+        told.append(str(caught.value))
+
+    other = threading.Thread(target=come)
     other.start()
     with pytest.raises(UserError, match="FLASHJAX_PROCESSES is 3 there and 2 on 0"):
         rollcall.meet(where[0], FACTS, 10)
     other.join(20)
-    assert "FLASHJAX_PROCESSES is 3 there" in str(told[0].value)
+    assert "FLASHJAX_PROCESSES is 3 there" in told[0]
 
 
 def test_who_did_not_come_is_named_to_all(port):
