@@ -61,11 +61,11 @@ def rows_of(sharding: Sharding, batch_size: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Where the block fails with a UserError on one process, all leave it with one; without this the others would wait
-    for that process in their next collective. The block itself must not hold any."""
+    """Where the block fails on one process, by an error that a person can mend, all leave it with one; without this the
+    others would wait for that process in their next collective. The block itself must not hold any."""
     try:
         yield
-    except UserError as error:
+    except (ValueError, OSError) as error:
         _tell(str(error))
         raise
     told = _tell("")
