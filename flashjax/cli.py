@@ -67,10 +67,19 @@ def main(argv: list[str] | None = None) -> int:
         if args.debug:
             raise
         print(f"flashjax {name}: {_sentence(error)}", file=sys.stderr)
+        _leave(2)
         return 2
     except KeyboardInterrupt:
         print(f"flashjax {name}: stopped.", file=sys.stderr)
         return 130
+
+
+def _leave(code: int) -> None:
+    """Of several processes one that fails must not wait for the others, which wait for it."""
+    if "jax" in sys.modules:
+        from flashjax.parallel.hosts import leave
+
+        leave(code)
 
 
 def _sentence(error: Exception) -> str:

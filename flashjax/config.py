@@ -23,6 +23,13 @@ FILE_ERRORS = (
     ValueError,
 )  # fmt: skip
 
+# Every run has these settings; a configuration file names those that it wants to be otherwise.
+OPERATIONS = dict(
+    profile=(0, 0),  # first and last row to trace into the work directory; (0, 0): none
+    watchdog_minutes=0.0,  # the run ends where no row was finished for so long; 0: it waits for ever
+    compile_cache="",  # folder of compiled programs; "": what JAX_COMPILATION_CACHE_DIR says
+)
+
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     """The arguments after the colon: ``"quick,res=64"`` with defaults ``quick=False, res=32`` gives quick=True, res=64.
@@ -63,6 +70,9 @@ def load(argv: list[str]) -> ConfigDict:
     if file is None:
         raise UserError("No configuration given; write --config=configs/postcards.py, for example.")
     config = _run_file(file)
+    for key, value in OPERATIONS.items():
+        if key not in config:
+            config[key] = value
     for key, text in settings:
         _override(config, key, text)
     return config.lock()

@@ -21,20 +21,22 @@ class MetricsWriter:
     step's, which the device may still be computing.
     """
 
-    def __init__(self, folder: Path):
-        path = Path(folder) / "metrics.jsonl"
-        _end_with_a_line(path)
+    def __init__(self, folder: Path, writes: bool = True):
+        """Of several processes all have to flush, and find what is not finite, but only one ``writes``."""
+        path = Path(folder) / "metrics.jsonl" if writes else Path(os.devnull)
+        if writes:
+            _end_with_a_line(path)
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder))
+        self._board = SummaryWriter(str(folder), write_to_disk=writes)
         self._pending: list[tuple[int, dict]] = []
         self._last = time.monotonic()
 
     def add(self, step: int, metrics: dict) -> None:
         self._pending.append((step, metrics))
 
-    def flush(self, everything: bool = False) -> dict[str, float]:
-        """Writes and returns the means since the last flush, and ``ms_per_step``. Raises FloatingPointError naming the
-        step in which a metric stopped being finite: a NaN is never averaged away."""
+    def flush(self, everything: bool = False, also: dict[str, float] | None = None) -> dict[str, float]:
+        """Writes and returns the means since the last flush, ``ms_per_step``, and what is given in ``also``. Raises
+        FloatingPointError naming the step in which a metric stopped being finite: a NaN is never averaged away."""
         ready = self._pending if everything else self._pending[:-1]
         self._pending = self._pending[len(ready) :]
         if not ready:
@@ -49,6 +51,7 @@ class MetricsWriter:
         now = time.monotonic()
         means = {name: value / count for name, (value, count) in totals.items()}
         means["ms_per_step"] = (now - self._last) / len(ready) * 1e3
+        means |= also or {}
         self._last = now
         self.write(ready[-1][0], means)
         return means

@@ -77,7 +77,8 @@ def make_drawer(
 ) -> Callable:
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``: two seeds of each of PROMPTS."""
     cond, null = conditions(model, encoder, list(PROMPTS) * 2, config.max_text_tokens)
-    start = noise([1] * len(PROMPTS) + [2] * len(PROMPTS), size)
+    # On the host: an array of one process's device would not go together with parameters that live on all.
+    start = np.asarray(noise([1] * len(PROMPTS) + [2] * len(PROMPTS), size))
     sample, settings = make_sampler(denoiser), sampling(config)
     grid = flow.time_grid(settings["steps"], settings["shift"])
     target = folder / "samples"
@@ -85,6 +86,8 @@ def make_drawer(
 
     def draw(params, step: int) -> None:
         z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
+        if jax.process_index() != 0:
+            return
         images = pixels.to_uint8(pixels.decode(z))
         rows = [images[: len(PROMPTS)], images[len(PROMPTS) :]]
         contact_sheet(rows).save(target / f"step_{step:06d}.png")

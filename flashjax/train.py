@@ -5,6 +5,7 @@ checkpoint, bit for bit as if it had not stopped.
 """
 
 import contextlib
+import json
 import sys
 import time
 from functools import partial
@@ -17,7 +18,8 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flashjax import convert, flow, models, optim, pictures, workdir
-from flashjax.checkpoint import Checkpoints, digest, restore_params
+from flashjax.checkpoint import Checkpoints, digest, flat, restore_params
+from flashjax.clock import Clock, Profile, Speed
 from flashjax.data.loader import make_loader
 from flashjax.data.mixture import Mixture, open_sources
 from flashjax.distill import rollout, schedule, steps
@@ -25,8 +27,9 @@ from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
 from flashjax.metrics import MetricsWriter
 from flashjax.models import pixels, text
+from flashjax.parallel import hosts, sharding, stopping
 from flashjax.parallel import mesh as meshes
-from flashjax.parallel import sharding
+from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
 
@@ -41,7 +44,9 @@ LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep
 
 
 def note(line: str) -> None:
-    """The log tells the story of the run; in color where somebody is looking."""
+    """The log tells the story of the run, once for all processes; in color where somebody is looking."""
+    if not hosts.first():
+        return
     logging.info("\033[33mNOTE\033[0m %s" if sys.stderr.isatty() else "NOTE %s", line)
 
 
@@ -54,19 +59,28 @@ def train(config: ConfigDict, workdir_path: str, change_mixture: bool = False) -
 
 def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, change_mixture: bool = False) -> Path:
     """The stages of ``train``; what has to be closed goes to ``opened``."""
+    termination, clock = opened.enter_context(stopping.Termination()), Clock()
+    if config.compile_cache:
+        jax.config.update("jax_compilation_cache_dir", config.compile_cache)
     ############################ 1. What the run does: the step table
     with about_settings():
         check_settings(config)
         distilling = config.objective != "flow_matching"
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
+        hosts.start(flat(json.loads(config.to_json_best_effort()), "config.") | {"the step table": table.digest()})
         mesh = meshes.make_mesh(config.mesh)
+    hosts.check_mesh(mesh)
     note(describe(config, table))
 
     ############################ 2. Where it lives: work directory, mesh
     free = workdir.MIXTURE if change_mixture else ()
-    folder = workdir.claim(workdir_path, config, needed_bytes=256 << 20, free=free)
-    (folder / "step_table.txt").write_text(describe(config, table) + "\n")
+    with hosts.together():
+        if hosts.first():
+            workdir.claim(workdir_path, config, needed_bytes=256 << 20, free=free)
+            Path(workdir_path, "step_table.txt").write_text(describe(config, table) + "\n")
+    with hosts.together():
+        folder = workdir.shared(workdir_path, config)
     note(f"{mesh.size} x {jax.devices()[0].device_kind} as {dict(mesh.shape)}; work directory {folder}")
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
     opened.callback(checkpoints.close)
@@ -78,20 +92,21 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     ############################ 3. Data
     if table.task.any() and config.model.architecture not in EDITS:
         raise UserError(f"{config.model.architecture} cannot be trained on edits yet; {', '.join(EDITS)} can.")
-    for source in config.sources.values():
-        workdir.existing(source.path, "data set")
-    sources, manifests = open_sources(config.sources)
-    for name, manifest in manifests.items():
-        check_data(manifest, config.sources[name].path, config)
-    known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
-    mixture = Mixture(
-        sources, table.task, batch_size=config.batch_size, seed=config.seed,
-        classes=config.distill.classes if distilling else tuple(known),
-    )  # fmt: skip
-    loader = make_loader(
-        mixture, batch_size=config.batch_size // jax.process_count(), max_text_tokens=config.max_text_tokens,
-        shard=(jax.process_index(), jax.process_count()),
-    )  # fmt: skip
+    with hosts.together():
+        for source in config.sources.values():
+            workdir.existing(source.path, "data set")
+        sources, manifests = open_sources(config.sources)
+        for name, manifest in manifests.items():
+            check_data(manifest, config.sources[name].path, config)
+        known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
+        mixture = Mixture(
+            sources, table.task, batch_size=config.batch_size, seed=config.seed,
+            classes=config.distill.classes if distilling else tuple(known),
+        )  # fmt: skip
+        loader = make_loader(
+            mixture, batch_size=config.batch_size, max_text_tokens=config.max_text_tokens,
+            rows=hosts.rows_of(meshes.batch_sharded(mesh), config.batch_size),
+        )  # fmt: skip
     encoder = text.load_text_encoder(text.default_minilm_source())
     note(mixture.describe())
 
@@ -106,7 +121,6 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     named = [config.distill.teachers[name] for name in names]
     weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
     trees = [load_weights(config, model.abstract(model_config), path) for path in weights]
-    teachers = tuple(jax.device_put(tree, placed) for tree in trees[: len(named)])
     # What trains begins as what config.init names, else as the base teacher, else as noise.
     init = (trees[len(named) :] or trees[:1] or [None])[0]
     if init is None:
@@ -114,6 +128,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     # By content: a path says nothing of a data set that was prepared anew, or of weights that were replaced.
     data = {config.sources[name].path: manifest["sha256"][:16] for name, manifest in manifests.items()}
     begun_with = dict(zip(weights, map(digest, trees), strict=True))
+    hosts.check_same(data | begun_with)
+    teachers = tuple(jax.device_put(tree, placed) for tree in trees[: len(named)])
     note(f"{config.model.architecture}: {optim.parameter_count(init):,} parameters, {len(teachers)} teachers")
 
     ############################ 5. Optimizers and state
@@ -147,42 +163,78 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, table=table, nulls=nulls,
         size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer,
     )  # fmt: skip
-    began = time.monotonic()
-    programs = compile_programs(table, call, (state, teachers, first), mesh)
-    note(f"compiled {len(programs)} programs in {time.monotonic() - began:.0f} s")
+    with clock.during("compiling"):
+        programs = compile_programs(table, call, (state, teachers, first), mesh)
+    note(f"compiled {len(programs)} programs in {clock.seconds['compiling']:.0f} s")
 
     ############################ 8. What is looked at on the way
     drawers = [pictures.make_drawer(config, model, denoiser, encoder, config.image_size, folder)]
     if 1 in tasks:
         shown = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
         drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, shown, folder))
-    writer = MetricsWriter(folder)
+    writer = MetricsWriter(folder, writes=hosts.first())
     opened.callback(writer.close)
+    pace, speed = stopping.Pace(mesh), Speed(clock, table.phase, config.batch_size / mesh.size)
+    profile = Profile(config.profile, folder / "profile")
+    opened.callback(profile.stop)
+    watchdog = Watchdog(
+        folder / "hosts", jax.process_index(), jax.process_count(), config.watchdog_minutes, lambda: clock.doing
+    )
 
-    ############################ 9. The loop. Nothing in it waits for the device but the flush of old metrics.
-    bar = tqdm(range(start, len(table)), config.objective, len(table), unit="step", initial=start, mininterval=5)
+    ############################ 9. The loop. What it waits for is two rows old, but for the flush before a checkpoint.
+    bar = tqdm(
+        range(start, len(table)), config.objective, len(table), unit="step", initial=start, mininterval=5,
+        disable=not hosts.first(),
+    )  # fmt: skip
+    opened.enter_context(termination.held())
+    opened.enter_context(watchdog)
+    clock.turn("steps")
     for step in bar:
-        batch = meshes.put_batch(next(loader), mesh)
+        with clock.during("data"):
+            batch = meshes.put_batch(next(loader), mesh)
+        if profile.begins(step):
+            pace.drain()
+            profile.start()
+        began = time.monotonic()
         state, metrics = run_row(programs, table, step, state, teachers, batch)
         writer.add(step, table.labelled(step, metrics, names) | mixture.counts(step))
+        stops = pace.add(step, began, jax.tree.leaves(metrics)[0], termination.received)
+        watchdog.beat(step)
+        if profile.ends(step):
+            pace.drain()
+            profile.stop()
         done = step + 1
         intervals = config.sample_every, config.checkpoint_every
         draws, saves = (done % every == 0 or done == len(table) for every in intervals)
+        saves = saves or stops
+        if draws or saves:
+            pace.drain()
         if done % config.log_every == 0 or draws or saves:
             # All steps, where something else comes between this and the next: its time is not theirs.
-            means = writer.flush(everything=draws or saves)
+            means = writer.flush(everything=draws or saves, also=speed.since(pace.times()))
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k.endswith("loss")})
         if draws:
-            for draw in drawers:
-                draw(state.ema, done)
+            with clock.during("drawing"):
+                for draw in drawers:
+                    draw(state.ema, done)
         # A checkpoint comes last: metrics of all steps before it have been seen to be finite.
         if saves:
-            checkpoints.save(done, state, dict(loader=loader.get_state()), meta)
+            before = clock.seconds["saving"]
+            with clock.during("saving"):
+                checkpoints.save(done, state, dict(loader=loader.get_state()), meta)
+            writer.write(step, dict(ms_saving=(clock.seconds["saving"] - before) * 1e3))
         if draws or saves:
             writer.restart_clock()
+        if stops:
+            break
 
     ############################ 10. Leave
+    clock.turn("saving")
     opened.close()
+    note(clock.goodput())
+    if done < len(table):
+        note(f"told to stop: step {done} is saved in {folder}; start again with the same arguments to go on")
+        raise SystemExit(stopping.TRY_AGAIN)
     note(f"done: {folder}")
     return folder
 
@@ -198,11 +250,13 @@ def check_settings(config: ConfigDict) -> None:
             f"The objective {config.objective} needs config.{missing[0]}, which this configuration does not have; "
             "start from another configuration file."
         )
-    for name, least in LEAST.items():
+    for name, least in (LEAST | dict(watchdog_minutes=0)).items():
         if config[name] < least:
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
     if config.image_size < pixels.PATCH or config.image_size % pixels.PATCH:
         raise UserError(f"config.image_size is {config.image_size}; it has to be a multiple of {pixels.PATCH}.")
+    if len(config.profile) != 2 or not 0 <= config.profile[0] <= config.profile[1]:
+        raise UserError(f"config.profile is {config.profile}; it has to be (first row, last row), or (0, 0) for none.")
     if config.objective == "flow_matching":
         check_flow_matching(config)
 

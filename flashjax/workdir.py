@@ -13,7 +13,8 @@ from flashjax.errors import UserError
 # What a run may go on with otherwise, if it is told so: the rest of its rows are read from another mixture.
 MIXTURE = ("sources", "edit_share")
 # What may change between the start of a run and its continuation without making it another run.
-LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "mesh")
+LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "mesh", "profile", "compile_cache")
+LOGISTICS += ("watchdog_minutes",)
 
 
 def identity(config: ConfigDict) -> dict:
@@ -45,6 +46,14 @@ def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0, free: tuple[s
     except OSError as error:
         raise UserError(f"--workdir {folder} cannot be used: {error.strerror}.") from error
     return folder
+
+
+def shared(workdir: str, config: ConfigDict) -> Path:
+    """The folder that process 0 has claimed. Raises UserError where this process does not see what it wrote."""
+    record = Path(workdir) / "config.json"
+    if not record.is_file() or _read(record) != identity(config):
+        raise UserError(f"{record} of process 0 is not seen here; --workdir has to be a folder that all hosts share.")
+    return Path(workdir)
 
 
 def _begun(folder: Path) -> bool:

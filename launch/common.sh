@@ -81,3 +81,103 @@ ensure_venv() {
   pip_install -e "${ROOT}[${extra}]"
   [ "$DRY_RUN" = 1 ] || stamp >"$VENV/.flashjax-$extra"
 }
+
+# Takes --help and --dry-run off the front; what is left is for flashjax, in ARGS. The script defines usage().
+arguments() {
+  case "${1:-}" in
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --dry-run)
+      DRY_RUN=1
+      shift
+      ;;
+  esac
+  [ $# -gt 0 ] || fail "there is nothing to run; see $0 --help."
+  # shellcheck disable=SC2034  # read by the script that sources this
+  ARGS=("$@")
+}
+
+# again COMMAND ...: runs it, and once more whenever its status says that this helps: 75 (told to stop, saved), 76 (a
+# host was stuck), 134 (JAX ended it, as another host had gone).
+again() {
+  local status restarts=0
+  while true; do
+    status=0
+    "$@" || status=$?
+    case "$status" in
+      75 | 76 | 134) ;;
+      *) return "$status" ;;
+    esac
+    if [ "$STOPPED" = 1 ] || [ "$restarts" -ge "${FLASHJAX_RESTARTS:-100}" ]; then
+      return "$status"
+    fi
+    restarts=$((restarts + 1))
+    say "ended with status $status; start $restarts of ${FLASHJAX_RESTARTS:-100} more"
+    sleep "${FLASHJAX_PAUSE:-2}"
+  done
+}
+
+PIDS=()
+STOPPED=0
+
+# SIGTERM to the script is for its processes: they save and leave, and are not started again.
+pass_on() {
+  STOPPED=1
+  kill -TERM "${PIDS[@]}" 2>/dev/null || true
+}
+
+# processes COUNT DEVICES ARG ...: flashjax ARG ... in COUNT processes on this machine that find each other, each with
+# DEVICES faked CPU devices, or those that it has where DEVICES is 0. The status is the first one's that fails.
+processes() {
+  local count="$1" devices="$2" i
+  local -a environment
+  shift 2
+  PIDS=()
+  trap pass_on TERM
+  for ((i = 0; i < count; i++)); do
+    environment=()
+    if [ "$devices" -gt 0 ]; then
+      environment+=("XLA_FLAGS=--xla_force_host_platform_device_count=$devices ${XLA_FLAGS:-}" JAX_PLATFORMS=cpu)
+    fi
+    if [ "$count" -gt 1 ]; then
+      environment+=("FLASHJAX_COORDINATOR=localhost:${FLASHJAX_PORT:-12355}")
+      environment+=("FLASHJAX_PROCESSES=$count" "FLASHJAX_PROCESS=$i")
+    fi
+    if [ "$DRY_RUN" = 1 ]; then
+      run env "${environment[@]}" "$VENV/bin/flashjax" "$@"
+    else
+      env "${environment[@]}" "$VENV/bin/flashjax" "$@" &
+      PIDS+=("$!")
+    fi
+  done
+  wait_for_all
+}
+
+# Where one process fails the others follow by themselves (they are told, or JAX ends them), or are ended after 30 s.
+wait_for_all() {
+  local status=0 code pid deadline=0
+  local -a left=("${PIDS[@]}") still
+  while [ "${#left[@]}" -gt 0 ]; do
+    still=()
+    for pid in "${left[@]}"; do
+      if kill -0 "$pid" 2>/dev/null; then
+        still+=("$pid")
+        continue
+      fi
+      code=0
+      wait "$pid" || code=$?
+      if [ "$code" != 0 ] && { [ "$status" = 0 ] || [ "$status" -ge 128 ]; }; then
+        status="$code"
+        deadline=$((SECONDS + 30))
+      fi
+    done
+    left=("${still[@]}")
+    if [ "$status" != 0 ] && [ "${#left[@]}" -gt 0 ] && [ "$SECONDS" -ge "$deadline" ]; then
+      kill -KILL "${left[@]}" 2>/dev/null || true
+    fi
+    [ "${#left[@]}" = 0 ] || sleep 0.2
+  done
+  return "$status"
+}

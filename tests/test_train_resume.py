@@ -43,8 +43,8 @@ def stop_at(step: int, stop) -> None:
     """Calls ``stop`` in the loop, as soon as the first checkpoint is complete on disk."""
     add, init = metrics.MetricsWriter.add, metrics.MetricsWriter.__init__
 
-    def remember(self, folder):
-        init(self, folder)
+    def remember(self, folder, **options):
+        init(self, folder, **options)
         self.checkpoint = folder / "checkpoints" / "4"
 
     def add_or_stop(self, now, values):
@@ -138,9 +138,7 @@ def everything(folder, step: int) -> dict[str, np.ndarray]:
 
 
 def curves(folder) -> dict:
-    found = metrics.read(folder)
-    found.pop("ms_per_step")
-    return found
+    return {name: curve for name, curve in metrics.read(folder).items() if not name.startswith(("ms_", "images_per_s"))}
 
 
 def assert_same_runs(first, second):
@@ -242,6 +240,32 @@ def test_a_save_in_flight_is_awaited_however_a_run_ends(given, tmp_path, monkeyp
         train.train(configs.load([given["flow_matching"]]), str(tmp_path))
     assert closed == [metrics.MetricsWriter, checkpoint.Checkpoints]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
+
+
+def test_parameters_that_are_not_finite_are_never_saved(given, tmp_path, monkeypatch):
+    """The last update before a checkpoint overflows: no loss has shown it yet."""
+    run_row = train.run_row
+
+    def overflow(programs, table, step, state, *rest):
+        state, found = run_row(programs, table, step, state, *rest)
+        return (state.replace(ema=jax.tree.map(lambda x: x * np.inf, state.ema)) if step == 7 else state), found
+
+    monkeypatch.setattr(train, "run_row", overflow)
+    with pytest.raises(FloatingPointError, match=r"ema.* are not finite after step 8, which was not saved"):
+        train.train(configs.load([given["flow_matching"]]), str(tmp_path))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
+
+
+def test_speed_is_seen(given, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(train, "note", lines.append)
+    train.train(configs.load([given["dmd"], "--config.profile=5,6"]), str(tmp_path))
+    names = ("ms_student", "ms_critic", "ms_data", "ms_saving", "images_per_s_per_device")
+    curves = metrics.read(tmp_path)
+    assert all(min(curves[name][1]) >= 0 for name in names)
+    assert curves["ms_saving"][0] == [3, 7]
+    assert any(line.startswith("goodput ") for line in lines)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
 def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypatch):

@@ -125,6 +125,17 @@ def test_a_checkpoint_of_another_configuration(tmp_path):
     assert data == dict(loader={"at": 7})
 
 
+def test_a_state_that_is_not_finite_is_not_saved_and_pushes_nothing_out(tmp_path):
+    folder, state = tmp_path / "checkpoints", dict(params=dict(a=jnp.ones(3), b=jnp.ones((2, 2))), step=jnp.int32(1))
+    saved = Checkpoints(folder, keep=1)
+    saved.save(1, state, {}, {})
+    state["params"]["b"] = state["params"]["b"].at[1, 0].set(jnp.inf)
+    with pytest.raises(FloatingPointError, match=r"\['params'\]\['b'\] of the state are not finite after step 2"):
+        saved.save(2, state, {}, {})
+    saved.close()
+    assert [path.name for path in folder.iterdir()] == ["1"]
+
+
 def test_many_differences_are_counted():
     with pytest.raises(UserError, match="and 2 more"):
         check_meta({str(i): 0 for i in range(7)}, {str(i): 1 for i in range(7)}, "here")

@@ -1,12 +1,15 @@
 """Batches of a run, resumable at any of them to the bit.
 
 The state of the iterator is a small dict: save it with a checkpoint, and `set_state` goes
-on with exactly the batches that would have come.
+on with exactly the batches that would have come. It counts batches of the whole run, whatever
+number of processes reads them: each reads its rows of every batch, so that neither the order
+of the samples nor the state depends on how many there are.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import grain
@@ -23,11 +26,11 @@ def make_loader(
     *,
     batch_size: int,
     max_text_tokens: int,
-    shard: tuple[int, int] = (0, 1),
+    rows: Sequence[int] | None = None,
 ) -> grain.DatasetIterator:
     """Read the batches of a run, in the order of its mixture.
 
-    A batch is a dict of arrays, B being `batch_size`:
+    A batch is a dict of arrays, B being `batch_size`, or the number of `rows`:
     text float32 [B, max_text_tokens, width], zero after each text's end (if the records have
     text); text_length int32 [B] (likewise); image float32 [B, H, W, 3] in [-1, 1] (if they
     have images), the picture that the text asks for; source float32 [B, h, w, 3] in [-1, 1],
@@ -36,9 +39,10 @@ def make_loader(
 
     Args:
         mixture: all samples of the run, see `flashjax.data.mixture`.
-        batch_size: records in a batch of this shard.
+        batch_size: samples in a batch, of all processes together.
         max_text_tokens: the length that texts are padded to.
-        shard: (index, count): this process reads every count-th sample.
+        rows: the rows of each batch that this process reads, in the order in which it wants
+            them; all where None.
 
     Returns:
         An iterator with `get_state()` and `set_state(state)`.
@@ -47,12 +51,29 @@ def make_loader(
         ValueError: settings that do not fit, or (while reading) a text longer than
             `max_text_tokens`.
     """
-    index, count = shard
-    if not 0 <= index < count:
-        raise ValueError(f"shard is {shard}; it has to be (index, count) with 0 <= index < count.")
-    dataset = grain.MapDataset.source(mixture)[index::count]
+    rows = range(batch_size) if rows is None else rows
+    if len(rows) == 0 or not all(0 <= row < batch_size for row in rows):
+        raise ValueError(f"rows are {list(rows)}; they have to lie in a batch of {batch_size}.")
+    dataset = grain.MapDataset.source(mixture)
     dataset = dataset.map(functools.partial(_example, max_text_tokens=max_text_tokens))
-    return iter(dataset.batch(batch_size, drop_remainder=True).to_iter_dataset())
+    own = grain.MapDataset.source(_Rows(dataset, batch_size, rows))
+    # Grain's own 500 batches ahead would be gigabytes of text states, on every host.
+    ahead = grain.ReadOptions(num_threads=8, prefetch_buffer_size=16)
+    return iter(own.batch(len(rows), drop_remainder=True).to_iter_dataset(ahead))
+
+
+class _Rows:
+    """A source of what one process reads of a dataset in the common order: some rows of each of its batches."""
+
+    def __init__(self, dataset: grain.MapDataset, batch_size: int, rows: Sequence[int]):
+        self._dataset, self._batch_size, self._rows = dataset, batch_size, [int(row) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self._dataset) // self._batch_size * len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        batch, row = divmod(index, len(self._rows))
+        return self._dataset[batch * self._batch_size + self._rows[row]]
 
 
 def _example(record: dict[str, Any], *, max_text_tokens: int) -> dict[str, np.ndarray]:

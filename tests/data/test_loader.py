@@ -1,13 +1,15 @@
 """Records, prepared sets and the loader."""
 
-import collections
 import copy
 import json
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from flashjax.data import loader as loaders
 from flashjax.data import postcards, prepare, records
 from flashjax.data.loader import make_loader
 from flashjax.data.manifest import CLASSES, read_manifest
@@ -31,11 +33,11 @@ def prepared(tmp_path_factory):
     )
 
 
-def loader(path, rows=100, batch_size=4, seed=1, shard=(0, 1), max_text_tokens=32):
-    """Of the one source; ``batch_size`` is of a shard."""
+def loader(path, table_rows=100, batch_size=4, seed=1, rows=None, max_text_tokens=32):
+    """Of the one source."""
     sources, _ = open_sources({"cards": {"path": str(path)}})
-    mixture = Mixture(sources, np.zeros(rows, int), batch_size=batch_size * shard[1], seed=seed, classes=CLASSES)
-    return make_loader(mixture, batch_size=batch_size, max_text_tokens=max_text_tokens, shard=shard)
+    mixture = Mixture(sources, np.zeros(table_rows, int), batch_size=batch_size, seed=seed, classes=CLASSES)
+    return make_loader(mixture, batch_size=batch_size, max_text_tokens=max_text_tokens, rows=rows)
 
 
 def assert_same(first, second):
@@ -178,7 +180,7 @@ def test_every_record_once_an_epoch_in_another_order(prepared):
     for order in epochs:
         assert sorted(order) == list(range(27))
     assert len({tuple(order) for order in epochs}) == 3
-    assert len(list(loader(prepared, batch_size=9, rows=6))) == 6
+    assert len(list(loader(prepared, batch_size=9, table_rows=6))) == 6
 
 
 def test_order_depends_on_the_seed_alone(prepared):
@@ -201,18 +203,43 @@ def test_resume_is_exact(prepared, at):
         assert_same(batch, next(resumed))
 
 
-@pytest.mark.parametrize("count", [2, 3, 4])
-def test_shards_share_an_epoch(prepared, count):
-    seen = collections.Counter()
-    iterators = [loader(prepared, batch_size=9, shard=(i, count)) for i in range(count)]
-    for iterator in iterators:
-        for _ in range(3):
-            seen.update(next(iterator)["index"].tolist())
-    assert seen == {i: count for i in range(27)}
+@given(st.permutations(range(12)), st.lists(st.integers(1, 11), max_size=4, unique=True), st.integers(1, 4))
+def test_every_record_is_read_by_the_one_process_that_has_its_row(order, cuts, batches):
+    """Any division of a batch's rows over processes."""
+    common, found, read = np.arange(12 * batches + 5), np.full(12 * batches, -1), []
+    counted = type("Counted", (list,), {"__getitem__": lambda self, i: (read.append(i), list.__getitem__(self, i))[1]})
+    for own in np.split(np.array(order), sorted(cuts)):
+        source = loaders._Rows(counted(common), 12, own)
+        assert len(source) == batches * len(own)
+        for i in range(len(source)):
+            found[i // len(own) * 12 + own[i % len(own)]] = source[i]
+    assert found.tolist() == common[: 12 * batches].tolist()
+    assert sorted(read) == list(range(12 * batches))
+
+
+def test_the_order_does_not_depend_on_how_many_read(prepared):
+    """One process, then three with scattered rows, then two: the samples of one that was never interrupted."""
+    alone = loader(prepared, batch_size=12)
+    expected = [next(alone)["index"].tolist() for _ in range(6)]
+    state, got = None, []
+    for rows in ([range(12)], [[0, 1, 10, 11], [2, 9], [3, 4, 5, 6, 7, 8]], [range(0, 12, 2), range(1, 12, 2)]):
+        iterators = [loader(prepared, batch_size=12, rows=own) for own in rows]
+        for iterator in iterators:
+            iterator.set_state(state or iterator.get_state())
+        for _ in range(2):
+            batch = np.full(12, -1)
+            for iterator, own in zip(iterators, rows, strict=True):
+                batch[list(own)] = next(iterator)["index"]
+            got.append(batch.tolist())
+        states = [iterator.get_state() for iterator in iterators]
+        assert all(found == states[0] for found in states)
+        state = states[-1]
+    assert got == expected
 
 
 def test_bad_settings_get_a_sentence(prepared):
     with pytest.raises(ValueError, match="more than max_text_tokens = 1"):
         next(loader(prepared, max_text_tokens=1, batch_size=27))
-    with pytest.raises(ValueError, match="index < count"):
-        loader(prepared, shard=(2, 2))
+    for rows in ([4], [-1], []):
+        with pytest.raises(ValueError, match="they have to lie in a batch of 4"):
+            loader(prepared, rows=rows)

@@ -1,0 +1,106 @@
+"""A run on several hosts: its start, which rows of a batch a host reads, and errors of one host told by all.
+
+The launch scripts put FLASHJAX_COORDINATOR, FLASHJAX_PROCESSES and FLASHJAX_PROCESS into the environment, whatever the
+cluster calls them (docs/launch.md); without them a run is one process, and everything here does nothing.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, Sharding
+
+from flashjax.errors import UserError
+from flashjax.parallel import rollcall
+
+LONGEST = 4000  # bytes of what hosts tell each other
+
+
+def start(facts: Mapping[str, str]) -> None:
+    """Meets the other processes and starts JAX with them. ``facts`` is what all have to agree on, beside the code.
+    Has to come before anything touches a device. Raises UserError, on every process (rollcall.meet)."""
+    where = rollcall.place(os.environ)
+    if where is None or where.processes == 1 or jax.distributed.is_initialized():
+        return
+    rollcall.meet(where, {**rollcall.code_version(), **facts}, rollcall.seconds_to_wait())
+    # Ours (stopping.py) also serves a run of one process; JAX's would take SIGTERM away from it.
+    jax.config.update("jax_enable_preemption_service", False)
+    host, port = where.coordinator
+    jax.distributed.initialize(
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}", where.processes, where.process,
+        cluster_detection_method="deactivate", initialization_timeout=60,
+    )  # fmt: skip
+
+
+def first() -> bool:
+    """Whether this is process 0: the one that writes logs, metrics and pictures."""
+    return jax.process_index() == 0
+
+
+def check_mesh(mesh: Mesh) -> None:
+    """Raises UserError for a mesh that leaves a process without a device: it would have no part in any step."""
+    idle = set(range(jax.process_count())) - {device.process_index for device in mesh.devices.flat}
+    if idle:
+        raise UserError(
+            f"A mesh of {mesh.size} devices leaves process {min(idle)} without one; let one axis of config.mesh be "
+            f"-1, so that all {jax.device_count()} are taken, or start fewer processes."
+        )
+
+
+def rows_of(sharding: Sharding, batch_size: int) -> np.ndarray:
+    """The rows of a batch, int64 [n], that live on this process's devices, ascending: what it has to read."""
+    slices = [index[0] for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
+    return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in slices]))
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Where the block fails on one process, by an error that a person can mend, all leave it with one; without this the
+    others would wait for that process in their next collective. The block itself must not hold any."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        _tell(str(error))
+        raise
+    told = _tell("")
+    if told:
+        raise UserError(told)
+
+
+def check_same(facts: Mapping[str, str]) -> None:
+    """Raises UserError, on every process, where one has other ``facts``: the contents of data and weights, which each
+    may have read from a disk of its own."""
+    for process, theirs in enumerate(_all_texts(json.dumps(facts))):
+        if theirs != json.dumps(facts):
+            raise UserError(f"Process {process} has read {theirs}, process {jax.process_index()} {json.dumps(facts)}.")
+
+
+def _tell(error: str) -> str:
+    """Every process's error goes to all; returns the first one's, with the process's number."""
+    texts = _all_texts(error)
+    return next((f"Process {i} cannot start: {text}" for i, text in enumerate(texts) if text), "")
+
+
+def _all_texts(text: str) -> list[str]:
+    """The texts of all processes, cut at LONGEST bytes."""
+    mine = np.frombuffer(text.encode()[:LONGEST].ljust(LONGEST, b"\0"), np.uint8)
+    gathered = multihost_utils.process_allgather(mine) if jax.process_count() > 1 else mine[None]
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in gathered]
+
+
+def leave(code: int) -> None:
+    """Ends a process of several with ``code``; a run of one process goes on. JAX's own end waits minutes for the others
+    and then aborts; process 0 goes last, as its end ends the others."""
+    if not jax.distributed.is_initialized():
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if first():
+        time.sleep(2)
+    os._exit(code)

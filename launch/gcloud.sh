@@ -1,0 +1,99 @@
+# shellcheck shell=bash
+# Sourced by the tpu_*.sh scripts, after common.sh: TPU VMs by gcloud.
+
+ZONE="${FLASHJAX_ZONE:-}"
+PROJECT="${FLASHJAX_PROJECT:-}"
+
+# tpus GROUP COMMAND ...: gcloud compute tpus GROUP COMMAND ... in the zone and project.
+tpus() {
+  run gcloud compute tpus "$@" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"}
+}
+
+need() {
+  local name
+  for name in "$@"; do
+    [ -n "${!name:-}" ] || fail "$name is not set; see $0 --help."
+  done
+}
+
+# upload NODE: the committed files of this repository, to all workers.
+upload() {
+  local archive="${TMPDIR:-/tmp}/flashjax.tgz"
+  run git -C "$ROOT" archive --format=tar.gz --output="$archive" HEAD
+  tpus tpu-vm scp "$archive" "$1:flashjax.tgz" --worker=all --quiet
+  tpus tpu-vm ssh "$1" --worker=all --quiet --command="mkdir -p flashjax && tar -xzf flashjax.tgz -C flashjax"
+}
+
+# on_workers NODE ARG ...: launch/worker.sh on all workers; its status is that of the first worker that fails.
+on_workers() {
+  local node="$1" name settings=""
+  shift
+  export FLASHJAX_EXTRAS="${FLASHJAX_EXTRAS:-tpu,postcards}"
+  for name in FLASHJAX_EXTRAS FLASHJAX_RESTARTS FLASHJAX_WAIT; do
+    [ -z "${!name:-}" ] || settings+="$(printf '%s=%q ' "$name" "${!name}")"
+  done
+  tpus tpu-vm ssh "$node" --worker=all --quiet \
+    --command="cd flashjax && ${settings}bash launch/worker.sh tpu$(printf ' %q' "$@")"
+}
+
+# The state of a queued resource: ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, FAILED, ...
+state() {
+  gcloud compute tpus queued-resources describe "$1" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
+    --format='value(state.state)'
+}
+
+# queue NAME OPTION ...: asks for a queued resource and waits until its machines are there.
+queue() {
+  local name="$1" now
+  shift
+  tpus queued-resources create "$name" --accelerator-type="$FLASHJAX_TPU" \
+    --runtime-version="$FLASHJAX_RUNTIME" ${FLASHJAX_SPOT:+--spot} "$@"
+  [ "$DRY_RUN" = 0 ] || return 0
+  while now="$(state "$name")" && [ "$now" != ACTIVE ]; do
+    case "$now" in
+      FAILED | SUSPENDED) fail "The queued resource $name is $now; gcloud compute tpus queued-resources describe says why." ;;
+    esac
+    say "$name is $now"
+    sleep "${FLASHJAX_PAUSE:-60}"
+  done
+}
+
+# queued NAME OPTIONS NODES ARG ...: the whole of it. Machines that were taken away are asked for again, and the run goes
+# on from its newest checkpoint. OPTIONS and NODES are lists of words.
+queued() {
+  local name="$1" options="$2" nodes="$3" node status tries=0
+  shift 3
+  while true; do
+    # shellcheck disable=SC2086  # words
+    queue "$name" $options
+    status=0
+    for node in $nodes; do
+      upload "$node" || status=$?
+    done
+    if [ "$status" = 0 ]; then
+      # shellcheck disable=SC2086  # words
+      at_once "$nodes" "$@" || status=$?
+    fi
+    [ "$DRY_RUN" = 0 ] || return 0
+    [ "$status" != 0 ] && [ "$(state "$name")" != ACTIVE ] || return "$status"
+    tries=$((tries + 1))
+    [ "$tries" -le "${FLASHJAX_RESTARTS:-100}" ] || return "$status"
+    say "the machines of $name were taken away; asking for them again"
+    tpus queued-resources delete "$name" --force --quiet
+  done
+}
+
+# at_once NODES ARG ...: the workers of all nodes together.
+at_once() {
+  local nodes="$1" node pid status=0
+  local -a pids=()
+  shift
+  for node in $nodes; do
+    on_workers "$node" "$@" &
+    pids+=("$!")
+  done
+  for pid in "${pids[@]}"; do
+    wait "$pid" || status=$?
+  done
+  return "$status"
+}

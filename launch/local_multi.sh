@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+set -euo pipefail
+# shellcheck source=launch/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+usage() {
+  cat <<'END'
+launch/local_multi.sh [--help | --dry-run] ARGUMENTS OF flashjax
+
+Several processes on this machine that work as one run: what a pod does, without the pod. They are started again when
+one of them was told to stop (status 75) or was stuck (76), unless SIGTERM came to this script itself.
+
+    launch/local_multi.sh train --config=configs/postcards.py:quick --workdir=runs/quickstart
+
+  --dry-run           print the commands, run nothing
+  FLASHJAX_PROCESSES  how many processes (default: 2)
+  FLASHJAX_DEVICES    faked CPU devices of each; 0: the devices that the machine has (default: 2)
+  FLASHJAX_PORT       a free port, by which they meet (default: 12355)
+  FLASHJAX_WAIT       seconds that they wait for each other at the start (default: 60)
+  FLASHJAX_RESTARTS   how often they may be started again (default: 100)
+  FLASHJAX_PAUSE      seconds before they are started again (default: 2)
+  FLASHJAX_VENV       the environment with flashjax in it (default: .venv)
+END
+}
+
+arguments "$@"
+again processes "${FLASHJAX_PROCESSES:-2}" "${FLASHJAX_DEVICES:-2}" "${ARGS[@]}"

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+set -euo pipefail
+# shellcheck source=launch/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+usage() {
+  cat <<'END'
+launch/slurm.sh [--help | --dry-run] ARGUMENTS OF flashjax
+
+A Slurm job on nodes with GPUs, one process a node. It saves 120 s before its time is up, or when it is preempted, and
+puts itself into the queue again. The environment and --workdir have to lie on a disk that all nodes share.
+
+    FLASHJAX_NODES=4 FLASHJAX_GPUS=8 launch/slurm.sh train --config=configs/postcards.py --workdir=runs/mine
+
+  --dry-run          print the job, submit nothing
+  FLASHJAX_NAME      name of the job (default: flashjax)
+  FLASHJAX_NODES     how many nodes (default: 1)
+  FLASHJAX_GPUS      GPUs of a node (default: 8)
+  FLASHJAX_TIME      time limit (default: 24:00:00)
+  FLASHJAX_SBATCH    further options of sbatch, --partition=gpu for example (default: none)
+  FLASHJAX_PORT      port of process 0, by which processes meet (default: 8476)
+  FLASHJAX_WAIT      seconds that processes wait for each other at the start (default: 600)
+  FLASHJAX_RESTARTS  how often a process may be started again within the job (default: 100)
+  FLASHJAX_VENV      the environment with flashjax[cuda] in it (default: .venv)
+END
+}
+
+job() {
+  cat <<END
+#!/usr/bin/env bash
+#SBATCH --job-name=${FLASHJAX_NAME:-flashjax}
+#SBATCH --nodes=${FLASHJAX_NODES:-1}
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=${FLASHJAX_GPUS:-8}
+#SBATCH --time=${FLASHJAX_TIME:-24:00:00}
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+status=0
+FLASHJAX_VENV=$(printf %q "$VENV") srun bash $(printf %q "$ROOT/launch/worker.sh") slurm$(printf ' %q' "${ARGS[@]}") || status=\$?
+[ "\$status" != 75 ] || scontrol requeue "\$SLURM_JOB_ID"
+exit "\$status"
+END
+}
+
+arguments "$@"
+if [ "$DRY_RUN" = 1 ]; then
+  job
+else
+  # shellcheck disable=SC2086  # options are words
+  job | sbatch ${FLASHJAX_SBATCH:-}
+fi

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+set -euo pipefail
+# shellcheck source=launch/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=launch/gcloud.sh
+source "$(dirname "${BASH_SOURCE[0]}")/gcloud.sh"
+
+usage() {
+  cat <<'END'
+launch/tpu_multislice.sh [--help | --dry-run] ARGUMENTS OF flashjax
+
+Several TPU slices as one run, joined by the data centre's network: a queued resource of FLASHJAX_SLICES nodes, NAME-0,
+NAME-1, ... Else as launch/tpu_queued.sh.
+
+    FLASHJAX_NAME=mine FLASHJAX_ZONE=us-east5-a FLASHJAX_TPU=v6e-16 FLASHJAX_SLICES=4 \
+      launch/tpu_multislice.sh train --config=configs/postcards.py --workdir=/mnt/run
+
+  --dry-run          print the commands, run none of them
+  FLASHJAX_SLICES    how many slices (default: 2)
+  FLASHJAX_NAME      name of the queued resource, and of its nodes in front of -0, -1, ... (needed)
+  FLASHJAX_ZONE      its zone (needed)
+  FLASHJAX_PROJECT   its project (default: gcloud's own)
+  FLASHJAX_TPU       accelerator type of a slice, v6e-16 for example (needed)
+  FLASHJAX_RUNTIME   runtime version (default: v2-alpha-tpuv6e)
+  FLASHJAX_SPOT      1: spot machines, cheap and taken away at any time (default: not)
+  FLASHJAX_PAUSE     seconds between two looks at the queue (default: 60)
+  FLASHJAX_EXTRAS    what the workers install of flashjax (default: tpu,postcards)
+  FLASHJAX_RESTARTS  how often a worker may start it again (default: 100)
+  FLASHJAX_WAIT      seconds that processes wait for each other at the start (default: 600)
+END
+}
+
+arguments "$@"
+need FLASHJAX_NAME FLASHJAX_ZONE FLASHJAX_TPU
+FLASHJAX_RUNTIME="${FLASHJAX_RUNTIME:-v2-alpha-tpuv6e}"
+nodes=""
+for ((i = 0; i < ${FLASHJAX_SLICES:-2}; i++)); do
+  nodes+="$FLASHJAX_NAME-$i "
+done
+queued "$FLASHJAX_NAME" "--node-count=${FLASHJAX_SLICES:-2} --node-prefix=$FLASHJAX_NAME" "$nodes" "${ARGS[@]}"

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+set -euo pipefail
+# shellcheck source=launch/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=launch/gcloud.sh
+source "$(dirname "${BASH_SOURCE[0]}")/gcloud.sh"
+
+usage() {
+  cat <<'END'
+launch/tpu_queued.sh [--help | --dry-run] ARGUMENTS OF flashjax
+
+Asks for a TPU slice as a queued resource, waits for it, and runs on all its workers. Where its machines are taken away
+they are asked for again, and the run goes on from its newest checkpoint. The slice is kept at the end; delete it with
+gcloud compute tpus queued-resources delete.
+
+    FLASHJAX_NAME=mine FLASHJAX_ZONE=us-east5-a FLASHJAX_TPU=v6e-16 FLASHJAX_SPOT=1 \
+      launch/tpu_queued.sh train --config=configs/postcards.py --workdir=/mnt/run
+
+  --dry-run          print the commands, run none of them
+  FLASHJAX_NAME      name of the queued resource and of its TPU VM (needed)
+  FLASHJAX_ZONE      its zone (needed)
+  FLASHJAX_PROJECT   its project (default: gcloud's own)
+  FLASHJAX_TPU       accelerator type, v6e-16 for example (needed)
+  FLASHJAX_RUNTIME   runtime version (default: v2-alpha-tpuv6e)
+  FLASHJAX_SPOT      1: spot machines, cheap and taken away at any time (default: not)
+  FLASHJAX_PAUSE     seconds between two looks at the queue (default: 60)
+  FLASHJAX_EXTRAS    what the workers install of flashjax (default: tpu,postcards)
+  FLASHJAX_RESTARTS  how often a worker may start it again (default: 100)
+  FLASHJAX_WAIT      seconds that processes wait for each other at the start (default: 600)
+END
+}
+
+arguments "$@"
+need FLASHJAX_NAME FLASHJAX_ZONE FLASHJAX_TPU
+FLASHJAX_RUNTIME="${FLASHJAX_RUNTIME:-v2-alpha-tpuv6e}"
+queued "$FLASHJAX_NAME" "--node-id=$FLASHJAX_NAME" "$FLASHJAX_NAME" "${ARGS[@]}"

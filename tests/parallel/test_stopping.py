@@ -1,0 +1,77 @@
+"""SIGTERM before the first step ends a process at once, later it is a flag; rows are waited for in their order."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashjax.parallel import mesh as meshes
+from flashjax.parallel import stopping
+
+# sleep() of the C library holds the main thread outside of Python, as a compilation does.
+SCRIPT = """
+import os, signal, sys, threading
+from flashjax.parallel.stopping import Termination
+with Termination() as termination:
+    if sys.argv[1] == "held":
+        with termination.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            print("received", termination.received)
+        sys.exit(0)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    if sys.argv[1] == "python":
+        threading.Event().wait(30)
+    else:
+        import ctypes
+        while True:
+            ctypes.CDLL(None).sleep(30)
+"""
+
+
+@pytest.mark.parametrize(("where", "status"), [("python", 75), ("c", 75), ("held", 0)])
+def test_a_signal_at_the_start_and_later(where, status):
+    done = subprocess.run([sys.executable, "-c", SCRIPT, where], capture_output=True, text=True, timeout=120)
+    assert done.returncode == status, done.stderr
+    assert ("nothing to save" in done.stderr) == (status == 75)
+    assert where != "held" or "received True" in done.stdout
+
+
+def test_what_was_before_is_there_again():
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping.Termination() as termination, termination.held():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert termination.received
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_stop_is_heard_two_rows_later_and_stays():
+    mesh = meshes.make_mesh(dict(data=4, fsdp=1, context=1, tensor=1))
+    pace, result = stopping.Pace(mesh), jax.device_put(jnp.float32(np.nan), meshes.replicated(mesh))
+    heard = [pace.add(step, time.monotonic(), result, stop=step == 3) for step in range(8)]
+    assert heard == [False] * 5 + [True] * 3
+    pace.drain()
+    assert [step for step, _ in pace.times()] == list(range(8))
+    assert pace.times() == []
+
+
+def test_a_row_is_timed_from_its_dispatch_or_the_end_of_the_row_before(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    pace = stopping.Pace(meshes.make_mesh(1))
+    for step, began in enumerate((0.0, 1.0, 2.0)):
+        now[0] = 10.0
+        pace.add(step, began, jnp.float32(0), stop=False)
+    assert pace.times() == [(0, 10.0)]
+    now[0] = 14.0
+    pace.drain()
+    now[0] = 30.0
+    pace.add(3, 29.0, jnp.float32(0), stop=False)
+    pace.drain()
+    assert pace.times() == [(1, 4.0), (2, 0.0), (3, 1.0)]

@@ -1,0 +1,69 @@
+"""Who is behind, by what the processes have left in the work directory; a stuck run ends, one that goes on does not."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flashjax.parallel import watchdog
+
+
+def report(folder, *told: tuple[int, str, float]) -> str:
+    folder.mkdir(exist_ok=True)
+    for i, (row, doing, ago) in enumerate(told):
+        (folder / f"{i}.json").write_text(json.dumps(dict(row=row, doing=doing, at=time.time() - ago)))
+    return watchdog.Watchdog(folder, 1, len(told), 10, lambda: "steps").report()
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ([(42, "steps", 1), (40, "data", 1), (42, "steps", 1)], "process 1 is at row 40 (data), others at 42: they"),
+        ([(7, "steps", 1), (7, "steps", 1)], "all are at row 7 (steps): a device, or the network between them"),
+        ([(7, "steps", 1), (9, "steps", 1), (5, "saving", 900)], "process 2 shows no sign of life"),
+    ],
+)
+def test_who_is_behind(tmp_path, told, words):
+    said = report(tmp_path / "hosts", *told)
+    assert "no row was finished for 10 min (config.watchdog_minutes)" in said
+    assert words in said
+    assert said.endswith("The stacks of process 1 follow; the run ends with status 76.")
+
+
+def test_one_that_never_came(tmp_path):
+    report(tmp_path, (3, "steps", 1), (3, "steps", 1))
+    assert "process 2 shows no sign of life" in watchdog.Watchdog(tmp_path, 0, 3, 10, lambda: "steps").report()
+
+
+SCRIPT = """
+import sys, time
+from flashjax.parallel.watchdog import Watchdog
+from pathlib import Path
+beats, silence = int(sys.argv[2]), float(sys.argv[3])
+def waits_for_something():
+    time.sleep(silence)
+with Watchdog(Path(sys.argv[1]), 0, 1, 0.5 / 60, lambda: "data") as dog:
+    for row in range(beats):
+        dog.beat(row)
+        time.sleep(0.1)
+    waits_for_something()
+time.sleep(0.8)
+"""
+
+
+@pytest.mark.parametrize(("beats", "silence", "status"), [(10, 0, 0), (3, 60, watchdog.STUCK)])
+def test_a_stuck_process_ends_and_shows_its_stacks(tmp_path, beats, silence, status):
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "hosts"), str(beats), str(silence)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.returncode == status, done.stderr
+    assert ("waits_for_something" in done.stderr) == (status != 0)
+    if status:
+        assert "all are at row 2 (data)" in done.stderr
+
+
+def test_without_minutes_nothing_is_written(tmp_path):
+    with watchdog.Watchdog(tmp_path / "hosts", 0, 1, 0, lambda: "data") as dog:
+        dog.beat(1)
+    assert not (tmp_path / "hosts").exists()

@@ -1,0 +1,44 @@
+"""Every second of a run is counted once, and rows are told apart by their phase."""
+
+import types
+
+import numpy as np
+import pytest
+
+from flashjax import clock as clocks
+from flashjax.distill import schedule
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """Seconds that pass only when a test says so."""
+    now = types.SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(clocks, "time", types.SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+def test_every_second_is_counted_once(now):
+    clock = clocks.Clock()
+    now.seconds += 5
+    clock.turn("steps")
+    for _ in range(3):
+        with clock.during("data"):
+            now.seconds += 1
+        now.seconds += 4
+    with clock.during("saving"):
+        now.seconds += 3
+    assert clock.doing == "steps"
+    assert clock.goodput() == "goodput 52% of 23 s; besides steps: starting 5 s, data 3 s, saving 3 s"
+    assert sum(clock.seconds.values()) == now.seconds
+
+
+def test_rows_by_phase(now):
+    clock = clocks.Clock()
+    phases = np.array([schedule.CRITIC, schedule.CRITIC, schedule.STUDENT, schedule.CRITIC])
+    speed = clocks.Speed(clock, phases, images=8)
+    assert speed.since([]) == {}
+    with clock.during("data"):
+        now.seconds += 2
+    found = speed.since([(0, 1.0), (1, 2.0), (2, 5.0)])
+    assert found == dict(ms_critic=1500, ms_student=5000, ms_data=pytest.approx(2000 / 3), images_per_s_per_device=2.4)
+    assert speed.since([(3, 1.0)]) == dict(ms_critic=1000, ms_data=0, images_per_s_per_device=8)
