@@ -196,7 +196,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         draws, saves = (done % every == 0 or done == len(table) for every in intervals)
         saves = saves or stops
         if draws or saves:
-            pace.drain()
+            stops = pace.drain()
         if done % config.log_every == 0 or draws or saves:
             # All steps, where something else comes between this and the next: its time is not theirs.
             means = writer.flush(everything=draws or saves, also=speed.since(pace.times()))
