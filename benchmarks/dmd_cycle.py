@@ -36,6 +36,7 @@ from flashjax.distill import schedule, steps
 from flashjax.distill.state import Role, TrainState
 from flashjax.models import qwen_image_21 as qwen
 from flashjax.parallel import mesh as meshes
+from flashjax.parallel import sharding
 from flashjax.parallel.host import keep_memory
 
 IMAGE, NULL_TOKENS, CRITIC_UPDATES = (8, 8), 2, 5
@@ -175,17 +176,17 @@ class Timed:
         table = train.make_table(config, recipe)
         model_config = models.make_config(qwen, config.model)
         optimizers = train.make_optimizers(config, table)
-        mesh = meshes.make_mesh(config.devices)
-        replicated, by_batch = meshes.replicated(mesh), meshes.batch_sharded(mesh)
-        self.state = jax.device_put(TrainState.create(params, *optimizers), replicated)
-        self.teachers, self.batch = jax.device_put((params,), replicated), meshes.put_batch(batch, mesh)
+        mesh = meshes.make_mesh(config.mesh)
+        where = sharding.shardings((state := TrainState.create(params, *optimizers), (params,)), mesh)
+        self.state, self.teachers = jax.device_put((state, (params,)), where)
+        self.batch = meshes.put_batch(batch, mesh)
         call = partial(
             programs.step_call, config=config, model=qwen, denoiser=qwen.denoiser(model_config), recipe=recipe,
             table=table, nulls=(null,), size=config.image_size, student_optimizer=optimizers[0],
             critic_optimizer=optimizers[1],
         )  # fmt: skip
         self.programs = programs.compile_programs(
-            table, call, (self.state, self.teachers, {0: self.batch}), replicated, by_batch
+            table, call, (self.state, self.teachers, {0: self.batch}), mesh
         )
         self.table = table
         # One student row and its critic rows at every k, taken from the table by phase and k.

@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.student_updates = 60
     config.init = f"runs/{'quickstart' if args.quick else 'postcards'}_trajectory"
     config.batch_size = 24
-    config.devices = 0
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))  # devices; -1: all that are left
     config.image_size = 32
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="float32"))
     data = f"data/{'quickstart' if args.quick else 'prompts'}"

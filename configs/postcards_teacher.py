@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.steps = args.steps
     config.batch_size = args.batch
     config.image_size = 32
-    config.devices = 0
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))  # devices; -1: all that are left
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="bfloat16"))
     config.init = ""
     config.sources = ConfigDict(dict(pictures=dict(path="data/teacher/teacher.arrayrecord", task="t2i", weight=1.0)))

@@ -18,7 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.student_updates = 300 if args.quick else 2400
     config.init = ""  # as the base teacher
     config.batch_size = 24
-    config.devices = 0
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))  # devices; -1: all that are left
     config.image_size = 32
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="float32"))
     data = f"data/{'quickstart' if args.quick else 'prompts'}"
@@ -41,7 +41,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
         )
     )
     config.student_optim = ConfigDict(
-        dict(kind="adamw", lr=2e-4 if args.quick else 3e-4, warmup=10, schedule="cosine", b1=0.9, b2=0.99, weight_decay=0.0, clip=1.0)
+        dict(
+            kind="adamw", lr=2e-4 if args.quick else 3e-4, warmup=10, schedule="cosine", b1=0.9, b2=0.99,
+            weight_decay=0.0, clip=1.0,
+        )
     )
     config.log_every = 15
     config.sample_every = 150

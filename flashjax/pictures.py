@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from flashjax import flow
 from flashjax.distill.sampling import make_sampler
 from flashjax.errors import UserError
-from flashjax.models import pixels, text
+from flashjax.models import editing, pixels, text
 
 PROMPTS = (
     "a landscape", "a landscape with a night sky and a lake", "snowy mountains with a red house",
@@ -91,5 +91,28 @@ def make_drawer(
         images = pixels.to_uint8(pixels.decode(z))
         rows = [images[: len(PROMPTS)], images[len(PROMPTS) :]]
         contact_sheet(rows).save(target / f"step_{step:06d}.png")
+
+    return draw
+
+
+def make_edit_drawer(
+    config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, records: Sequence[dict], folder: Path
+) -> Callable:
+    """``draw(params, step)`` writes ``folder/samples/step_XXXXXX_edits.png``: the sources of edit ``records``, and what
+    their instructions make of them."""
+    sources = np.stack([record["source"] for record in records])
+    states = text.pack([record["text"].astype(np.float32) for record in records])
+    cond = editing.condition(model, *states, pixels.from_uint8(sources))
+    null = editing.null_condition(model, model.Condition(*text.pack(encoder.encode([""]))), cond)
+    start, settings = np.asarray(noise(list(range(1, len(records) + 1)), config.image_size)), sampling(config)
+    sample, grid = make_sampler(denoiser), flow.time_grid(settings["steps"], settings["shift"])
+    (folder / "samples").mkdir(exist_ok=True)
+
+    def draw(params, step: int) -> None:
+        z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
+        if jax.process_index() != 0:
+            return
+        rows = [sources, pixels.to_uint8(pixels.decode(z))]
+        contact_sheet(rows).save(folder / "samples" / f"step_{step:06d}_edits.png")
 
     return draw

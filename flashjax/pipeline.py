@@ -14,7 +14,7 @@ from flashjax import convert, flow, models, pictures
 from flashjax.checkpoint import restore_params
 from flashjax.distill.sampling import Sampler, make_sampler
 from flashjax.errors import UserError
-from flashjax.models import pixels, text
+from flashjax.models import editing, pixels, text
 
 # Raise it whenever the same model, prompt and seed give another picture: what evaluations keep is then drawn anew.
 DRAWING_VERSION = 1
@@ -38,13 +38,17 @@ class Pipeline:
     sample: Sampler
 
     def draw(
-        self, prompts: list[str], seeds: list[int], encoder: text.TextEncoder, batch: int = 64, **settings
-    ) -> np.ndarray:
-        """uint8 pictures [N, H, W, 3], one a prompt and seed; ``settings`` override the defaults. The result for a
-        prompt and a seed does not depend on the others beyond float rounding."""
+        self, prompts: list[str], seeds: list[int], encoder: text.TextEncoder, batch: int = 64,
+        images: np.ndarray | None = None, **settings,
+    ) -> np.ndarray:  # fmt: skip
+        """uint8 pictures [N, H, W, 3], one a prompt and seed; ``settings`` override the defaults. ``images``: uint8
+        [N, H, W, 3], which the prompts edit. The result for a prompt and a seed does not depend on the others beyond
+        float rounding."""
         s = self.defaults | {k: v for k, v in settings.items() if v is not None}
         grid, out = flow.time_grid(s["steps"], s["shift"]), []
         cond, null = pictures.conditions(self.model, encoder, prompts, self.max_text_tokens)
+        if images is not None:
+            cond = editing.condition(self.model, cond.text, cond.text_length, pixels.from_uint8(np.asarray(images)))
         batch = min(batch, len(prompts))
         for i in range(0, len(prompts), batch):
             # The last batch is filled up, so that one batch size is compiled.
@@ -53,8 +57,9 @@ class Pipeline:
             own = [seeds[j] for j in chosen]
             noise = pictures.noise(own, self.image_size)
             z = self.sample(
-                self.params, some, null, noise, grid, s["guidance_scale"], s["mode"], pictures.keys(own)
-            )
+                self.params, some, editing.null_condition(self.model, null, some), noise, grid, s["guidance_scale"],
+                s["mode"], pictures.keys(own),
+            )  # fmt: skip
             out.append(pixels.to_uint8(pixels.decode(z)))
         return np.concatenate(out)[: len(prompts)]
 

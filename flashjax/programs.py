@@ -7,9 +7,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from flashjax.distill import schedule, steps
-from flashjax.models import pixels
+from flashjax.models import editing, pixels
+from flashjax.parallel import mesh as meshes
 
 
 def step_call(
@@ -20,8 +22,9 @@ def step_call(
 
     ``carry`` is the student's (context, z): made by "begin", moved by "advance", used up by "student" and "critic".
     """
-    key, cond = jax.random.key(config.seed), condition(model, batch["text"], batch["text_length"], batch.get("source"))
-    nulls = tuple(null_condition(model, null, cond) for null in nulls)
+    key = jax.random.key(config.seed)
+    cond = editing.condition(model, batch["text"], batch["text_length"], batch.get("source"))
+    nulls = tuple(editing.null_condition(model, null, cond) for null in nulls)
     optimizers = dict(critic_optimizer=critic_optimizer)
     if recipe is not None:
         recipe = dataclasses.replace(recipe, lambdas=table.lambdas_at(state.step))
@@ -56,40 +59,26 @@ def step_call(
             )  # fmt: skip
 
 
-def condition(model, text, text_length, source=None):
-    """The condition of a batch: text states, and for edits the picture to edit [B, H, W, 3] in front of them, where
-    every word of the instruction can look at it."""
-    if source is None:
-        return model.Condition(text, text_length)
-    return model.Condition(text, text_length, (pixels.encode(source),), (0,))
-
-
-def null_condition(model, null, cond):
-    """What guidance leads away from: the null text [1, L, D] with the pictures of ``cond``, which an edit keeps."""
-    if not getattr(cond, "references", ()):
-        return null
-    batch = len(cond.text)
-    text, length = (jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in (null.text, null.text_length))
-    return model.Condition(text, length, cond.references, cond.reference_at)
-
-
-def compile_programs(table: schedule.StepTable, call, example, replicated, by_batch) -> dict:
+def compile_programs(table: schedule.StepTable, call, example, mesh: Mesh) -> dict:
     """Every program of the table, compiled ahead of the loop; two at a time, as XLA compiles outside Python's lock.
 
-    ``example``: state, teachers, and for each task a batch. The rollout's beginnings come first: where they put the
-    student's context is where the other programs find it.
+    ``example``: state, teachers, and for each task a batch; arrays or shapes with shardings. A program finds them so
+    and leaves the next state so. The rollout's beginnings come first: where they put the student's context is where the
+    other programs find it.
     """
-    (state, teachers, batches), k = example, np.int32(0)
+    (state, teachers, batches), k, replicated = example, np.int32(0), meshes.replicated(mesh)
+    state_at, teachers_at, batches_at = jax.tree.map(lambda leaf: leaf.sharding, example)
 
     def build(program, carry=None, carry_sharding=None):
         rolls = program.phase in (schedule.BEGIN, schedule.ADVANCE)
         jitted = jax.jit(
             partial(call, program=program),
             donate_argnums={schedule.BEGIN: (), schedule.ADVANCE: 3}.get(program.phase, 0),
-            in_shardings=(replicated, replicated, by_batch, carry_sharding, replicated),
-            out_shardings=carry_sharding if rolls else (replicated, replicated),
+            in_shardings=(state_at, teachers_at, batches_at[program.task], carry_sharding, replicated),
+            out_shardings=carry_sharding if rolls else (state_at, replicated),
         )
-        return jitted.lower(state, teachers, batches[program.task], carry, k).compile()
+        with jax.set_mesh(mesh):  # in the thread that traces: flashjax.axes asks for it
+            return jitted.lower(state, teachers, batches[program.task], carry, k).compile()
 
     wanted = table.programs()
     begins = [p for p in wanted if p.phase == schedule.BEGIN]
@@ -105,7 +94,7 @@ def compile_programs(table: schedule.StepTable, call, example, replicated, by_ba
         others = [p for p in wanted if p not in programs]
         built = pool.map(lambda p: build(p, *carries.get(p.task, ())), others)
         programs |= dict(zip(others, built, strict=True))
-    return programs
+    return {program: programs[program] for program in wanted}
 
 
 def run_row(programs: dict, table: schedule.StepTable, step: int, state, teachers, batch):

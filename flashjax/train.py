@@ -27,7 +27,7 @@ from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
 from flashjax.metrics import MetricsWriter
 from flashjax.models import pixels, text
-from flashjax.parallel import hosts, stopping
+from flashjax.parallel import hosts, sharding, stopping
 from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
@@ -39,7 +39,9 @@ NEEDED = dict(
     trajectory=("student_updates", "init", "distill", "student_optim"),
     dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
 )
-LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, devices=0, seed=0)
+EDITS = ("qwen_image_21",)  # architectures whose condition takes the picture to edit in front of the text
+LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
+LEAST |= dict(watchdog_minutes=0)
 
 
 def note(line: str) -> None:
@@ -68,8 +70,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
         hosts.start(flat(json.loads(config.to_json_best_effort()), "config.") | {"the step table": table.digest()})
-        mesh = meshes.make_mesh(config.devices)
-    hosts.check_mesh(mesh)
+        mesh = meshes.make_mesh(config.mesh)
     note(describe(config, table))
 
     ############################ 2. Where it lives: work directory, mesh
@@ -80,8 +81,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             Path(workdir_path, "step_table.txt").write_text(describe(config, table) + "\n")
     with hosts.together():
         folder = workdir.shared(workdir_path, config)
-    replicated, by_batch = meshes.replicated(mesh), meshes.batch_sharded(mesh)
-    note(f"{mesh.size} x {jax.devices()[0].device_kind}; work directory {folder}")
+    note(f"{mesh.size} x {jax.devices()[0].device_kind} as {dict(mesh.shape)}; work directory {folder}")
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
     opened.callback(checkpoints.close)
     start = checkpoints.latest() or 0
@@ -90,20 +90,18 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         return folder
 
     ############################ 3. Data
+    if table.task.any() and config.model.architecture not in EDITS:
+        raise UserError(f"{config.model.architecture} cannot be trained on edits yet; {', '.join(EDITS)} can.")
     with hosts.together():
         for source in config.sources.values():
             workdir.existing(source.path, "data set")
         sources, manifests = open_sources(config.sources)
         for name, manifest in manifests.items():
-            check_data(manifest, config.sources[name].path, config, mesh.size)
+            check_data(manifest, config.sources[name].path, config)
         known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
         mixture = Mixture(
             sources, table.task, batch_size=config.batch_size, seed=config.seed,
             classes=config.distill.classes if distilling else tuple(known),
-        )  # fmt: skip
-        loader = make_loader(
-            mixture, batch_size=config.batch_size, max_text_tokens=config.max_text_tokens,
-            rows=hosts.rows_of(by_batch, config.batch_size),
         )  # fmt: skip
     encoder = text.load_text_encoder(text.default_minilm_source())
     note(mixture.describe())
@@ -112,6 +110,13 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
     denoiser = model.denoiser(model_config)
+    tokens = (config.image_size // pixels.PATCH) ** 2
+    meshes.check_fits(mesh, batch=config.batch_size, heads=model_config.heads, tokens=tokens)
+    loader = make_loader(
+        mixture, batch_size=config.batch_size, max_text_tokens=config.max_text_tokens,
+        rows=hosts.rows_of(meshes.batch_sharded(mesh), config.batch_size),
+    )  # fmt: skip
+    placed = sharding.shardings(model.abstract(model_config), mesh)
     names = teacher_names(config.distill) if distilling else ()
     named = [config.distill.teachers[name] for name in names]
     weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
@@ -119,28 +124,32 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     # What trains begins as what config.init names, else as the base teacher, else as noise.
     init = (trees[len(named) :] or trees[:1] or [None])[0]
     if init is None:
-        init = jax.jit(partial(model.init, model_config))(jax.random.key(config.seed))
+        init = jax.jit(partial(model.init, model_config), out_shardings=placed)(jax.random.key(config.seed))
     # By content: a path says nothing of a data set that was prepared anew, or of weights that were replaced.
     data = {config.sources[name].path: manifest["sha256"][:16] for name, manifest in manifests.items()}
     begun_with = dict(zip(weights, map(digest, trees), strict=True))
     hosts.check_same(data | begun_with)
-    teachers = jax.device_put(tuple(trees[: len(named)]), replicated)
+    teachers = tuple(jax.device_put(tree, placed) for tree in trees[: len(named)])
     note(f"{config.model.architecture}: {optim.parameter_count(init):,} parameters, {len(teachers)} teachers")
 
     ############################ 5. Optimizers and state
-    student_optimizer, critic_optimizer = make_optimizers(config, table)
-    critic = trees[0] if distilling else None
-    state = jax.device_put(TrainState.create(init, student_optimizer, critic_optimizer, critic), replicated)
-    del init, trees, critic  # the state has its own copies, and donated buffers must not be seen again
+    optimizers = make_optimizers(config, table)
+    student_optimizer, critic_optimizer = (sharding.divided(o, mesh) if o else None for o in optimizers)
+    critic = trees[0] if distilling else init
+    create = partial(TrainState.create, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer)
+    abstract = sharding.with_shapes(jax.eval_shape(create, init, critic=critic), mesh)
 
-    ############################ 6. Resume
+    ############################ 6. The state: begun, or resumed on any mesh
     meta = dict(config=workdir.identity(config), table=table.digest(), data=data, sha256=begun_with)
-    if start:
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), state)
+    if not start:
+        begin = jax.jit(create, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))
+        state = begin(jax.device_put(init, placed), critic=jax.device_put(critic, placed))
+    else:
         freed = ("table", "data", *(f"config.{name}" for name in free)) if free else ()
         state, position = checkpoints.restore(start, abstract, meta, freed)
         loader.set_state(position["loader"])
         note(f"resumed from step {start}")
+    del init, trees, critic  # the state has its own copies
 
     ############################ 7. Programs: compiled before the first step
     # Padded to the text length where it takes the place of dropped captions, else of its true two tokens.
@@ -155,11 +164,14 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer,
     )  # fmt: skip
     with clock.during("compiling"):
-        programs = compile_programs(table, call, (state, teachers, first), replicated, by_batch)
+        programs = compile_programs(table, call, (state, teachers, first), mesh)
     note(f"compiled {len(programs)} programs in {clock.seconds['compiling']:.0f} s")
 
     ############################ 8. What is looked at on the way
-    draw = pictures.make_drawer(config, model, denoiser, encoder, config.image_size, folder)
+    drawers = [pictures.make_drawer(config, model, denoiser, encoder, config.image_size, folder)]
+    if 1 in tasks:
+        shown = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
+        drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, shown, folder))
     writer = MetricsWriter(folder, writes=hosts.first())
     opened.callback(writer.close)
     pace, speed = stopping.Pace(mesh), Speed(clock, table.phase, config.batch_size / mesh.size)
@@ -200,10 +212,11 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         if done % config.log_every == 0 or draws or saves:
             # All steps, where something else comes between this and the next: its time is not theirs.
             means = writer.flush(everything=draws or saves, also=speed.since(pace.times()))
-            bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if "loss" in k})
+            bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k.endswith("loss")})
         if draws:
             with clock.during("drawing"):
-                draw(state.ema, done)
+                for draw in drawers:
+                    draw(state.ema, done)
         # A checkpoint comes last: metrics of all steps before it have been seen to be finite.
         if saves:
             before = clock.seconds["saving"]
@@ -237,7 +250,7 @@ def check_settings(config: ConfigDict) -> None:
             f"The objective {config.objective} needs config.{missing[0]}, which this configuration does not have; "
             "start from another configuration file."
         )
-    for name, least in (LEAST | dict(watchdog_minutes=0)).items():
+    for name, least in LEAST.items():
         if config[name] < least:
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
     if config.image_size < pixels.PATCH or config.image_size % pixels.PATCH:
@@ -259,7 +272,7 @@ def check_flow_matching(config: ConfigDict) -> None:
             raise UserError(f"config.{name} is {config[name]}; it has to lie in [0, 1).")
 
 
-def check_data(manifest: dict, path: str, config: ConfigDict, devices: int) -> None:
+def check_data(manifest: dict, path: str, config: ConfigDict) -> None:
     """Raises UserError where the data set cannot serve the configuration: before anything is compiled."""
     longest, limit, batch = manifest["max_text_tokens"], config.max_text_tokens, config.batch_size
     size = manifest["size"] or config.image_size
@@ -271,8 +284,6 @@ def check_data(manifest: dict, path: str, config: ConfigDict, devices: int) -> N
         raise UserError(f"{path} has texts of up to {longest} tokens; raise config.max_text_tokens from {limit}.")
     if manifest["count"] < batch:
         raise UserError(f"{path} holds {manifest['count']} records, no batch of {batch}; lower config.batch_size.")
-    if batch % devices:
-        raise UserError(f"A batch of {batch} does not divide over {devices} devices; change config.batch_size.")
     if config.objective != "flow_matching" and manifest.get("task") != "edit":
         known = tuple(config.distill.classes)
         if absent := [name for name in manifest["categories"] if name not in known]:

@@ -13,7 +13,7 @@ from flashjax.errors import UserError
 # What a run may go on with otherwise, if it is told so: the rest of its rows are read from another mixture.
 MIXTURE = ("sources", "edit_share")
 # What may change between the start of a run and its continuation without making it another run.
-LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "devices", "profile", "compile_cache")
+LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "mesh", "profile", "compile_cache")
 LOGISTICS += ("watchdog_minutes",)
 
 

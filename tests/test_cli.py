@@ -150,8 +150,11 @@ def test_settings_that_are_wrong(complaint, argv, expected):
     [
         (["--config.distill.classes=landscape,portrait"], "has the category 'text', which is not among config.distill"),
         (["--config.distill.teachers.base.weights="], "has no weights; name the folder of its weights."),
-        (["--config.devices=9"], "The configuration asks for 9 devices; this machine has 8."),
-        (["--config.devices=3"], "A batch of 8 does not divide over 3 devices; change config.batch_size."),
+        (["--config.mesh.data=9"], "context = 1, tensor = 1, which takes 9 devices or a multiple; there are 8"),
+        (["--config.mesh.fsdp=3", "--config.mesh.data=-1"], "there are 8, which do not divide by it."),
+        (["--config.mesh.data=8", "--config.batch_size=12"], "A batch of 12 does not divide over 8 devices; change"),
+        (["--config.mesh.tensor=4"], "A model of 2 heads does not divide over 4 devices; change config.mesh.tensor."),
+        (["--config.mesh.context=8"], "An image of 4 tokens does not divide over 8 devices; change config.mesh."),
         (["--config.batch_size=100"], "holds 12 records, no batch of 100; lower config.batch_size."),
         (["--config.max_text_tokens=3"], "raise config.max_text_tokens from 3."),
         (["--config.model.architecture=unet"], "There is no architecture 'unet'; there are qwen_image_21, "),
@@ -169,7 +172,7 @@ def test_runs_that_cannot_be(complaint, command, settings, expected):
     ("setting", "expected"),
     [
         ("batch_size=0", "config.batch_size is 0; it has to be 1 or more."),
-        ("devices=-1", "config.devices is -1; it has to be 0 or more."),
+        ("mesh.data=0", "every axis has to be 1 or more, and one at most -1 (the rest)."),
         ("seed=-1", "config.seed is -1; it has to be 0 or more."),
         ("log_every=0", "config.log_every is 0; it has to be 1 or more."),
         ("sample_every=0", "config.sample_every is 0; it has to be 1 or more."),
@@ -282,7 +285,7 @@ def test_sampling_that_cannot_be(complaint, inputs, tmp_path):
     assert "is neither a run's work directory nor an exported model" in sample("a.png", checkpoint="prompts")
     assert "A time grid needs at least one step, not 0." in sample("a.png", steps=0)
     argv = ["sample", f"--checkpoint={inputs / 'teacher'}", f"--out={tmp_path / 'a.png'}", "--prompt", "a"]
-    assert complaint(*argv, "--image", "b.png") == "--image does not go with --checkpoint; leave it out."
+    assert complaint(*argv, "--negative", "b") == "--negative does not go with --checkpoint; leave it out."
 
 
 def test_exports_that_cannot_be(complaint, tmp_path):

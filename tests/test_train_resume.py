@@ -36,7 +36,7 @@ def without_the_encoder():
     """The true encoder takes seconds to compile, and these tests are about the loop."""
     stub = types.SimpleNamespace(encode=encode)
     text.load_text_encoder = lambda source: stub
-    pictures.make_drawer = lambda *_: lambda params, step: None
+    pictures.make_drawer = pictures.make_edit_drawer = lambda *_: lambda params, step: None
 
 
 def stop_at(step: int, stop) -> None:
@@ -73,7 +73,8 @@ def cache(tmp_path_factory):
 def given(tmp_path_factory):
     """--config for both objectives, with a data set and a random teacher."""
     folder = tmp_path_factory.mktemp("given")
-    data = prepare.prepare(folder, split="train", count_per_category=9, size=8, seed=0, encode=encode, progress=False)
+    asked = dict(split="train", count_per_category=9, size=8, seed=0, encode=encode, progress=False)
+    data, edits = prepare.prepare(folder, **asked), prepare.prepare(folder, **asked, edits=True)
     file = f"{os.path.dirname(__file__)}/configs/tiny_postcards.py"
     tiny = models.make_config(qwen_image_21, configs.load([f"--config={file}"]).model)
     rng, flat = np.random.default_rng(0), paths.flatten(qwen_image_21.abstract(tiny))
@@ -83,12 +84,15 @@ def given(tmp_path_factory):
         "dmd": f"--config={file}:data={data},weights={folder}/teacher.safetensors",
         "flow_matching": f"--config={file}:teacher,data={data}",
         "trajectory": f"--config={file}:trajectory,data={data},weights={folder}/teacher.safetensors",
+        "edits": f"--config={file}:data={data},edits={edits},weights={folder}/teacher.safetensors",
+        "edit_teacher": f"--config={file}:teacher,data={data},edits={edits}",
+        "edit_trajectory": f"--config={file}:trajectory,data={data},edits={edits},weights={folder}/teacher.safetensors",
     }
 
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch):
-    for where, name in ((text, "load_text_encoder"), (pictures, "make_drawer")):
+    for where, name in ((text, "load_text_encoder"), (pictures, "make_drawer"), (pictures, "make_edit_drawer")):
         monkeypatch.setattr(where, name, getattr(where, name))
     for name in ("add", "__init__"):
         monkeypatch.setattr(metrics.MetricsWriter, name, getattr(metrics.MetricsWriter, name))
@@ -300,6 +304,47 @@ def test_other_content_under_the_same_path_does_not_go_on(given, uninterrupted, 
     assert [name for name, x in everything(folder, 4).items() if x.tobytes() != before[name].tobytes()] == []
 
 
+@pytest.mark.parametrize("objective", ["edits", "edit_teacher", "edit_trajectory"])
+def test_edits_and_prompts_take_turns(uninterrupted, objective):
+    """Half of the rows of each phase are edits; they are logged apart, and every program is of one task."""
+    folder, compiled, used = uninterrupted(objective)
+    rows = [p for p in used if schedule.PHASES[p.phase] not in ("begin", "advance")]
+    for phase in {p.phase for p in rows}:
+        tasks = [p.task for p in rows if p.phase == phase]
+        assert abs(tasks.count(1) - tasks.count(0)) <= 1
+    assert {p.task for p in compiled} == {0, 1}
+    names = dict(edits="student_loss", edit_teacher="loss", edit_trajectory="trajectory_loss")
+    found = curves(folder)
+    assert {f"{task}/{names[objective]}" for task in ("t2i", "edit")} <= set(found)
+    shares = {name: values for name, (_, values) in found.items() if name.startswith("data/edits/")}
+    assert len(shares) == 3
+    assert sum(values[0] for values in shares.values()) == pytest.approx(1)
+    if objective != "edit_teacher":
+        assert set(found["edit/share/base"][1]) == {1.0}
+
+
+def test_edits_resume_bit_for_bit(given, uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted("edits")[0], folder)
+    shutil.rmtree(folder / "checkpoints" / str(STEPS))
+    train.train(configs.load([given["edits"]]), str(folder))
+    a, b = everything(uninterrupted("edits")[0], STEPS), everything(folder, STEPS)
+    assert [name for name in a if a[name].tobytes() != b[name].tobytes()] == []
+
+
+def test_a_run_that_edits_draws_edits(uninterrupted):
+    pipe = pipeline.load(str(uninterrupted("edits")[0]))
+    sources = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3)).astype(np.uint8)
+    stand_in, said = text.load_text_encoder(None), ["make it red"] * 3
+    drawn = pipe.draw(said, [1, 1, 1], stand_in, images=sources)
+    assert drawn.shape == (3, 8, 8, 3)
+    assert (drawn[0] != drawn[1]).any()  # same words, same noise, another picture to edit
+    again = pipe.draw(said, [1, 1, 1], stand_in, images=sources, batch=2)
+    assert np.abs(drawn.astype(int) - again).max() <= 1
+    # With guidance the picture stays on the side that guidance leads away from.
+    assert pipe.draw(said, [1, 1, 1], stand_in, images=sources, guidance_scale=3.0).shape == drawn.shape
+
+
 def test_a_mixture_changes_on_purpose_only(given, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(uninterrupted("dmd")[0], folder)
@@ -394,9 +439,26 @@ def test_the_programs_are_those_of_the_table(uninterrupted, objective):
     assert len(compiled) == dict(dmd=4, flow_matching=1, trajectory=3)[objective]
 
 
+@pytest.mark.parametrize(("first", "then"), [("data=1", "fsdp=8"), ("fsdp=8", "data=1")])
+def test_a_run_goes_on_on_another_mesh(given, uninterrupted, tmp_path, first, then):
+    """Saved by one mesh at step 4, finished by the other; only the order of sums differs from the uninterrupted run."""
+    whole = uninterrupted("dmd")[0]
+    mesh = {name: [f"--config.mesh.{name}"] for name in ("data=1", "fsdp=8")}
+    if first == "data=1":
+        shutil.copytree(whole, tmp_path / "run")
+    else:
+        train.train(configs.load([given["dmd"], *mesh[first]]), str(tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / str(STEPS))
+    train.train(configs.load([given["dmd"], *mesh[then]]), str(tmp_path / "run"))
+    expected, found = everything(whole, STEPS), everything(tmp_path / "run", STEPS)
+    assert expected["data"] == found["data"]
+    worst = {name: np.abs(x - found[name]).max() for name, x in expected.items() if x.dtype == np.float32}
+    assert max(worst.values()) < 1e-6, max(worst.items(), key=lambda item: item[1])
+
+
 def test_eight_devices_are_one(given, uninterrupted, tmp_path):
     one = everything(uninterrupted("dmd")[0], STEPS)
-    train.train(configs.load([given["dmd"], "--config.devices=8"]), str(tmp_path))
+    train.train(configs.load([given["dmd"], "--config.mesh.data=8"]), str(tmp_path))
     eight = everything(tmp_path, STEPS)
     worst = {
         name: float(np.abs(one[name] - eight[name]).max())

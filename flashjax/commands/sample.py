@@ -6,7 +6,7 @@ import math
 from flashjax.commands import SEEDS, non_negative, positive, seed
 
 # what goes with one source of a model only
-_OF_CHECKPOINT, _OF_WEIGHTS = ("which", "step", "scale"), ("model", "image", "negative", "size")
+_OF_CHECKPOINT, _OF_WEIGHTS = ("which", "step", "scale"), ("model", "negative", "size")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--checkpoint", help="a run's work directory or an exported model")
     source.add_argument("--weights", help="a released model: the folder of a diffusers pipeline")
     parser.add_argument("--prompt", required=True, nargs="+", help="one prompt or several")
+    parser.add_argument(
+        "--image", nargs="+",
+        help="pictures to edit: with --weights, in the order in which prompts count them; with --checkpoint, one for "
+        "each prompt, or one for all",
+    )  # fmt: skip
     parser.add_argument("--out", required=True, help="PNG to write; several pictures are put in a row")
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
     parser.add_argument(
@@ -27,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     of_run.add_argument("--scale", type=positive, help="enlargement of the PNG (default 4)")
     released = parser.add_argument_group("with --weights")
     released.add_argument("--model", help="family of the model (default: what its model_index.json says)")
-    released.add_argument("--image", nargs="+", help="pictures to edit, in the order in which prompts count them")
     released.add_argument("--negative", help="prompt that guidance leads away from (default: the model's own)")
     released.add_argument(
         "--size", type=_size, help="1024, or width x height as in 1664x928 (default: the picture's to edit, or 1024)"
@@ -50,19 +54,30 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _of_run(args: argparse.Namespace, seeds: list[int]):
+    import numpy as np
+
     from flashjax import flow, pictures, pipeline
-    from flashjax.errors import about_settings
+    from flashjax.data.prompts import read_square
+    from flashjax.errors import UserError, about_settings
     from flashjax.models import text
 
     pipe = pipeline.load(args.checkpoint, args.which or "ema", args.step)
     encoder = text.load_text_encoder(text.default_minilm_source())
+    paths = args.image or []
+    if len(paths) == 1:
+        paths = paths * len(args.prompt)
+    if paths and len(paths) != len(args.prompt):
+        raise UserError(f"--image names {len(paths)} pictures for {len(args.prompt)} prompts; give one for each.")
+    images = np.stack([read_square(path, pipe.image_size) for path in paths]) if paths else None
     with about_settings():
         encoder.tokens(args.prompt, pipe.max_text_tokens)  # names a prompt that is too long
         flow.time_grid(1 if args.steps is None else args.steps, 1.0)
-    drawn = pipe.draw(args.prompt, seeds, encoder, steps=args.steps, guidance_scale=args.guidance)
+    drawn = pipe.draw(args.prompt, seeds, encoder, images=images, steps=args.steps, guidance_scale=args.guidance)
     given = {name: value for name in ("steps", "guidance") if (value := getattr(args, name)) is not None}
     facts = dict(steps=pipe.defaults["steps"], guidance=pipe.defaults["guidance_scale"]) | given
-    return pictures.contact_sheet([drawn], args.scale or 4), facts | dict(model=args.checkpoint)
+    rows = [drawn] if images is None else [images, drawn]
+    given = dict(image=" | ".join(paths)) if paths else {}
+    return pictures.contact_sheet(rows, args.scale or 4), facts | dict(model=args.checkpoint) | given
 
 
 def _of_released(args: argparse.Namespace, seeds: list[int]):

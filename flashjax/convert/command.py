@@ -2,6 +2,7 @@
 
     flashjax convert --source Qwen-Image-2.1 --out weights/qwen_image_21
     flashjax convert --source Qwen-Image-2.1 --lora turbo.safetensors:0.8 --out weights/turbo
+    flashjax convert --source Qwen-Image-2.1 --lora turbo.safetensors --keep-lora flashjax --out weights/turbo_lora
     flashjax convert --verify weights/qwen_image_21
 
 The folder gets the parameters (names are Flax paths: "blocks/attn/to_q/kernel") as `params.safetensors` or as shards
@@ -30,6 +31,7 @@ from flashjax.convert import (
     MODELS,
     ConversionError,
     Spec,
+    adapters,
     detect,
     is_flax,
     lora,
@@ -78,6 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="merge a LoRA into the weights, with this strength (default 1); may be given several times",
     )
     parser.add_argument(
+        "--keep-lora",
+        choices=tuple(adapters.FILES),
+        help="write the LoRA alone, rather than merging it: as flashjax's adapter, or with the names of diffusers or "
+        "ComfyUI. --lora may be any of these; --source is its model, of which only config.json is read",
+    )
+    parser.add_argument(
         "--allow-pickle",
         action="store_true",
         help="also read .bin and .pt files. They are pickles: programs that Python runs, and that can do anything that "
@@ -111,6 +119,8 @@ def run(args: argparse.Namespace) -> None:
     if args.verify:
         return _verify(args.verify)
     source, config_file = _find_source(args)
+    if args.keep_lora:
+        return _keep_lora(args, source, config_file)
     if is_flax(source):
         raise ConversionError(f"{source} is converted already; give the PyTorch model's folder with --source.")
     output.check_out(args.out, source, args.force)
@@ -120,10 +130,23 @@ def run(args: argparse.Namespace) -> None:
         _convert(args, open_weights(readable), config, config_file)
 
 
+def _keep_lora(args: argparse.Namespace, source: Path, config_file: Path) -> None:
+    if [scale for _, scale in args.lora] != [1.0]:
+        raise ConversionError("--keep-lora takes one --lora, without a scale: whoever applies the LoRA chooses it.")
+    output.check_out(args.out, source, force=False)
+    config = detect.read_config(config_file)
+    model = detect.choose(args.model, config, config_file)
+    form, table = detect.form(model, config), table_of(model)
+    file = adapters.convert(args.lora[0][0], args.out, args.keep_lora, model, table, form)
+    print(f"{file}: a LoRA of {model}, {file.stat().st_size / 1e6:.3g} MB")
+
+
 def _convert(args: argparse.Namespace, reader: Reader, config: Mapping[str, Any], config_file: Path) -> None:
+    form, table = detect.form(args.model, config), table_of(args.model)
     if args.lora:
-        reader = lora.Merged(reader, [(lora.read(file, reader.shapes()), scale) for file, scale in args.lora])
-    todo = _plan(args, reader, detect.form(args.model, config))
+        loras = [(adapters.open_lora(file, args.model, table, form), scale) for file, scale in args.lora]
+        reader = lora.Merged(reader, loras)
+    todo = _plan(args, reader, form)
     files = [config_file, *(f for name in _TOKENIZER if (f := config_file.parent / name).is_file())]
     with output.Partial(args.out, _identity(args, reader, todo, files)) as partial:
         _write(args, partial, reader, todo)

@@ -181,7 +181,7 @@ class Merged(Reader):
     """A reader whose weights are changed by LoRAs, each with a strength. Products and sums are in float32, and rounded
     once to the weight's own dtype."""
 
-    def __init__(self, reader: Reader, loras: Sequence[tuple[Lora, float]]):
+    def __init__(self, reader: Reader, loras: Sequence[tuple[Mapping[str, Factors], float]]):
         super().__init__({name: reader.entry(name) for name in reader}, reader.metadata, reader.place)
         self._loras = loras
 

@@ -19,7 +19,7 @@ from PIL import Image
 from flashjax.data import records
 from flashjax.data.writing import CHUNK, Encode, PrepareError, already_there, encode_all, write_manifest
 
-__all__ = ["prepare_prompts", "read_rows"]
+__all__ = ["prepare_prompts", "read_rows", "read_square"]
 
 PICTURES = ("source", "image")
 # What Pillow raises for a file that is missing, is no picture, or is damaged.
@@ -106,8 +106,8 @@ def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:
     try:
         for key in PICTURES:
             if key in row:
-                _picture(row[key], 8)
-    except _UNREADABLE as error:
+                read_square(row[key], 8)
+    except PrepareError as error:
         skipped.append(f"{row['where']}: {error}")
         if len(skipped) > limit:
             raise PrepareError(
@@ -118,13 +118,16 @@ def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:
     return True
 
 
-def _picture(path: str, size: int) -> np.ndarray:
-    """uint8 [size, size, 3] of the middle of a picture."""
-    with Image.open(path) as image:
-        side = min(image.size)
-        left, top = ((extent - side) / 2 for extent in image.size)
-        box = (left, top, left + side, top + side)
-        return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box))
+def read_square(path: str, size: int) -> np.ndarray:
+    """uint8 [size, size, 3] of the middle of a picture. Raises PrepareError for a file that is none."""
+    try:
+        with Image.open(path) as image:
+            side = min(image.size)
+            left, top = ((extent - side) / 2 for extent in image.size)
+            box = (left, top, left + side, top + side)
+            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box))
+    except _UNREADABLE as error:
+        raise PrepareError(f"The picture {path} cannot be read: {error}.") from error
 
 
 def _records(rows: Sequence[Mapping], size: int | None, encode: Encode, stats: dict) -> Iterator[dict[str, Any]]:
@@ -133,4 +136,4 @@ def _records(rows: Sequence[Mapping], size: int | None, encode: Encode, stats: d
         texts = encode_all(encode, [row["prompt"] for row in some], stats)
         for i, (row, text) in enumerate(zip(some, texts, strict=True), start):
             record = dict(index=i, category=row["category"], caption=row["prompt"], text=text)
-            yield record | {key: _picture(row[key], size) for key in PICTURES if key in row}
+            yield record | {key: read_square(row[key], size) for key in PICTURES if key in row}

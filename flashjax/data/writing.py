@@ -19,9 +19,7 @@ __all__ = ["CHUNK", "Encode", "PrepareError", "already_there", "encode_all", "wr
 # Takes captions, gives one float32 array [tokens, width] for each.
 Encode = Callable[[list[str]], Sequence[np.ndarray]]
 
-_ENCODE_BATCH = 64
-# Captions are sorted by length within a chunk, so that a batch holds little padding.
-CHUNK = 2048
+CHUNK = 2048  # captions that are encoded, and held in memory, at a time
 
 
 class PrepareError(UserError):
@@ -52,19 +50,13 @@ def already_there(path: Path, manifest: Path, request: dict[str, Any]) -> bool:
 
 
 def encode_all(encode: Encode, captions: list[str], stats: dict[str, Any]) -> list[np.ndarray]:
-    order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
-    texts: list[np.ndarray] = [np.empty(0)] * len(captions)
-    for start in range(0, len(order), _ENCODE_BATCH):
-        chosen = order[start : start + _ENCODE_BATCH]
-        answers = encode([captions[i] for i in chosen])
-        if len(answers) != len(chosen):
-            raise PrepareError(
-                f"The text encoder was given {len(chosen)} captions and gave back "
-                f"{len(answers)} arrays; it has to give one for each."
-            )
-        for i, answer in zip(chosen, answers, strict=True):
-            texts[i] = _checked(np.asarray(answer), captions[i], stats)
-    return texts
+    answers = encode(captions)
+    if len(answers) != len(captions):
+        raise PrepareError(
+            f"The text encoder was given {len(captions)} captions and gave back {len(answers)} arrays; it has to give "
+            "one for each."
+        )
+    return [_checked(np.asarray(answer), caption, stats) for answer, caption in zip(answers, captions, strict=True)]
 
 
 def _checked(text: np.ndarray, caption: str, stats: dict[str, Any]) -> np.ndarray:

@@ -152,10 +152,10 @@ class HeadNorm(nnx.Module):
         self.q, self.k = (layers.Scale(config.head_dim, 1.0, config.param_dtype) for _ in range(2))
         self.head_dim, self.eps = config.head_dim, config.eps
 
-    def __call__(self, qkv: jax.Array, cos: jax.Array, sin: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Normalised and rotated queries and keys, and values, [B, S, H, D] each, of their concatenation
-        [B, S, 3 width]; queries and keys in split pairs."""
-        q, k, v = (y.reshape(*y.shape[:-1], -1, self.head_dim) for y in jnp.split(qkv, 3, axis=-1))
+    def __call__(self, qkv: list[jax.Array], cos: jax.Array, sin: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Normalised and rotated queries and keys, and values, [B, S, H, D] each, of the three [B, S, width]; queries
+        and keys in split pairs."""
+        q, k, v = (y.reshape(*y.shape[:-1], -1, self.head_dim) for y in qkv)
         q, k = (
             rope.rotate(layers.rms_norm(y, rope.split_pairs(norm.scale[...], self.head_dim), self.eps), cos, sin)
             for y, norm in ((q, self.q), (k, self.k))
@@ -175,10 +175,9 @@ class Stream(nnx.Module):
 
     def qkv(self, h: jax.Array, rows: tuple, cos: jax.Array, sin: jax.Array):
         shift, scale = rows[:2]
-        kernel = jnp.concatenate([linear.kernel[...] for linear in (self.to_q, self.to_k, self.to_v)], axis=-1)
-        kernel = _split_pairs(kernel, self.config)
-        qkv = layers.project(layers.modulated(h, shift, scale, self.config.eps), kernel, self.config.products)
-        return self.norm(qkv, cos, sin)
+        q, k = (rope.split_pairs(linear.kernel[...], self.config.head_dim) for linear in (self.to_q, self.to_k))
+        h = layers.modulated(h, shift, scale, self.config.eps)
+        return self.norm(layers.project_together(h, [q, k, self.to_v.kernel[...]], self.config.products), cos, sin)
 
     def update(self, h: jax.Array, o: jax.Array, rows: tuple) -> jax.Array:
         """The stream h [B, S, width] after attention gave o [B, S, H, D]."""
@@ -216,7 +215,7 @@ class SingleBlock(nnx.Module):
         kernel = _split_pairs(self.proj_in.kernel[...], c)
         both = layers.project(layers.modulated(h, shift, scale, c.eps), kernel, c.products)
         qkv, mlp = jnp.split(both, [3 * c.width], axis=-1)
-        o = attend(*self.norm(qkv, cos, sin), mask)
+        o = attend(*self.norm(jnp.split(qkv, 3, axis=-1), cos, sin), mask)
         return h + gate * self.proj_out(jnp.concatenate([_flat(o), _swiglu(mlp)], axis=-1))
 
 
@@ -321,7 +320,7 @@ def _exact_linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs) -> laye
 
 def _rows(linear: layers.Linear, silu_temb: jax.Array, count: int, dtype: Any) -> tuple[jax.Array, ...]:
     """``count`` modulation rows [B, 1, width]."""
-    return tuple(row.astype(dtype) for row in jnp.split(linear(silu_temb)[:, None], count, axis=-1))
+    return tuple(row.astype(dtype) for row in jnp.split(layers.by_output(linear, silu_temb)[:, None], count, axis=-1))
 
 
 def _split_pairs(kernel: jax.Array, config: Config) -> jax.Array:

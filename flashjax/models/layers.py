@@ -1,12 +1,15 @@
 """Parts that every transformer here shares: norms, sinusoids, stacked layers."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from flashjax import axes
 
 
 def layer_norm(x: jax.Array, eps: float) -> jax.Array:
@@ -48,17 +51,27 @@ def silu(x: jax.Array) -> jax.Array:
 
 
 def project(x: jax.Array, kernel: jax.Array, products: Any = None) -> jax.Array:
-    """x [..., n] times kernel [n, m], in x's dtype, as one product of two matrices.
+    """x [..., n] times kernel [n, m], in x's dtype.
 
     ``products`` rounds the factors to another dtype and still adds up in float32, forwards and backwards: with bfloat16
     and float32 activations, a CPU that has the instruction multiplies faster. None multiplies in x's dtype.
 
     The tokens are flattened first because XLA's CPU backend computes the kernel's gradient 2.5 times slower
-    when it has to contract over two axes (batch, sequence); elsewhere it makes no difference.
+    when it has to contract over two axes (batch, sequence); elsewhere it makes no difference. Where ``context`` divides
+    the sequence they are not: batch and sequence as one axis have no layout, and every device would gather all tokens.
     """
-    flat = x.reshape(-1, x.shape[-1])
+    flat = x.reshape(-1, x.shape[-1]) if axes.size("context") == 1 else x
     y = flat @ kernel.astype(x.dtype) if products is None else _rounded_product(flat, kernel, jnp.dtype(products))
     return y.astype(x.dtype).reshape(*x.shape[:-1], -1)
+
+
+def project_together(x: jax.Array, kernels: Sequence[jax.Array], products: Any = None) -> list[jax.Array]:
+    """``project`` with several kernels: one product, which is faster. Where ``tensor`` divides the kernels' outputs,
+    several: side by side, their parts would have to move between devices."""
+    if axes.size("tensor") > 1:
+        return [project(x, kernel, products) for kernel in kernels]
+    ends = list(itertools.accumulate(kernel.shape[-1] for kernel in kernels))
+    return jnp.split(project(x, jnp.concatenate(kernels, axis=-1), products), ends[:-1], axis=-1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -69,18 +82,19 @@ def _rounded_product(x, kernel, dtype):
 def _rounded_forward(x, kernel, dtype):
     # The dtypes of the two travel as empty arrays: residuals have to be arrays.
     factors = x.astype(dtype), kernel.astype(dtype)
-    return _dot(*factors, 1, 0), (*factors, jnp.empty(0, x.dtype), jnp.empty(0, kernel.dtype))
+    return _dot(*factors, [-1], [0]), (*factors, jnp.empty(0, x.dtype), jnp.empty(0, kernel.dtype))
 
 
 def _rounded_backward(dtype, saved, g):
     # Not what differentiation would give: it leaves g in float32, and the products with it as slow as before.
     x, kernel, x_like, kernel_like = saved
     g = g.astype(dtype)
-    return _dot(g, kernel, 1, 1).astype(x_like.dtype), _dot(x, g, 0, 0).astype(kernel_like.dtype)
+    rows = range(x.ndim - 1)
+    return _dot(g, kernel, [-1], [1]).astype(x_like.dtype), _dot(x, g, rows, rows).astype(kernel_like.dtype)
 
 
-def _dot(a, b, a_axis: int, b_axis: int):
-    return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), preferred_element_type=jnp.float32)
+def _dot(a, b, a_axes: Sequence[int], b_axes: Sequence[int]):
+    return jnp.tensordot(a, b, (tuple(a_axes), tuple(b_axes)), preferred_element_type=jnp.float32)
 
 
 _rounded_product.defvjp(_rounded_forward, _rounded_backward)
@@ -109,6 +123,14 @@ class Linear(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(y.dtype)
 
 
+def by_output(linear: Linear, x: jax.Array) -> jax.Array:
+    """``linear(x)`` of x [B, n], one row a sample, on a mesh: the kernel, of thousands of rows, stays divided by its
+    outputs and the few rows travel; so does no part of its gradient over ``fsdp``."""
+    y = axes.constrain(linear(axes.constrain(x, "data")), "data", axes.OUTPUT)
+    # In two steps, gather and cut: the compiler finds no way for both at once, and then gathers over "data" too.
+    return axes.constrain(axes.constrain(y, "data"), axes.BATCH)
+
+
 class TimeEmbed(nnx.Module):
     """The embedding of t, in float32 products: it runs once a sample, so that rounding its factors would gain no
     time."""
@@ -119,7 +141,7 @@ class TimeEmbed(nnx.Module):
 
     def __call__(self, t: jax.Array) -> jax.Array:
         """SiLU(temb) [B, width] of t [B]: every user of the embedding applies SiLU first."""
-        return silu(self.linear_2(silu(self.linear_1(sinusoid(t)))))
+        return silu(by_output(self.linear_2, silu(by_output(self.linear_1, sinusoid(t)))))
 
 
 class Scale(nnx.Module):
@@ -139,13 +161,15 @@ def run_stack(layers: nnx.Module, count: int, body: Callable, carry: Any, inputs
 
     ``inputs`` and the outputs are stacked over layers if ``scan``, else tuples of one entry a layer. Same parameters
     and the same function either way: scanned is small to compile (TPU, GPU); unrolled is twice as fast on CPU, where
-    matrix products inside a while loop lose their threads. Parameters are taken apart with ``lax.split`` because its
+    matrix products inside a while loop lose their threads. The carry's streams [B, S, width] are divided over the mesh
+    between layers. Parameters are taken apart with ``lax.split`` because its
     transpose is one concatenation; indexing would add ``count`` full-size zero-padded gradients.
     """
     graphdef, params = nnx.split(layers)
 
     def step(carry, layer):
-        return body(nnx.merge(graphdef, layer[0]), carry, layer[1])
+        carry, out = body(nnx.merge(graphdef, layer[0]), jax.tree.map(axes.tokens, carry), layer[1])
+        return jax.tree.map(axes.tokens, carry), out
 
     if remat:
         step = jax.checkpoint(step, prevent_cse=not scan)

@@ -140,8 +140,9 @@ class Attention(nnx.Module):
 
     def qkv(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Normalised queries and keys, in split pairs, and values: [B, S, H, D] each. One product for all three."""
-        qkv = layers.project(x, self._fused("kernel"), self.products) + self._fused("bias").astype(x.dtype)
-        q, k, v = (y.reshape(*y.shape[:-1], -1, self.head_dim) for y in jnp.split(qkv, 3, axis=-1))
+        qkv = layers.project_together(x, self._three("kernel"), self.products)
+        qkv = [y + bias.astype(y.dtype) for y, bias in zip(qkv, self._three("bias"), strict=True)]
+        q, k, v = (y.reshape(*y.shape[:-1], -1, self.head_dim) for y in qkv)
         q, k = (
             layers.rms_norm(y, rope.split_pairs(norm.scale[...], self.head_dim), EPS)
             for y, norm in ((q, self.norm_q), (k, self.norm_k))
@@ -151,10 +152,10 @@ class Attention(nnx.Module):
     def out(self, o: jax.Array) -> jax.Array:
         return self.to_out(o.reshape(*o.shape[:-2], -1))
 
-    def _fused(self, name: str) -> jax.Array:
-        """The kernels or the biases of queries, keys and values side by side."""
+    def _three(self, name: str) -> list[jax.Array]:
+        """The kernels or the biases of queries, keys and values."""
         q, k, v = (getattr(linear, name)[...] for linear in (self.to_q, self.to_k, self.to_v))
-        return jnp.concatenate([*(rope.split_pairs(w, self.head_dim) for w in (q, k)), v], axis=-1)
+        return [*(rope.split_pairs(w, self.head_dim) for w in (q, k)), v]
 
 
 class MLP(nnx.Module):
@@ -175,7 +176,7 @@ class Stream(nnx.Module):
         self.attn, self.mlp = Attention(config, rngs), MLP(config, rngs)
 
     def rows(self, silu_temb: jax.Array, dtype: Any) -> list[jax.Array]:
-        return [row.astype(dtype) for row in jnp.split(self.mod(silu_temb)[:, None], 6, axis=-1)]
+        return [row.astype(dtype) for row in jnp.split(layers.by_output(self.mod, silu_temb)[:, None], 6, axis=-1)]
 
     def qkv(self, h: jax.Array, rows: list[jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         return self.attn.qkv(layers.modulated(h, rows[0], rows[1], EPS))
@@ -246,7 +247,8 @@ class QwenImage(nnx.Module):
 
         streams = txt, img
         (_, img), _ = layers.run_stack(self.blocks, c.layers, body, streams, None, scan=c.scan_layers, remat=c.remat)
-        scale, shift = jnp.split(self.norm_out(silu_temb[:batch])[:, None].astype(c.dtype), 2, axis=-1)
+        rows = layers.by_output(self.norm_out, silu_temb[:batch])[:, None].astype(c.dtype)
+        scale, shift = jnp.split(rows, 2, axis=-1)
         return self.proj_out(layers.modulated(img[:, :tokens], shift, scale, EPS)).astype(jnp.float32).reshape(z.shape)
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
+from flashjax import axes
 from flashjax.errors import about_settings
 from flashjax.models import checks, layers, network, rope
 from flashjax.models.attention import attend
@@ -150,8 +151,7 @@ class Attention(nnx.Module):
     def qkv(self, x: jax.Array, cos: jax.Array, sin: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Normalised and rotated queries and keys, and values: [B, S, H, D] each. One product for all three."""
         q_kernel, k_kernel = (rope.split_pairs(p.kernel[...], self.head_dim) for p in (self.to_q, self.to_k))
-        kernel = jnp.concatenate([q_kernel, k_kernel, self.to_v.kernel[...]], axis=-1)
-        qkv = jnp.split(layers.project(x, kernel, self.products), 3, axis=-1)
+        qkv = layers.project_together(x, [q_kernel, k_kernel, self.to_v.kernel[...]], self.products)
         q, k, v = (y.reshape(*y.shape[:-1], -1, self.head_dim) for y in qkv)
         q, k = (
             rope.rotate(layers.rms_norm(y, rope.split_pairs(norm.scale[...], self.head_dim), self.eps), cos, sin)
@@ -171,8 +171,7 @@ class MLP(nnx.Module):
         self.products = config.products
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = jnp.concatenate([self.gate.kernel[...], self.proj.kernel[...]], axis=-1)
-        gate, value = jnp.split(layers.project(x, kernel, self.products), 2, axis=-1)
+        gate, value = layers.project_together(x, [self.gate.kernel[...], self.proj.kernel[...]], self.products)
         return self.out(layers.silu(gate) * value)
 
 
@@ -191,7 +190,7 @@ class Block(nnx.Module):
             k, v = (jnp.concatenate(pair, axis=1) for pair in zip(front, (k, v), strict=True))
         h = h + gate1 * self.attn.out(attend(q, k, v, mask))
         h = h + gate2 * self.mlp(_scaled(h, scale2, self.eps))
-        return h, (own_k, own_v)
+        return h, (axes.keys(own_k), axes.keys(own_v))
 
 
 class QwenImage21(nnx.Module):
@@ -243,14 +242,14 @@ class QwenImage21(nnx.Module):
             return block(h, modulation, cos, sin, prefix, mask)[0], None
 
         h, _ = layers.run_stack(self.blocks, c.layers, body, h, context.layers, scan=c.scan_layers, remat=c.remat)
-        scale = (1 + self.norm_out(silu_temb))[:, None]
+        scale = (1 + layers.by_output(self.norm_out, silu_temb))[:, None]
         h = _scaled(h, scale.astype(c.dtype), c.eps)
         return self.proj_out(h).astype(jnp.float32).reshape(z.shape)
 
     def _modulation(self, t):
         """((scale1, gate1, scale2, gate2) [B, 1, width] with 1 and tanh already applied, SiLU(temb)) of t [B]."""
         silu_temb = self.time_embed(t)
-        scale1, gate1, scale2, gate2 = jnp.split(self.modulation(silu_temb)[:, None], 4, axis=-1)
+        scale1, gate1, scale2, gate2 = jnp.split(layers.by_output(self.modulation, silu_temb)[:, None], 4, axis=-1)
         rows = (1 + scale1, jnp.tanh(gate1), 1 + scale2, jnp.tanh(gate2))
         return tuple(r.astype(self.config.dtype) for r in rows), silu_temb
 

@@ -140,7 +140,7 @@ class TimeEmbed(nnx.Module):
 
     def __call__(self, t: jax.Array) -> jax.Array:
         """Embedding [B, time_width] of t [B] in our convention, float32."""
-        return self.linear_2(layers.silu(self.linear_1(layers.sinusoid(1 - t))))
+        return layers.by_output(self.linear_2, layers.silu(layers.by_output(self.linear_1, layers.sinusoid(1 - t))))
 
 
 class Attention(nnx.Module):
@@ -153,8 +153,7 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array | None) -> jax.Array:
         """x [B, S, width] -> the same. One product for queries, keys and values."""
         q_kernel, k_kernel = (rope.split_pairs(p.kernel[...], self.head_dim) for p in (self.to_q, self.to_k))
-        kernel = jnp.concatenate([q_kernel, k_kernel, self.to_v.kernel[...]], axis=-1)
-        qkv = jnp.split(layers.project(x, kernel), 3, axis=-1)
+        qkv = layers.project_together(x, [q_kernel, k_kernel, self.to_v.kernel[...]])
         q, k, v = (y.reshape(*y.shape[:-1], -1, self.head_dim) for y in qkv)
         q, k = (
             rope.rotate(layers.rms_norm(y, rope.split_pairs(norm.scale[...], self.head_dim), HEAD_EPS), cos, sin)
@@ -170,8 +169,7 @@ class MLP(nnx.Module):
         self.w2 = _linear(config, hidden, d, rngs, bias=False)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = jnp.concatenate([self.w1.kernel[...], self.w3.kernel[...]], axis=-1)
-        gate, value = jnp.split(layers.project(x, kernel), 2, axis=-1)
+        gate, value = layers.project_together(x, [self.w1.kernel[...], self.w3.kernel[...]])
         return self.w2(layers.silu(gate) * value)
 
 
@@ -198,7 +196,7 @@ class Block(nnx.Module):
         """Scales and gates [B, 1, width] with 1 and tanh already applied."""
         if self.modulation is None:
             return 1, 1, 1, 1
-        scale1, gate1, scale2, gate2 = jnp.split(self.modulation(temb)[:, None], 4, axis=-1)
+        scale1, gate1, scale2, gate2 = jnp.split(layers.by_output(self.modulation, temb)[:, None], 4, axis=-1)
         return tuple(r.astype(dtype) for r in (1 + scale1, jnp.tanh(gate1), 1 + scale2, jnp.tanh(gate2)))
 
     def _norm(self, x, norm):
@@ -251,7 +249,7 @@ class ZImage(nnx.Module):
         h = self._run(self.noise_refiner, c.refiner_layers, h, temb, cos[:, :tokens], sin[:, :tokens], None)
         mask = jnp.pad(context.valid, ((0, 0), (tokens, 0)), constant_values=True)[:, None, None, :]
         h = self._run(self.blocks, c.layers, jnp.concatenate([h, text], axis=1), temb, cos, sin, mask)
-        scale = (1 + self.norm_out(layers.silu(temb)))[:, None]
+        scale = (1 + layers.by_output(self.norm_out, layers.silu(temb)))[:, None]
         h = layers.layer_norm(h[:, :size], FINAL_EPS) * scale.astype(c.dtype)
         return -self.proj_out(h).astype(jnp.float32).reshape(z.shape)
 

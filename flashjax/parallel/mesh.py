@@ -1,22 +1,43 @@
 """The device mesh. One compile path everywhere: ``jax.jit`` with NamedShardings; CPU shards exactly as TPU does."""
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-AXES = ("data",)
+from flashjax.axes import AXES, BATCH
+from flashjax.errors import UserError
 
 
-def make_mesh(devices: int = 0) -> Mesh:
-    """A mesh over the first ``devices`` devices (0: all), with one axis ``data``."""
-    available = jax.devices()
-    count = devices or len(available)
-    if count > len(available):
-        raise ValueError(f"The configuration asks for {count} devices; this machine has {len(available)}.")
+def mesh_sizes(wanted: Mapping[str, int], available: int) -> tuple[int, ...]:
+    """How many devices every axis of ``AXES`` has; one that is -1 takes what the others leave of ``available``.
+
+    Without a -1 the mesh may take fewer devices than there are. Raises UserError for what cannot be laid out."""
+    sizes = [wanted[axis] for axis in AXES]
+    told = ", ".join(f"{axis} = {wanted[axis]}" for axis in AXES)
+    if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+        raise UserError(f"config.mesh has {told}; every axis has to be 1 or more, and one at most -1 (the rest).")
+    fixed = math.prod(size for size in sizes if size != -1)
+    if available % fixed:
+        raise UserError(
+            f"config.mesh has {told}, which takes {fixed} devices or a multiple; there are {available}, which do not "
+            "divide by it."
+        )
+    return tuple(available // fixed if size == -1 else size for size in sizes)
+
+
+def make_mesh(wanted: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh of ``config.mesh`` over all devices, or as many of them as it asks for. Raises UserError."""
+    devices = jax.devices() if devices is None else devices
+    sizes = mesh_sizes(wanted, len(devices))
+    count = math.prod(sizes)
+    if count < len(devices) and jax.process_count() > 1:
+        raise UserError(f"config.mesh takes {count} of {len(devices)} devices, which leaves some hosts none; take all.")
     # Auto, spelled out: jax.make_mesh defaults to Explicit axes, under which plain embeddings and convolutions fail.
-    return jax.make_mesh((count,), AXES, axis_types=(AxisType.Auto,), devices=available[:count])
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:count])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -25,11 +46,23 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharded(mesh: Mesh) -> NamedSharding:
-    """The leading axis is divided over ``data``."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The leading axis is divided over ``data`` and ``fsdp``."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def check_fits(mesh: Mesh, *, batch: int, heads: int, tokens: int) -> None:
+    """Raises UserError where batch, heads or an image's tokens do not divide: in a moment, not after compiling."""
+    data = math.prod(mesh.shape[axis] for axis in BATCH)
+    for what, count, parts, mend in (
+        ("A batch of {}", batch, data, "config.batch_size or data and fsdp of config.mesh"),
+        ("A model of {} heads", heads, mesh.shape["tensor"], "config.mesh.tensor"),
+        ("An image of {} tokens", tokens, mesh.shape["context"], "config.mesh.context"),
+    ):
+        if count % parts:
+            raise UserError(f"{what.format(count)} does not divide over {parts} devices; change {mend}.")
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """Numpy leaves [B, ...] of this process to global arrays divided over ``data``."""
+    """Numpy leaves [B, ...] of this process to global arrays divided over ``data`` and ``fsdp``."""
     sharding = batch_sharded(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)

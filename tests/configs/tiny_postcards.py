@@ -7,18 +7,21 @@ from flashjax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, teacher=False, trajectory=False, data="", weights="")
+    args = parse_arg(arg, teacher=False, trajectory=False, data="", weights="", edits="")
     config = ConfigDict()
     config.objective = "flow_matching" if args.teacher else "trajectory" if args.trajectory else "dmd"
     config.seed = 0
     config.init = ""
     config.batch_size = 8
-    config.devices = 1
+    config.mesh = ConfigDict(dict(data=1, fsdp=1, context=1, tensor=1))
     config.image_size = 8
     size = dict(width=32, layers=1, heads=2, axes_dims=(4, 6, 6))
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards") | size)
     config.sources = ConfigDict(dict(cards=dict(path=args.data, task="t2i", weight=1.0)))
     config.edit_share = 0.0
+    if args.edits:
+        config.sources.edits = dict(path=args.edits, task="edit", weight=1.0)
+        config.edit_share = 0.5
     config.max_text_tokens = 28
     kind = "muon" if args.teacher else "adamw"
     optim = ConfigDict(

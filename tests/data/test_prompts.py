@@ -67,7 +67,7 @@ def test_edits_of_ones_own_pictures(tmp_path):
     manifest, source = read_manifest(path), records.RecordSource(path)
     assert (manifest["task"], manifest["count"], manifest["size"]) == ("edit", 2, 8)
     assert len(manifest["skipped"]) == 1
-    assert manifest["skipped"][0].startswith(f"row 2 of {tmp_path}/a.jsonl: cannot identify image file")
+    assert manifest["skipped"][0].startswith(f"row 2 of {tmp_path}/a.jsonl: The picture {tmp_path}/bad.png cannot be")
     np.testing.assert_array_equal(source[0]["source"], np.full((8, 8, 3), (200, 10, 10)))
     np.testing.assert_array_equal(source[0]["image"], np.full((8, 8, 3), (10, 200, 10)))
     with pytest.raises(PrepareError, match="That makes 1 such rows; --skip-limit is 0"):

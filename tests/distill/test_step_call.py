@@ -43,6 +43,13 @@ BATCH = dict(
 COND = Condition(BATCH["text"], BATCH["text_length"])
 
 
+class WithReferences(NamedTuple):
+    text: jax.Array
+    text_length: jax.Array
+    references: tuple = ()
+    reference_at: tuple = ()
+
+
 def begun():
     return make_state(linear(), linear(0.3), STUDENT, CRITIC).replace(step=jnp.int32(5))
 
@@ -116,3 +123,34 @@ def test_a_flow_matching_row():
         times=steps.TimeSampler(**TIMES), drop_rate=0.5, ema_decay=0.7,
     )  # fmt: skip
     assert trees_equal(row(schedule.flow_matching_table(1), 0), expected)
+
+
+def test_an_edit_row_conditions_on_its_source_and_so_does_its_null():
+    """The null condition has the same pictures: guidance strengthens the instruction, not the likeness."""
+    source = np.random.default_rng(1).uniform(-1, 1, BATCH["image"].shape).astype(np.float32)
+    seen = []
+
+    def condition(params, cond):
+        seen.append(cond)
+        return params["c"] * cond.text + sum(r.mean(axis=-1, keepdims=True) for r in cond.references)
+
+    denoiser, model = flow.Denoiser(condition, linear_velocity), types.SimpleNamespace(Condition=WithReferences)
+    lambdas = np.pad(LAMBDAS, ((0, 0), (0, 1), (0, 0)), constant_values=1.0) * [1, 1]
+    lambdas[:, 2] = [[0, 1], [1, 0]]  # of edits: the second teacher alone, then the base
+    table = schedule.trajectory_table(
+        4, lambdas=lambdas[None].astype(np.float32), seed=0, task_ratios=(0, 1), classes=((0, 1), (2,))
+    )
+    step, batch = int(np.flatnonzero(table.k == 0)[0]), BATCH | dict(source=source, category=np.full(4, 2, np.int32))
+    assert table.program(step).active == (1,)
+    call = partial(
+        step_call, config=CONFIG, model=model, denoiser=denoiser, recipe=RULE, table=table, nulls=(NULL, NULL),
+        size=SIZE, student_optimizer=STUDENT, critic_optimizer=CRITIC,
+    )  # fmt: skip
+    programs = {p: partial(call, program=p) for p in table.programs()}
+    run_row(programs, table, step, begun().replace(step=jnp.int32(step)), TEACHERS, batch)
+    nulls = [cond for cond in seen if (cond.text == NULL.text).all()]
+    assert (len(seen), len(nulls)) == (4, 1)  # "begin", teacher, its null, student
+    for cond in seen:
+        np.testing.assert_array_equal(cond.references[0], pixels.encode(source))
+        assert cond.reference_at == (0,)
+        assert cond.text.shape == (4, 1, 1, 1)

@@ -49,21 +49,21 @@ def uninterrupted(setting, tmp_path_factory):
         patch.setattr(text, "load_text_encoder", None)
         patch.setattr(pictures, "make_drawer", None)
         stand_ins.replace()
-        train.train(configs.load([setting.config, "--config.devices=4"]), str(folder))
+        train.train(configs.load([setting.config, "--config.mesh.data=4"]), str(folder))
     return folder
 
 
 @pytest.mark.parametrize("who", [pytest.param("0", marks=pytest.mark.long), "1"])
 def test_sigterm_to_either_then_one_process_goes_on(launch, uninterrupted, tmp_path, who):
     told = launch(
-        "local_multi.sh", "--config.devices=4", f"--workdir={tmp_path}", FIRST=AT_ROW_2, WHO=who, FLASHJAX_RESTARTS="0"
+        "local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path}", FIRST=AT_ROW_2, WHO=who, FLASHJAX_RESTARTS="0"
     )
     output = told.communicate(timeout=200)[0]
     assert told.returncode == stopping.TRY_AGAIN, output
     step = saved(tmp_path)[-1]  # of both alike: each process has written its part of it
     assert 2 < step <= 2 + stopping.AHEAD + 1
     assert output.count(f"told to stop: step {step} is saved in {tmp_path}") == 1
-    resumed = launch("local.sh", "--config.devices=4", f"--workdir={tmp_path}", FLASHJAX_DEVICES="4")
+    resumed = launch("local.sh", "--config.mesh.data=4", f"--workdir={tmp_path}", FLASHJAX_DEVICES="4")
     output = resumed.communicate(timeout=200)[0]
     assert resumed.returncode == 0, output
     assert f"resumed from step {step}" in output
@@ -91,7 +91,7 @@ def edited(argv):
     return load([*argv, "--config.student_optim.lr=0.5"] if os.environ["FLASHJAX_PROCESS"] == "1" else argv)
 config.load = edited
 """
-    run = launch("local_multi.sh", "--config.devices=4", f"--workdir={tmp_path / 'run'}", FIRST=other)
+    run = launch("local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path / 'run'}", FIRST=other)
     output = run.communicate(timeout=200)[0]
     assert run.returncode == 2, output
     sentence = "Process 1 differs from process 0: config.student_optim.lr is 0.5 there and 0.001 on 0."
@@ -109,7 +109,7 @@ def missing(path, what):
     return existing("/nowhere" if what == "data set" and os.environ["FLASHJAX_PROCESS"] == "1" else path, what)
 workdir.existing = missing
 """
-    run = launch("local_multi.sh", "--config.devices=4", f"--workdir={tmp_path}", FIRST=gone)
+    run = launch("local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path}", FIRST=gone)
     output = run.communicate(timeout=200)[0]
     assert run.returncode == 2, output
     assert output.count("flashjax train: There is no data set at /nowhere.") == 1
@@ -132,7 +132,7 @@ def late(*args):
 train.run_row = late
 """
     run = launch(
-        "local_multi.sh", "--config.devices=4", f"--workdir={tmp_path / 'run'}", "--config.watchdog_minutes=0.1",
+        "local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path / 'run'}", "--config.watchdog_minutes=0.1",
         FIRST=stuck, FLASHJAX_RESTARTS="1",
     )  # fmt: skip
     output = run.communicate(timeout=400)[0]
@@ -146,7 +146,7 @@ train.run_row = late
 @pytest.mark.long
 def test_two_processes_draw(launch, tmp_path):
     """With the true drawer: its own noise and prompts with parameters that live on all devices."""
-    run = launch("local_multi.sh", "--config.devices=4", "--config.sample_every=8", f"--workdir={tmp_path}", DRAW="1")
+    run = launch("local_multi.sh", "--config.mesh.data=4", "--config.sample_every=8", f"--workdir={tmp_path}", DRAW="1")
     output = run.communicate(timeout=400)[0]
     assert run.returncode == 0, output
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["step_000008.png"]

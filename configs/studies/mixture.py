@@ -1,0 +1,39 @@
+"""Study c: how much of the work should be editing? One student for both tasks, by the share of its rows that are edits.
+
+    flashjax prepare --out data/prompts --split train --count 4000 --prompts-only
+    flashjax prepare --out data/prompts --split train --count 4000 --edits
+    flashjax prepare --out data/heldout --split heldout --count 100
+    flashjax prepare --out data/heldout --split heldout --count 100 --edits
+    flashjax train --config=configs/postcards_editor.py --workdir=runs/editor
+    flashjax study configs/studies/mixture.py --docs docs/studies/mixture.md
+
+The student begins as the edit teacher. Not run yet, so its time is not measured.
+"""
+
+from flashjax.studies.grid import Study
+
+SOURCES = {
+    "prompts": {"path": "data/prompts/train.arrayrecord", "task": "t2i", "weight": 1.0},
+    "edits": {"path": "data/prompts/train_edits.arrayrecord", "task": "edit", "weight": 1.0},
+}
+
+study = Study(
+    title="Task mixture",
+    question="Which share of edits is best for edits, and what does it cost, or bring, pictures from prompts?",
+    base="configs/postcards.py",
+    settings={
+        "distill.teachers": {"base": {"weights": "runs/editor"}}, "init": "", "sources": SOURCES, "student_updates": 60,
+    },
+    cells={
+        "T2I only": {"edit_share": 0.0},  # its edits are the zero-shot row
+        "9:1": {"edit_share": 0.1},
+        "7:3": {"edit_share": 0.3},
+        "5:5": {"edit_share": 0.5},
+        "3:7": {"edit_share": 0.7},
+        "edits only": {"edit_share": 1.0},
+    },
+    contrasts=(("9:1", "T2I only"), ("7:3", "T2I only"), ("5:5", "T2I only"), ("5:5", "9:1"), ("edits only", "5:5")),
+    measure=dict(
+        data="data/heldout/heldout.arrayrecord", edit_data="data/heldout/heldout_edits.arrayrecord",
+    ),
+)  # fmt: skip

@@ -1,0 +1,138 @@
+"""What scores and pairs say, and how surely: intervals by prompt, agreement of judges, flips, strengths, power.
+
+Prompts are what is resampled: several seeds of a prompt are averaged first, because they are not independent
+(Miller, "Adding Error Bars to Evals", 2024). Imports scipy where it is used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from flashjax.errors import UserError
+from flashjax.evaluate.metrics import Interval
+
+__all__ = ["Verdicts", "bradley_terry", "mean_interval", "power_note", "spearman", "verdicts", "weighted_kappa"]
+
+_RESAMPLES = 4999
+
+
+def mean_interval(values: Sequence[float], *, resamples: int = _RESAMPLES, seed: int = 0) -> Interval:
+    """The mean of one value a prompt and its 95 % interval, bootstrapped, bias-corrected and accelerated (Efron, 1987).
+
+    For a comparison, ``values`` are the differences of two systems prompt by prompt: pairing takes the difficulty of
+    prompts out. Equal values have an interval of width 0; under two values there is none, and the ends are NaN.
+
+    Raises:
+        UserError: no values, or some are not finite.
+    """
+    from scipy import stats
+
+    x = np.asarray(values, np.float64)
+    if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
+        raise UserError(f"An interval needs finite values, one a prompt, not {list(x.shape)} of them with gaps.")
+    mean = float(x.mean())
+    if len(x) < 2:
+        return Interval(mean, math.nan, math.nan)
+    if np.ptp(x) == 0:
+        return Interval(mean, mean, mean)
+    found = stats.bootstrap(
+        (x,), np.mean, n_resamples=resamples, batch=500, method="BCa", vectorized=True, rng=np.random.default_rng(seed)
+    )
+    return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Rank correlation of two judges' scores of the same pictures; None where one of them gives all the same."""
+    from scipy import stats
+
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(stats.spearmanr(a, b).statistic)
+
+
+def weighted_kappa(a: Sequence[float], b: Sequence[float], low: float = 1.0, high: float = 5.0) -> float | None:
+    """Cohen's kappa with quadratic weights (Cohen, 1968) of scores in halves from ``low`` to ``high``: 1 is agreement,
+    0 what chance gives. Unlike a correlation it sees that one judge is milder. None where chance already agrees."""
+    levels = round((high - low) * 2) + 1
+    rows, columns = (np.rint((np.asarray(x, np.float64) - low) * 2).astype(int) for x in (a, b))
+    if len(rows) == 0:
+        return None
+    seen = np.zeros((levels, levels))
+    np.add.at(seen, (rows, columns), 1 / len(rows))
+    weights = np.square(np.subtract.outer(np.arange(levels), np.arange(levels)))
+    chance = (weights * np.outer(seen.sum(1), seen.sum(0))).sum()
+    return float(1 - (weights * seen).sum() / chance) if chance else None
+
+
+class Verdicts(NamedTuple):
+    """Pairs of a system with the reference, each asked in both orders. A pair whose orders contradict each other is a
+    flip: the judge abstains. ``lost`` pairs have an order without an answer."""
+
+    wins: int
+    ties: int
+    losses: int
+    flips: int
+    lost: int
+    scores: tuple[float, ...]  # a pair: 1 win, 0.5 tie or flip, 0 loss
+
+    @property
+    def flip_rate(self) -> float | None:
+        judged = self.wins + self.ties + self.losses + self.flips
+        return self.flips / judged if judged else None
+
+
+# (verdict when the system is A, verdict when it is B) -> what it means; everything else is a flip
+_AGREED = {("A", "B"): "win", ("B", "A"): "loss", ("tie", "tie"): "tie"}
+_WORTH = {"win": 1.0, "tie": 0.5, "flip": 0.5, "loss": 0.0}
+
+
+def verdicts(pairs: Sequence[tuple[str | None, str | None]]) -> Verdicts:
+    """``pairs``: of each pair, the winner with the system as A and with the system as B; None for no answer."""
+    told = [_AGREED.get(pair, "flip") for pair in pairs if None not in pair]
+    counted = (told.count(kind) for kind in ("win", "tie", "loss", "flip"))
+    return Verdicts(*counted, len(pairs) - len(told), tuple(_WORTH[kind] for kind in told))
+
+
+def bradley_terry(games: Mapping[tuple[str, str], float], *, tolerance: float = 1e-12) -> dict[str, float]:
+    """Log strengths of systems, with mean 0, by maximum likelihood: a beats b with odds exp(strength a - strength b).
+
+    The minorise-maximise iteration of Hunter (2004).
+
+    Args:
+        games: (winner, loser) to the number of wins; a tie is half a win each way.
+
+    Raises:
+        UserError: some systems won or lost all games against the others: no finite strength is the most likely.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    names = sorted({name for pair in games for name in pair})
+    at = {name: i for i, name in enumerate(names)}
+    wins = np.zeros((len(names), len(names)))
+    for (winner, loser), count in games.items():
+        wins[at[winner], at[loser]] += count
+    if len(names) < 2 or connected_components(wins > 0, connection="strong")[0] > 1:
+        raise UserError("Some systems won or lost all their pairs, so that no finite strengths fit; judge more pairs.")
+    played, won, strength = wins + wins.T, wins.sum(1), np.ones(len(names))
+    for _ in range(100_000):
+        renewed = won / (played / np.add.outer(strength, strength)).sum(1)
+        renewed /= np.exp(np.log(renewed).mean())
+        moved, strength = np.abs(np.log(renewed / strength)).max(), renewed
+        if moved < tolerance:
+            return dict(zip(names, np.log(strength).tolist(), strict=True))
+    raise UserError("The strengths of the systems do not settle; judge more pairs.")
+
+
+def power_note(differences: Sequence[float]) -> str:
+    """What size of a difference these prompts can show, from the spread of the paired differences themselves."""
+    n = len(differences)
+    if n < 2:
+        return f"With {n} prompts no difference can be told from noise."
+    error = float(np.std(differences, ddof=1)) / math.sqrt(n)
+    # 1.96: 95 % interval; 0.84 more: found in four of five repetitions.
+    noise, found = 1.96 * error, 2.80 * error
+    return f"At n = {n}, differences under {noise:.2f} are noise; one of {found:.2f} is found in 80 % of tries."

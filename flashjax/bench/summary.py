@@ -1,0 +1,156 @@
+"""From the rows of ``scores.jsonl`` to the figures of the report."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from flashjax.bench import statistics
+from flashjax.errors import UserError
+
+__all__ = ["summarise"]
+
+Row = dict[str, Any]
+
+
+def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, Any]:
+    """All figures, ready for JSON.
+
+    Returns:
+        categories, judges, systems: in the order of the rows.
+        table: system, judge to the mean of each category, ``average`` (of the categories, as the paper's), and
+            ``outcomes``; rank: system to its place by the average of all judges.
+        differences: system against reference, by judge and category and overall: value, low, high, n, power.
+        agreement, pairs, strengths, injection, drift: see the functions.
+    """
+    points = [r for r in rows if r["kind"] == "point"]
+    if not points:
+        raise UserError("There are no scored pictures; run flashjax bench judge first.")
+    judges, systems, categories = (list(dict.fromkeys(r[k] for r in points)) for k in ("judge", "system", "category"))
+    means = {(s, j): by_prompt(_of(points, system=s, judge=j)) for s in systems for j in judges}
+    category = {r["prompt"]: r["category"] for r in points}
+    table = [_table_row(s, j, means[s, j], category, categories, points) for s in systems for j in judges]
+    others = [s for s in systems if reference in systems and s != reference]
+    return dict(
+        categories=categories, judges=judges, systems=systems, reference=reference, table=table,
+        rank=_rank(table, systems),
+        differences=[
+            _difference(s, j, kind, means[s, j], means[reference, j], category)
+            for s in others for j in judges for kind in (*categories, None)
+        ],
+        agreement=[_agreement(a, b, points) for a, b in itertools.combinations(judges, 2)],
+        pairs=[_pairs(s, j, _of(rows, kind="pair", system=s, judge=j)) for s in others for j in judges],
+        strengths={j: _strengths(_of(rows, kind="pair", judge=j)) for j in judges},
+        injection=[_probe(j, points, _of(rows, kind="injection", judge=j)) for j in judges],
+        drift=[_probe(j, points, _of(rows, kind="drift", judge=j)) for j in judges],
+        dollars=sum({r["key"]: r.get("dollars", 0.0) for r in rows}.values()),
+        served={j: sorted({r["served"] for r in rows if r["judge"] == j and r.get("served")}) for j in judges},
+    )  # fmt: skip
+
+
+def _of(rows: Iterable[Row], **wanted) -> list[Row]:
+    return [r for r in rows if all(r.get(k) == v for k, v in wanted.items())]
+
+
+def by_prompt(rows: Iterable[Row]) -> dict[str, float]:
+    """Prompt to the mean of its scored seeds; a prompt without a score is not in it."""
+    found = defaultdict(list)
+    for row in rows:
+        if row["outcome"] == "scored":
+            found[row["prompt"]].append(row["value"])
+    return {prompt: float(np.mean(values)) for prompt, values in found.items()}
+
+
+def _table_row(system: str, judge: str, means, category, categories, points) -> dict[str, Any]:
+    cells = {}
+    for kind in categories:
+        values = [v for prompt, v in means.items() if category[prompt] == kind]
+        cells[kind] = statistics.mean_interval(values)._asdict() if values else None
+    told = [r["outcome"] for r in _of(points, system=system, judge=judge)]
+    full = [c["value"] for c in cells.values() if c]
+    average = float(np.mean(full)) if len(full) == len(categories) else None
+    outcomes = {kind: told.count(kind) for kind in dict.fromkeys(told)}
+    return dict(system=system, judge=judge, cells=cells, average=average, outcomes=outcomes)
+
+
+def _rank(table: Sequence[dict], systems: Sequence[str]) -> dict[str, int | None]:
+    """1 is best; None for a system that some judge has no average of."""
+    overall = {}
+    for system in systems:
+        averages = [row["average"] for row in table if row["system"] == system]
+        overall[system] = None if None in averages else float(np.mean(averages))
+    ordered = sorted((v for v in overall.values() if v is not None), reverse=True)
+    return {s: None if v is None else ordered.index(v) + 1 for s, v in overall.items()}
+
+
+def _difference(system: str, judge: str, kind: str | None, ours, theirs, category) -> dict[str, Any]:
+    """Ours minus the reference's, over the prompts that both have a score of."""
+    both = [p for p in ours if p in theirs and kind in (None, category[p])]
+    values = [ours[p] - theirs[p] for p in both]
+    told = dict(system=system, judge=judge, category=kind, n=len(both), power=statistics.power_note(values))
+    interval = statistics.mean_interval(values)._asdict() if values else dict(value=None, low=None, high=None)
+    return told | {k: None if v != v else v for k, v in interval.items()}
+
+
+def _agreement(a: str, b: str, points: Sequence[Row]) -> dict[str, Any]:
+    """Of two judges on the pictures that both scored."""
+    scores = [
+        {(r["system"], r["prompt"], r["seed"]): r["value"] for r in _of(points, judge=j, outcome="scored")}
+        for j in (a, b)
+    ]
+    both = [k for k in scores[0] if k in scores[1]]
+    x, y = ([s[k] for k in both] for s in scores)
+    shift = float(np.mean(np.subtract(y, x))) if both else None
+    told = dict(judges=[a, b], n=len(both), mean_difference=shift)
+    return told | dict(spearman=statistics.spearman(x, y), kappa=statistics.weighted_kappa(x, y))
+
+
+def _paired(rows: Sequence[Row]) -> dict[tuple, list[str | None]]:
+    """(system, prompt, seed) to the winners of both orders."""
+    found: dict[tuple, list[str | None]] = defaultdict(lambda: [None, None])
+    for row in rows:
+        value = row["value"] if row["outcome"] == "scored" else None
+        found[row["system"], row["prompt"], row["seed"]][row["order"]] = value
+    return found
+
+
+def _pairs(system: str, judge: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Wins, ties, losses, flips against the reference, and the win rate (ties and flips count half) by prompt."""
+    found = _paired(rows)
+    told = statistics.verdicts([tuple(v) for v in found.values()])
+    by = defaultdict(list)
+    for (_, prompt, _), score in zip([k for k, v in found.items() if None not in v], told.scores, strict=True):
+        by[prompt].append(score)
+    rate = statistics.mean_interval([float(np.mean(v)) for v in by.values()])._asdict() if by else None
+    kept = dict(wins=told.wins, ties=told.ties, losses=told.losses, flips=told.flips, lost=told.lost)
+    return dict(system=system, judge=judge, flip_rate=told.flip_rate, rate=rate) | kept
+
+
+def _strengths(rows: Sequence[Row]) -> dict[str, float] | str | None:
+    """Bradley-Terry strengths of all systems and the reference, or the sentence why there are none."""
+    games: dict[tuple[str, str], float] = defaultdict(float)
+    reference = next((r["reference"] for r in rows), None)
+    for (system, _, _), pair in _paired(rows).items():
+        for worth in statistics.verdicts([tuple(pair)]).scores:
+            games[system, reference] += worth
+            games[reference, system] += 1 - worth
+    try:
+        return statistics.bradley_terry(games) if games else None
+    except UserError as error:
+        return str(error)
+
+
+def _probe(judge: str, points: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    """How far a probe's scores lie above those of the same pictures in the run; moved: the interval leaves out 0."""
+    plain = {(r["system"], r["prompt"], r["seed"]): r["value"] for r in _of(points, judge=judge, outcome="scored")}
+    mine = [r for r in rows if r["outcome"] == "scored" and (r["system"], r["prompt"], r["seed"]) in plain]
+    gains = [r["value"] - plain[r["system"], r["prompt"], r["seed"]] for r in mine]
+    if len(gains) < 2:
+        return dict(judge=judge, n=len(gains), asked=len(rows), value=None, low=None, high=None, moved=None)
+    interval = statistics.mean_interval(gains)
+    moved = bool(interval.low > 0 or interval.high < 0)
+    return dict(judge=judge, n=len(gains), asked=len(rows), moved=moved) | interval._asdict()

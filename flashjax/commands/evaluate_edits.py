@@ -1,0 +1,58 @@
+"""``flashjax evaluate-edits``: whether edits do what they are told, and nothing else."""
+
+import argparse
+
+from flashjax.commands import non_negative, positive
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", required=True, nargs="+", help="runs or exported models, to stand side by side")
+    parser.add_argument(
+        "--data", default="data/heldout/heldout_edits.arrayrecord",
+        help="held-out edits, from flashjax prepare --split heldout --edits (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--classifier", default="weights/postcards_classifier", help="the judge (default %(default)s)")
+    parser.add_argument("--out", required=True, help=".json to write; pictures go beside it as .png")
+    parser.add_argument("--limit", type=positive, default=None, help="use only so many edits (default: all)")
+    parser.add_argument("--step", type=non_negative, default=None, help="of the checkpoints (default: the newest)")
+
+
+def run(args: argparse.Namespace) -> None:
+    import json
+    from pathlib import Path
+
+    import numpy as np
+
+    from flashjax import pictures, pipeline
+    from flashjax.commands import quiet
+    from flashjax.errors import UserError
+    from flashjax.evaluate import classifier, edits, study
+    from flashjax.models import text
+
+    quiet()
+    out = Path(args.out)
+    if out.suffix != ".json" or not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out} has to end in .json and lie in a folder that exists.")
+    records = study.load_cards(args.data, args.limit)
+    if "source" not in records[0]:
+        raise UserError(f"{args.data} holds no edits; prepare some with flashjax prepare --split heldout --edits.")
+    judge, encoder = classifier.load(args.classifier), text.load_text_encoder(text.default_minilm_source())
+    sources, said = np.stack([r["source"] for r in records]), [r["instruction"] for r in records]
+    sets = {
+        path: pipeline.load(path, step=args.step).draw(said, list(range(1, 1 + len(said))), encoder, images=sources)
+        for path in args.checkpoint
+    }
+    told = edits.figures(sets, records, judge)
+    out.write_text(json.dumps(told, indent=1) + "\n")
+    shown = range(min(12, len(records)))
+    rows = [sources, *sets.values(), np.stack([r["image"] for r in records])]
+    sheet = [[row[i] for i in shown] for row in rows]
+    pictures.contact_sheet(sheet, labels=["source", *sets, "exact"]).save(out.with_suffix(".png"))
+    print(f"{'':<28}{'success':>22}{'rest kept':>22}{'outside error':>22}{'word replaced':>22}")
+    for name, row in told.items():
+        cells = [_cell(row[key]) for key in ("success", "kept", "outside", "text")]
+        print(f"{name[-27:]:<28}" + "".join(f"{cell:>22}" for cell in cells))
+
+
+def _cell(interval: dict | None) -> str:
+    return "none" if interval is None else "{value:.3f} [{low:.3f}, {high:.3f}]".format(**interval)

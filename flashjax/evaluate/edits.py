@@ -1,0 +1,79 @@
+"""Whether an edit does what its instruction says, and nothing else, on postcards whose every attribute is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flashjax.errors import UserError
+from flashjax.evaluate import classifier as judge
+from flashjax.evaluate import metrics, ocr
+
+__all__ = ["figures", "outside_error", "scores"]
+
+
+def scores(images: np.ndarray, records: Sequence[Mapping[str, Any]], classifier: judge.Classifier) -> dict:
+    """One value for each edit, NaN where it has none; float64 [N] each.
+
+    success: the changed attribute is what was asked for, by the classifier; a changed word by OCR, letter by letter.
+    kept: the share of all other attributes that are as they were, by the classifier.
+    outside: mean absolute difference from the source, of 1 for black against white, where the exact edit changes
+    nothing (`outside_error`).
+    text: for changed words, whether OCR reads the new one.
+
+    Args:
+        images: uint8 [N, 32, 32, 3], what a model made of the sources.
+        records: of edits, with category, spec, edit_spec, changed, source, and the exact result as image.
+        classifier: see `classifier.load`.
+    """
+    if len(images) != len(records):
+        raise UserError(f"There are {len(images)} pictures of {len(records)} edits; give one for each.")
+    seen, _ = judge.predict(classifier, images, [record["category"] for record in records])
+    words = [i for i, record in enumerate(records) if record["changed"] == "word"]
+    text = np.full(len(records), np.nan)
+    if words:
+        text[words] = ocr.word_hits(images[words], [records[i]["edit_spec"]["word"] for i in words])
+    success, kept = np.empty(len(records)), np.empty(len(records))
+    for i, (found, record) in enumerate(zip(seen, records, strict=True)):
+        changed, wanted = record["changed"], record["edit_spec"]
+        success[i] = text[i] if changed == "word" else found[changed] == wanted[changed]
+        kept[i] = np.mean([found[name] == value for name, value in wanted.items() if name != changed])
+    return dict(success=success, kept=kept, outside=outside_error(images, records), text=text)
+
+
+def outside_error(images: np.ndarray, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """float64 [N] in [0, 1]: mean |image - source| over the pixels that the exact edit leaves alone, apart from those
+    that touch a changed one, whose edges are soft; NaN where it leaves none."""
+    out = np.full(len(records), np.nan)
+    for i, (image, record) in enumerate(zip(images, records, strict=True)):
+        source = record["source"]
+        changed = np.pad((source != record["image"]).any(axis=-1), 1)
+        near = np.lib.stride_tricks.sliding_window_view(changed, (3, 3)).any(axis=(-2, -1))
+        if not near.all():
+            out[i] = np.abs(image.astype(float) - source)[~near].mean() / 255
+    return out
+
+
+def figures(
+    sets: Mapping[str, np.ndarray], records: Sequence[Mapping[str, Any]], classifier: judge.Classifier, seed: int = 0
+) -> dict[str, Any]:
+    """Every figure of `scores` with its 95 % interval, for every set of pictures; also of the sources ("nothing done")
+    and of the exact results ("exact"), between which models lie. JSON-able; None where a figure has no edits."""
+    known = (("nothing done", "source"), ("exact", "image"))
+    bounds = {name: np.stack([record[key] for record in records]) for name, key in known}
+    told: dict[str, Any] = {}
+    for name, images in (bounds | dict(sets)).items():
+        values = scores(images, records, classifier)
+        told[name] = {key: _interval(value, seed) for key, value in values.items()}
+        told[name]["success_by_category"] = {
+            kind: float(np.mean([s for s, r in zip(values["success"], records, strict=True) if r["category"] == kind]))
+            for kind in dict.fromkeys(r["category"] for r in records)
+        }
+    return told
+
+
+def _interval(values: np.ndarray, seed: int) -> dict[str, float] | None:
+    kept = values[np.isfinite(values)]
+    return metrics.bootstrap(kept, seed=seed)._asdict() | dict(count=len(kept)) if len(kept) else None

@@ -1,0 +1,118 @@
+"""Which device holds which part of a parameter: rules over paths, one set for all denoisers and all roles.
+
+Student, critic, EMA, teachers and optimizer states are divided alike. ``fsdp`` divides every matrix (a layer's matrix
+is gathered when it is used); ``tensor`` divides the two matrices around heads and hidden units so that the sum behind
+the second is the only exchange. The leading axis of stacked layers is never divided: a scan takes one layer at a time,
+which would then be on one device.
+"""
+
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import DictKey
+
+from flashjax import paths
+from flashjax.errors import UserError
+
+# Of the last axes of a leaf; what stands in front of them is whole.
+COLUMN = ("fsdp", "tensor")  # [in, out], of which out are heads or hidden units
+ROW = ("tensor", "fsdp")  # [in, out], of which in are heads or hidden units
+OUTPUT = (None, ("fsdp", "tensor"))
+INPUT = (("fsdp", "tensor"), None)
+WHOLE = ()
+
+RULES = (
+    # What t alone goes through: a row a sample, so that rows travel and the kernel stays (layers.by_output). In
+    # Qwen-Image these are a third of all parameters.
+    (r"(.*/)?(mod|modulation\w*|norm_out)/(kernel|bias)", OUTPUT),
+    (r".*/(scale|bias)|.*_pad_token", WHOLE),
+    (r"time_embed/linear_[12]/kernel|img_in/kernel", OUTPUT),
+    (r"(txt_in|text_in|proj_out)/kernel", INPUT),
+    (r"text_in/in_layer/kernel", COLUMN),
+    (r"text_in/out_layer/kernel", ROW),
+    # FLUX.2's fused matrices: their parts do not begin where a division over tensor would cut.
+    (r"blocks/single/proj_(in|out)/kernel|.*/mlp_(in|out)/kernel", INPUT),
+    (r".*/(to_[qkv]|mlp/(gate|proj|hidden|w1|w3))/kernel", COLUMN),
+    (r".*/(to_out|mlp/(out|w2))/kernel", ROW),
+)
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """A NamedSharding for every leaf of a state, a Role, an optimizer's state or parameters (arrays or their shapes).
+
+    A leaf is named by the dictionary keys at the end of its place in the tree, which are a parameter's path also within
+    an optimizer's state, however it is nested; numbers without any (counts, the step, Muon's
+    coefficients) are whole. Raises UserError for
+    parameters that do not divide, and PathError for those that no rule names.
+    """
+    problems = []
+
+    def place(place, leaf):
+        path = parameter_path(place)
+        if not path and leaf.ndim > 1:
+            name = jax.tree_util.keystr(place)
+            raise paths.PathError(f"{name} belongs to no parameter, so that no rule says where it lies.")
+        spec = partition(paths.match(RULES, path) if path else WHOLE, leaf.ndim)
+        sharding = NamedSharding(mesh, spec)
+        for size, parts in zip(leaf.shape, _parts(spec, leaf.ndim, mesh), strict=True):
+            if size % parts:
+                problems.append(f"{path} has an axis of {size}, which does not divide over {parts} devices")
+        return sharding
+
+    placed = jax.tree_util.tree_map_with_path(place, tree)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"The parameter {problems[0]}{more}; change fsdp or tensor of config.mesh.")
+    return placed
+
+
+def partition(names: tuple, ndim: int) -> PartitionSpec:
+    """``names`` of the last axes as the specification of a leaf; in front of them, whole."""
+    names = names[max(len(names) - ndim, 0) :]
+    return PartitionSpec(*(None,) * (ndim - len(names)), *names)
+
+
+def parameter_path(place: tuple) -> str:
+    """The dictionary keys at the end of a key path, as ``paths`` writes them: "" where there are none."""
+    names = []
+    for key in reversed(place):
+        if not isinstance(key, DictKey):
+            break
+        names.append(key.key)
+    return "/".join(reversed(names))
+
+
+def explain(params: Any) -> str:
+    """The table: path, shape, rule and division of every parameter."""
+    return paths.explain(RULES, params)
+
+
+def with_shapes(tree: Any, mesh: Mesh) -> Any:
+    """Shapes and dtypes of a tree together with where its leaves are to lie: for restoring, and compiling ahead."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree, shardings(tree, mesh)
+    )
+
+
+def divided(optimizer: optax.GradientTransformation, mesh: Mesh) -> optax.GradientTransformation:
+    """The optimizer, on gradients that are divided as their parameters are. Without it the compiler may sum whole
+    gradients on every device, which it did (``jax.jit`` with divided parameters only)."""
+
+    def update(grads, state, params=None):
+        grads = jax.lax.with_sharding_constraint(grads, shardings(grads, mesh))
+        return optimizer.update(grads, state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def _parts(spec: PartitionSpec, ndim: int, mesh: Mesh) -> list[int]:
+    """Over how many devices every axis is divided."""
+    parts = []
+    for names in (*spec, *(None,) * (ndim - len(spec))):
+        count = 1
+        for name in (names,) if isinstance(names, str) else names or ():
+            count *= mesh.shape[name]
+        parts.append(count)
+    return parts

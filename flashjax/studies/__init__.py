@@ -1,0 +1,1 @@
+"""Grids of runs with intervals: the questions of the recipe, asked several times."""

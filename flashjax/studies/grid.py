@@ -1,0 +1,158 @@
+"""A study: a grid of runs times seeds, cell by cell. A finished cell is kept under the hash of its configuration and of
+the code, so that an interrupted study goes on, and parts of it run on several machines with one folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+import flashjax
+from flashjax import config as configs
+from flashjax.errors import UserError
+from flashjax.workdir import existing, identity
+
+# What a cell's numbers do not depend on.
+OTHER_ROOMS = ("bench", "commands", "convert", "released")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What a file in configs/studies describes.
+
+    base: the configuration of every cell. settings: changes common to all, {"distill.nfe": 4}. cells: name to the
+    changes that make it; values are whole settings. seeds: of every cell. contrasts: pairs of cells, (a, b) asks for a
+    minus b. measure: arguments of ``measuring.measure``.
+    """
+
+    title: str
+    question: str
+    base: str
+    cells: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: Sequence[int] = (0, 1, 2)
+    contrasts: Sequence[tuple[str, str]] = ()
+    measure: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        for pair in self.contrasts:
+            for name in pair:
+                if name not in self.cells:
+                    raise UserError(f"A contrast names the cell {name!r}; there are {', '.join(self.cells)}.")
+        if not self.cells or len(set(self.seeds)) < len(self.seeds) or not self.seeds:
+            raise UserError("A study needs at least one cell and one seed, each seed once.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of a study: ``folder`` holds its work directory and, when it is finished, result.json."""
+
+    name: str
+    seed: int
+    config: ConfigDict
+    folder: Path
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What was measured; None before the cell is finished."""
+        path = self.folder / "result.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+
+Execute = Callable[[Cell, Mapping[str, Any]], dict[str, Any]]
+
+
+def load(file: str) -> Study:
+    """The ``study`` of a Python file."""
+    path = existing(file, "study")
+    spec = importlib.util.spec_from_file_location("flashjax_study", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.study
+    except UserError:
+        raise
+    except configs.FILE_ERRORS as error:
+        raise UserError(f"The study {path} cannot be read: {type(error).__name__}: {error}.") from error
+
+
+def cells(study: Study, out: Path) -> list[Cell]:
+    """All cells, seed by seed, so that a study that is cut short has every cell once before any twice."""
+    made = []
+    for seed in study.seeds:
+        for name, changes in study.cells.items():
+            config = configured(study, changes, seed)
+            asked = json.dumps([identity(config), dict(study.measure), code_version()], sort_keys=True, default=list)
+            digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
+            made.append(Cell(name, seed, config, out / f"{re.sub('[^a-zA-Z0-9.]+', '_', name)}_{seed}_{digest}"))
+    return made
+
+
+def configured(study: Study, changes: Mapping[str, Any], seed: int) -> ConfigDict:
+    """The configuration of a cell. Raises UserError for a setting that the base does not have."""
+    config = configs.load([f"--config={study.base}"])
+    for key, value in {**study.settings, **changes, "seed": seed}.items():
+        *groups, last = key.split(".")
+        at = config
+        for group in groups:
+            at = at[group] if isinstance(at, ConfigDict) and group in at else None
+        if not isinstance(at, ConfigDict) or last not in at:
+            raise UserError(f"The study sets config.{key}, which {study.base} does not have.")
+        with config.unlocked(), config.ignore_type():
+            del at[last]
+            at[last] = value
+    return config.lock()
+
+
+def code_version() -> str:
+    """A hash of the code that decides a cell's numbers."""
+    root, digest = Path(flashjax.__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] not in OTHER_ROOMS:
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def chosen(every: Sequence[Cell], only: Sequence[str] = (), part: tuple[int, int] = (1, 1)) -> list[Cell]:
+    """The cells that are called ``only`` (all, if empty), of these the part i of n, counted from 1."""
+    names = {cell.name for cell in every}
+    if wrong := [name for name in only if name not in names]:
+        raise UserError(f"There is no cell {wrong[0]!r}; there are {', '.join(sorted(names))}.")
+    if not 1 <= part[0] <= part[1]:
+        raise UserError(f"--part {part[0]}/{part[1]} is none; write 1/2 and 2/2 for two halves.")
+    return [cell for cell in every if not only or cell.name in only][part[0] - 1 :: part[1]]
+
+
+def run(todo: Sequence[Cell], study: Study, execute: Execute) -> Iterator[str]:
+    """Runs the cells that have no result, and says after each how long the rest will take. A cell that is interrupted
+    goes on from its own checkpoint; those that are finished stay."""
+    missing, began = [cell for cell in todo if cell.result is None], time.monotonic()
+    for done, cell in enumerate(missing, 1):
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        result = execute(cell, study.measure)
+        seconds = time.monotonic() - started
+        told = dict(cell=cell.name, seed=cell.seed, seconds=round(seconds), code=code_version(), **result)
+        partial = cell.folder / f".result.{os.getpid()}.partial"
+        partial.write_text(json.dumps(told | dict(config=identity(cell.config)), indent=1, default=list) + "\n")
+        os.replace(partial, cell.folder / "result.json")
+        left = (time.monotonic() - began) / done * (len(missing) - done)
+        to_go = f"{len(missing) - done} cells to go, about {left / 60:.0f} min"
+        yield f"{cell.name}, seed {cell.seed}: {seconds:.0f} s; {to_go}"
+
+
+def status(every: Sequence[Cell]) -> str:
+    """A line a cell: done or missing."""
+    lines = [f"  {'done' if cell.result else 'missing':<8} {cell.name}, seed {cell.seed}" for cell in every]
+    count = sum(cell.result is None for cell in every)
+    return "\n".join([f"{len(every)} cells, {count} missing", *lines])

@@ -1,0 +1,137 @@
+"""Every statistic against an independent implementation, and intervals against the truth."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import optimize, special
+from sklearn.metrics import cohen_kappa_score
+
+from flashjax.bench import statistics
+from flashjax.errors import UserError
+
+
+def bca_by_hand(x, resamples, seed):
+    """Efron and Tibshirani (1993), equations 14.9 to 14.15, in plain loops."""
+    rng, n = np.random.default_rng(seed), len(x)
+    draws = np.array([x[row].mean() for row in rng.integers(0, n, (resamples, n))])
+    below = (np.sum(draws < x.mean()) + np.sum(draws <= x.mean())) / (2 * resamples)
+    z0 = special.ndtri(below)
+    left_out = np.array([np.delete(x, i).mean() for i in range(n)])
+    u = left_out.mean() - left_out
+    a = (u**3).sum() / (6 * (u**2).sum() ** 1.5)
+    ends = [special.ndtr(z0 + (z0 + z) / (1 - a * (z0 + z))) for z in special.ndtri([0.025, 0.975])]
+    return np.percentile(draws, 100 * np.array(ends))
+
+
+@pytest.mark.parametrize("n", [5, 40, 301])
+def test_the_interval_is_bca(n):
+    x = np.random.default_rng(n).gamma(1.0, size=n)
+    found = statistics.mean_interval(x, resamples=499, seed=3)
+    np.testing.assert_allclose([found.low, found.high], bca_by_hand(x, 499, 3), rtol=0, atol=1e-6)
+    assert found.value == x.mean()
+
+
+def test_intervals_cover_at_the_nominal_rate():
+    """1,000 worlds of 80 prompts: scores of two systems that share the prompt's difficulty, rounded as judges round,
+    one of them skewed by failures. 0.95 +- 0.02 is three standard errors of 1,000 tries."""
+    rng, hits = np.random.default_rng(0), 0
+
+    def world(n):
+        hard = rng.normal(3.5, 0.7, n)
+        ours = np.clip(np.round(hard + rng.normal(0, 0.5, n), 1), 1, 5)
+        theirs = np.clip(np.round(hard - 0.2 + rng.normal(0, 0.5, n) - 1.5 * (rng.random(n) < 0.1), 1), 1, 5)
+        return ours - theirs
+
+    truth = world(2_000_000).mean()
+    for _ in range(1000):
+        found = statistics.mean_interval(world(80), resamples=599, seed=int(rng.integers(1 << 30)))
+        hits += found.low <= truth <= found.high
+    assert abs(hits / 1000 - 0.95) < 0.02
+
+
+def test_intervals_of_little():
+    assert statistics.mean_interval([2.0, 2.0, 2.0]) == (2.0, 2.0, 2.0)
+    assert math.isnan(statistics.mean_interval([2.0]).low)
+    for wrong in ([], [1.0, math.nan], [[1.0]]):
+        with pytest.raises(UserError, match="An interval needs finite values"):
+            statistics.mean_interval(wrong)
+
+
+SCORES = st.lists(st.tuples(st.integers(2, 10), st.integers(2, 10)), min_size=2, max_size=40)
+
+
+@given(SCORES)
+def test_kappa_is_scikit_learns(pairs):
+    a, b = np.array(pairs).T / 2
+    ours = statistics.weighted_kappa(a, b)
+    if ours is None:
+        assert len(set(a) | set(b)) == 1
+    else:
+        theirs = cohen_kappa_score((a * 2).astype(int), (b * 2).astype(int), labels=range(2, 11), weights="quadratic")
+        assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+@given(SCORES)
+def test_spearman_is_the_correlation_of_mean_ranks(pairs):
+    a, b = np.array(pairs).T / 2
+    ours = statistics.spearman(a, b)
+    ranks = [[np.mean([sorted(x).index(v) + i for i in range(list(x).count(v))]) for v in x] for x in (a, b)]
+    if ours is None:
+        assert len(set(a)) == 1 or len(set(b)) == 1
+    else:
+        assert ours == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-9)
+
+
+def test_a_milder_judge_correlates_and_does_not_agree():
+    a = np.array([1.0, 2.0, 3.0, 1.5])
+    assert statistics.spearman(a, a + 1.5) == pytest.approx(1.0)
+    assert statistics.weighted_kappa(a, a) == 1
+    assert statistics.weighted_kappa(a, a + 1.5) < 0.5
+
+
+def test_all_verdicts_of_two_orders():
+    """The system is A in the first order and B in the second, so that it wins with ("A", "B")."""
+    meaning = {("A", "B"): 1.0, ("B", "A"): 0.0, ("tie", "tie"): 0.5}
+    pairs = [*itertools.product(["A", "B", "tie"], repeat=2), (None, "A"), ("B", None)]
+    found = statistics.verdicts(pairs)
+    assert found[:5] == (1, 1, 1, 6, 2)
+    assert found.flip_rate == 6 / 9
+    assert list(found.scores) == [meaning.get(p, 0.5) for p in pairs if None not in p]
+    assert statistics.verdicts([(None, None)]).flip_rate is None
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6))
+def test_strengths_are_those_of_logistic_regression(seed, count):
+    rng, names = np.random.default_rng(seed), [f"s{i}" for i in range(count)]
+    games = {(a, b): rng.integers(1, 30) + 0.5 * rng.integers(0, 2) for a in names for b in names if a != b}
+
+    def loss(free):
+        s = dict(zip(names, [0.0, *free], strict=True))
+        return -sum(n * special.log_expit(s[a] - s[b]) for (a, b), n in games.items())
+
+    theirs = np.array([0.0, *optimize.minimize(loss, np.zeros(count - 1), method="BFGS", options={"gtol": 1e-7}).x])
+    ours = statistics.bradley_terry(games)
+    np.testing.assert_allclose([ours[n] for n in names], theirs - theirs.mean(), rtol=0, atol=1e-6)
+
+
+def test_two_systems_have_the_log_odds():
+    found = statistics.bradley_terry({("a", "b"): 30, ("b", "a"): 10})
+    assert found["a"] - found["b"] == pytest.approx(math.log(3), abs=1e-9)
+
+
+@pytest.mark.parametrize("games", [{}, {("a", "b"): 3}, {("a", "b"): 3, ("b", "a"): 1, ("a", "c"): 2}])
+def test_a_system_that_lost_all_has_no_finite_strength(games):
+    with pytest.raises(UserError, match="won or lost all their pairs"):
+        statistics.bradley_terry(games)
+
+
+def test_the_power_note():
+    differences = np.tile([1.0, -1.0], 300)
+    assert statistics.power_note(differences) == (
+        "At n = 600, differences under 0.08 are noise; one of 0.11 is found in 80 % of tries."
+    )
+    assert "no difference can be told" in statistics.power_note([1.0])

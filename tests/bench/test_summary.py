@@ -1,0 +1,88 @@
+"""The figures of a report from rows, where the answer is known by construction."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flashjax.bench.summary import summarise
+from flashjax.errors import UserError
+
+
+def row(kind, judge, system, prompt, value=None, outcome="scored", **more):
+    category = "text" if int(prompt) % 2 else "portrait"
+    told = dict(kind=kind, judge=judge, system=system, prompt=prompt, category=category, seed=0, outcome=outcome)
+    kept = dict(value=value, served="m-1") if value is not None else {}
+    return told | kept | dict(key=f"{kind}{judge}{system}{prompt}{more}", dollars=0.01) | more
+
+
+@pytest.fixture
+def rows():
+    made = []
+    for i in range(40):
+        base = 2 + (i % 5) / 2
+        for judge, mild in (("strict", 0.0), ("mild", 0.5)):
+            made.append(row("point", judge, "teacher", str(i), base + mild))
+            gain = 0.25 if i % 2 else -0.25 * (i % 4 == 0)
+            made.append(row("point", judge, "student", str(i), base + mild + gain))
+            made.append(row("injection", judge, "teacher", str(i), base + mild + (1.0 if judge == "mild" else 0.0)))
+        for order, winner in enumerate(["AB", "BA", "AA", ("tie", "tie")][i % 4]):
+            made.append(row("pair", "strict", "student", str(i), winner, order=order, reference="teacher"))
+    refused = next(r for r in made if r["system"] == "student" and r["prompt"] == "3" and r["judge"] == "mild")
+    refused.update(outcome="refused", value=None)
+    return made
+
+
+def test_everything_adds_up(rows):
+    s = summarise(rows, "teacher")
+    assert (s["categories"], s["judges"], s["systems"]) == (
+        ["portrait", "text"], ["strict", "mild"], ["teacher", "student"],
+    )  # fmt: skip
+    cells = {(r["system"], r["judge"]): r for r in s["table"]}
+    assert cells["teacher", "strict"]["cells"]["portrait"]["value"] == pytest.approx(3.0)
+    assert cells["teacher", "strict"]["average"] == pytest.approx(3.0)
+    assert cells["student", "mild"]["outcomes"] == {"scored": 39, "refused": 1}
+    assert s["rank"] == {"student": 1, "teacher": 2}
+    differences = {(d["judge"], d["category"]): d for d in s["differences"]}
+    assert differences["strict", "text"]["value"] == differences["strict", "text"]["low"] == pytest.approx(0.25)
+    assert differences["strict", "portrait"]["value"] == pytest.approx(-0.125)
+    assert differences["strict", "portrait"]["high"] < 0
+    assert (differences["mild", "text"]["n"], differences["mild", None]["n"]) == (19, 39)
+    (agreement,) = s["agreement"]
+    assert agreement["n"] == 79
+    assert agreement["mean_difference"] == pytest.approx(0.5)
+    assert agreement["spearman"] == pytest.approx(1.0)
+    pairs = s["pairs"][0]
+    assert [pairs[k] for k in ("wins", "losses", "flips", "ties", "lost")] == [10, 10, 10, 10, 0]
+    assert pairs["rate"]["value"] == 0.5
+    assert pairs["flip_rate"] == 0.25
+    assert s["strengths"]["strict"] == pytest.approx({"student": 0.0, "teacher": 0.0})
+    assert [p["moved"] for p in s["injection"]] == [False, True]
+    assert s["drift"][0]["moved"] is None
+    assert s["dollars"] == pytest.approx(0.01 * len(rows))
+    json.dumps(s, allow_nan=False)
+
+
+def test_an_unscored_picture_is_left_out_and_never_a_number(rows):
+    before = summarise(rows, "teacher")["table"][0]["cells"]["text"]["value"]
+    lost = [row("point", "strict", "teacher", str(i), outcome="unparsable") for i in range(41, 81, 2)]
+    after = summarise(rows + lost, "teacher")["table"][0]
+    assert after["cells"]["text"]["value"] == before
+    assert after["outcomes"] == {"scored": 40, "unparsable": 20}
+
+
+def test_seeds_of_a_prompt_are_one_value(rows):
+    """Ten copies of a seed narrow nothing: the interval is that of prompts."""
+    many = [dict(r, seed=seed, key=r["key"] + str(seed)) for r in rows for seed in range(10)]
+    one, ten = (summarise(r, "teacher")["differences"] for r in (rows, many))
+    for a, b in zip(one, ten, strict=True):
+        np.testing.assert_allclose([a["low"], a["high"]], [b["low"], b["high"]], rtol=0, atol=1e-12)
+
+
+def test_nothing_scored(rows):
+    with pytest.raises(UserError, match="no scored pictures"):
+        summarise([r for r in rows if r["kind"] == "pair"])
+    bare = summarise([dict(r, outcome="failed") for r in rows], "teacher")
+    assert bare["rank"] == {"student": None, "teacher": None}
+    assert bare["table"][0]["average"] is None
+    json.dumps(bare, allow_nan=False)

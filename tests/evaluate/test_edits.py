@@ -1,0 +1,74 @@
+"""Edit metrics: the exact edit is perfect, the untouched source fails in the edit alone, and stains outside count."""
+
+import numpy as np
+import pytest
+
+from flashjax.data import postcards
+from flashjax.errors import UserError
+from flashjax.evaluate import classifier, edits
+
+
+def record(category, index):
+    card = postcards.make(category, "heldout", index, 0)
+    return dict(
+        category=category, spec=card.spec, edit_spec=card.edit_spec, changed=card.changed,
+        source=postcards.render(card, 32), image=postcards.render_edit(card, 32),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def records():
+    return [record(category, i) for category in postcards.CATEGORIES for i in range(24)]
+
+
+@pytest.fixture(scope="module")
+def judge(request):
+    return classifier.load(request.config.rootpath / "weights/postcards_classifier")
+
+
+def test_exact_edits_and_untouched_sources(records, judge, monkeypatch):
+    monkeypatch.setattr(edits.ocr, "word_hits", lambda images, words: np.array([i.sum() % 2 for i in images], bool))
+    told = edits.figures({}, records, judge)
+    exact, nothing = told["exact"], told["nothing done"]
+    assert exact["outside"]["value"] < 1e-12  # outside is where the exact edit changes nothing
+    assert nothing["outside"]["value"] == 0
+    assert exact["success"]["value"] > 0.8 > 0.3 > nothing["success"]["value"]
+    assert min(exact["kept"]["value"], nothing["kept"]["value"]) > 0.9
+    words = sum(r["changed"] == "word" for r in records)
+    assert exact["text"]["count"] == words > 0
+    assert exact["success"]["count"] == len(records)
+    assert set(exact["success_by_category"]) == set(postcards.CATEGORIES)
+
+
+def test_a_changed_word_is_judged_by_what_can_be_read(records, judge, monkeypatch):
+    asked = []
+
+    def read(images, words):
+        asked.extend(words)
+        return np.array([i % 2 == 0 for i in range(len(words))])
+
+    monkeypatch.setattr(edits.ocr, "word_hits", read)
+    found = edits.scores(np.stack([r["image"] for r in records]), records, judge)
+    words = [i for i, r in enumerate(records) if r["changed"] == "word"]
+    assert asked == [records[i]["edit_spec"]["word"] for i in words]
+    assert found["success"][words].tolist() == [float(i % 2 == 0) for i in range(len(words))]
+    assert np.isnan(np.delete(found["text"], words)).all()
+
+
+def test_the_error_outside_is_measured_outside():
+    source, exact = np.zeros((2, 8, 8, 3), np.uint8)
+    exact[:, :3] = 255
+    card = dict(source=source, image=exact)
+    anything = exact.copy()
+    anything[:, :4] = 77  # within the change, and the column that touches it
+    assert edits.outside_error([anything], [card])[0] == 0
+    stained = anything.copy()
+    stained[2, 6] = 51
+    np.testing.assert_allclose(edits.outside_error([stained], [card])[0], 0.2 / 32)
+    everything = dict(source=source, image=source + 1)
+    assert np.isnan(edits.outside_error([source], [everything])[0])
+
+
+def test_pictures_and_edits_are_of_one_number(records, judge):
+    with pytest.raises(UserError, match="1 pictures of 72 edits"):
+        edits.scores(records[0]["image"][None], records, judge)

@@ -1,0 +1,68 @@
+"""Meshes: which there are, and which are refused before anything compiles."""
+
+import numpy as np
+import pytest
+
+from flashjax.axes import AXES
+from flashjax.errors import UserError
+from flashjax.parallel import mesh as meshes
+
+
+def sizes(*values):
+    return dict(zip(AXES, values, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ((-1, 1, 1, 1), (8, 1, 1, 1)),
+        ((1, -1, 1, 2), (1, 4, 1, 2)),
+        ((2, 2, 2, -1), (2, 2, 2, 1)),
+        ((1, 2, 2, 1), (1, 2, 2, 1)),
+    ],
+)
+def test_the_rest_of_the_devices(wanted, found):
+    mesh = meshes.make_mesh(sizes(*wanted))
+    assert (mesh.axis_names, mesh.devices.shape) == (AXES, found)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ((3, 1, 1, 1), "takes 3 devices or a multiple; there are 8"),
+        ((-1, 3, 1, 1), "takes 3 devices or a multiple; there are 8"),
+        ((16, 1, 1, 1), "takes 16 devices or a multiple; there are 8"),
+        ((-1, -1, 1, 1), "one at most -1"),
+        ((0, 1, 1, 1), "has to be 1 or more"),
+        ((-2, 1, 1, 1), "has to be 1 or more"),
+    ],
+)
+def test_meshes_that_cannot_be(wanted, said):
+    with pytest.raises(UserError, match=said) as error:
+        meshes.make_mesh(sizes(*wanted))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(batch=6), "A batch of 6 does not divide over 4 devices"),
+        (dict(heads=3), "A model of 3 heads does not divide over 2 devices"),
+        (dict(tokens=5), "An image of 5 tokens does not divide over 1 devices"),
+    ],
+)
+def test_what_a_mesh_does_not_divide(changes, said):
+    fitting = dict(batch=8, heads=4, tokens=5)
+    meshes.check_fits(meshes.make_mesh(sizes(2, 2, 1, 2)), **fitting)
+    if "tokens" in changes:
+        said, mesh = said.replace("1 devices", "2 devices"), meshes.make_mesh(sizes(2, 2, 2, 1))
+    else:
+        mesh = meshes.make_mesh(sizes(2, 2, 1, 2))
+    with pytest.raises(UserError, match=said):
+        meshes.check_fits(mesh, **(fitting | changes))
+
+
+def test_a_batch_is_divided_over_data_and_fsdp():
+    batch = meshes.put_batch(dict(x=np.arange(8)), meshes.make_mesh(sizes(2, 2, 1, 2)))
+    assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(2,)}
+    assert np.array_equal(batch["x"], np.arange(8))

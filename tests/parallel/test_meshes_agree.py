@@ -1,0 +1,96 @@
+"""A pod computes what one device does, and no device holds more than its part."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_runs import LR, ONE, Run, batch_of, draw, tiny
+
+from flashjax import models
+from flashjax.distill import schedule
+from flashjax.parallel import mesh as meshes
+from flashjax.parallel import sharding
+
+ALL = dict(fsdp=2, context=2, tensor=2)
+MESHES = dict(data=dict(data=8), fsdp=dict(fsdp=8), all=ALL)
+
+
+@functools.cache
+def run(name: str) -> Run:
+    return Run("qwen_image_21", MESHES.get(name, {}))
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_three_cycles_are_those_of_one_device(name):
+    """Three student and three critic rows, with the shared updates: sums are taken in another order, and no more."""
+    expected, found = run("one").finished, run(name).finished
+    worst = {path: float(np.abs(found[path] - x).max()) for path, x in expected.items()}
+    assert max(worst.values()) < 1e-5 < LR / 10, max(worst.items(), key=lambda item: item[1])
+
+
+@pytest.mark.parametrize("phase", [schedule.STUDENT, schedule.CRITIC])
+@pytest.mark.parametrize("name", ["fsdp", "all"])
+def test_a_state_is_updated_where_it_is(name, phase):
+    """The next state takes the place of the last one, to the byte, and lies as it did."""
+    made = run(name)
+    compiled = made.program(phase)
+    local = [math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(made.shapes)]
+    assert compiled.memory_analysis().alias_size_in_bytes == sum(local)
+    for shape, where in zip(
+        jax.tree.leaves(made.shapes), jax.tree.leaves(compiled.output_shardings[0]), strict=True
+    ):
+        assert where.is_equivalent_to(shape.sharding, shape.ndim)
+
+
+def test_nothing_whole_is_in_the_programs():
+    """Neither a stack of layers (gathered, or its gradient, or a moment) nor a modulation matrix appears in its full
+    size in a device's program; a single layer's matrix does, when it is used."""
+    model, config = tiny("qwen_image_21")
+    params = model.abstract(config)
+    shapes = {x.shape for x in jax.tree.leaves(params["blocks"]) if x.ndim == 3}
+    shapes.add(params["modulation"]["kernel"].shape)
+    for phase in (schedule.STUDENT, schedule.CRITIC, schedule.BEGIN, schedule.ADVANCE):
+        text = run("fsdp").program(phase).as_text()
+        found = {tuple(map(int, dims.split(","))) for dims in re.findall(r"f32\[([\d,]+)\]", text)}
+        assert not found & shapes, phase
+        assert (32, 96) in found, "the MLP's kernel, gathered for one layer"
+
+
+def test_the_rollout_is_divided():
+    """The student's context (keys and values) and its state: no device has them whole."""
+    made = run("all")
+    context, z = made.program(schedule.ADVANCE).output_shardings
+    shapes = made.carry
+    for shape, where in zip(jax.tree.leaves(shapes), jax.tree.leaves((context, z)), strict=True):
+        if shape.ndim > 2:
+            assert math.prod(where.shard_shape(shape.shape)) * 2 <= shape.size, (shape, where)
+
+
+@pytest.mark.parametrize("architecture", models.ARCHITECTURES)
+def test_every_denoiser_on_all_axes(architecture):
+    """Velocity and gradients of every denoiser, with a batch and a null condition of one."""
+    model, config = tiny(architecture)
+    denoiser, batch = model.denoiser(config), batch_of(config)
+    params = draw(model.abstract(config), 0)
+    z = np.random.default_rng(1).normal(size=(8, 4, 4, 48)).astype(np.float32)
+
+    def loss(params, text, z):
+        cond = model.Condition(text, batch["text_length"])
+        null = model.Condition(jnp.asarray(batch["text"][:1, :2]), jnp.full((1,), 2, jnp.int32))
+        t = jnp.linspace(0.1, 0.9, 8)
+        v = [denoiser.velocity(params, denoiser.condition(params, c), z, t) for c in (cond, null)]
+        return jnp.mean((v[0] - 0.3 * v[1]) ** 2), v
+
+    results = []
+    for sizes in ({}, ALL):
+        mesh = meshes.make_mesh(ONE | sizes)
+        where, by_batch = sharding.shardings(params, mesh), meshes.batch_sharded(mesh)
+        with jax.set_mesh(mesh):
+            f = jax.jit(jax.value_and_grad(loss, has_aux=True), in_shardings=(where, by_batch, by_batch))
+            results.append(jax.tree.map(np.asarray, f(params, batch["text"], z)))
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(np.abs(a).max(), 1))

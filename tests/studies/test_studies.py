@@ -1,0 +1,155 @@
+"""Studies: cells kept by their hash, interruptions that lose nothing, contrasts in pairs, and the files shipped."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flashjax import cli
+from flashjax.errors import UserError
+from flashjax.recipe import make_recipe, make_table
+from flashjax.studies import contrasts, grid
+from flashjax.train import check_settings
+
+SHIPPED = ("composition", "guidance", "mixture", "open_questions")
+STUDY = grid.Study(
+    title="Rates", question="Which?", base="configs/postcards.py",
+    cells={"slow": {"student_optim.lr": 1e-5}, "fast": {"student_optim.lr": 1e-3}}, seeds=(0, 1),
+    contrasts=(("fast", "slow"),),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+def execute(cell, settings):
+    """A cell's prompts have difficulties of their own; fast is better by 0.2 in each of them."""
+    difficulty = np.random.default_rng(0).uniform(0, 0.7, 40)
+    better = 0.2 if cell.name == "fast" else 0.0
+    return dict(values=dict(score=(difficulty + better + 0.001 * cell.seed).tolist(), word=[None] * 39 + [1.0]))
+
+
+def run(every, study=STUDY, execute=execute):
+    return list(grid.run(every, study, execute))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_studies_are_runs_that_can_be(name, tmp_path):
+    every = grid.cells(study := grid.load(f"configs/studies/{name}.py"), tmp_path)
+    assert len(every) == len(study.cells) * len(study.seeds)
+    assert len({cell.folder for cell in every}) == len(every)
+    for cell in every[: len(study.cells)]:
+        check_settings(cell.config)
+        assert len(make_table(cell.config, make_recipe(cell.config.distill)))
+    # Every seed has all cells before the next begins.
+    assert [cell.seed for cell in every] == sorted(cell.seed for cell in every)
+
+
+def test_a_cell_is_its_configuration(tmp_path):
+    every = grid.cells(STUDY, tmp_path)
+    assert [(c.name, c.seed, c.config.student_optim.lr, c.config.seed) for c in every] == [
+        ("slow", 0, 1e-5, 0), ("fast", 0, 1e-3, 0), ("slow", 1, 1e-5, 1), ("fast", 1, 1e-3, 1),
+    ]  # fmt: skip
+    weighted = dataclasses.replace(STUDY, cells={"a": {"sources.prompts.weight": {"text": 1.0}}}, contrasts=())
+    assert grid.cells(weighted, tmp_path)[0].config.sources.prompts.weight.to_dict() == {"text": 1.0}
+    for key in ("student_optm.lr", "student_optim.lrr", "seed.x"):
+        with pytest.raises(UserError, match=f"sets config.{key}, which configs/postcards.py does not have"):
+            grid.cells(dataclasses.replace(STUDY, settings={key: 1}), tmp_path)
+
+
+def test_an_interrupted_study_loses_no_finished_cell(tmp_path, monkeypatch):
+    every, ran = grid.cells(STUDY, tmp_path), []
+
+    def interrupted(cell, settings):
+        ran.append(cell.name + str(cell.seed))
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        return execute(cell, settings)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(every, execute=interrupted)
+    assert [cell.result is not None for cell in every] == [True, True, False, False]
+    assert "4 cells, 2 missing" in grid.status(every)
+    assert "missing  slow, seed 1" in grid.status(every)
+    lines = run(grid.cells(STUDY, tmp_path), execute=interrupted)
+    assert ran == ["slow0", "fast0", "slow1", "slow1", "fast1"]
+    assert lines[-1].endswith("0 cells to go, about 0 min")
+    assert run(every) == []
+    # Another configuration, other code, or another measurement are other cells.
+    other = dataclasses.replace(STUDY, settings={"batch_size": 12})
+    measured = dataclasses.replace(STUDY, measure=dict(limit=3))
+    assert all(cell.result is None for s in (other, measured) for cell in grid.cells(s, tmp_path))
+    monkeypatch.setattr(grid, "code_version", lambda: "another")
+    assert all(cell.result is None for cell in grid.cells(STUDY, tmp_path))
+
+
+def test_parts_are_all_cells_once(tmp_path):
+    every = grid.cells(STUDY, tmp_path)
+    parts = [grid.chosen(every, part=(i, 3)) for i in (1, 2, 3)]
+    assert sorted(c.folder for part in parts for c in part) == sorted(c.folder for c in every)
+    assert [c.name for c in grid.chosen(every, ["fast"])] == ["fast", "fast"]
+    with pytest.raises(UserError, match="There is no cell 'fats'; there are fast, slow"):
+        grid.chosen(every, ["fats"])
+
+
+def test_contrasts_are_paired(tmp_path):
+    every = grid.cells(STUDY, tmp_path)
+    run(every[:3])  # "fast" with seed 0 only
+    told = contrasts.summary(STUDY, every)
+    score = told["contrasts"]["fast - slow"]["score"]
+    # Difficulties differ by 0.7 from prompt to prompt; in pairs nothing of that is left.
+    assert score["value"] == pytest.approx(0.2)
+    assert score["high"] - score["low"] < 1e-9
+    assert (score["seeds"], score["prompts"]) == (1, 40)
+    slow = told["figures"]["slow"]["score"]
+    assert slow["seeds"] == 2
+    assert slow["high"] - slow["low"] > 0.05
+    assert told["figures"]["slow"]["word"]["prompts"] == 1
+    assert told["missing"] == ["fast, seed 1"]
+    table = contrasts.markdown(told, "flashjax study x.py")
+    assert "| fast - slow | 1 | **0.200 [0.200, 0.200]** |" in table
+    assert "Missing: fast, seed 1." in table
+    page = contrasts.page(told, STUDY, every, "flashjax study <x>.py")
+    assert "flashjax study &lt;x&gt;.py" in page
+    assert "http" not in page
+
+
+def test_an_interval_knows_that_seeds_differ():
+    """Three seeds far apart, prompts all alike: only resampling seeds shows it."""
+    wide = contrasts.interval(np.repeat([[0.0], [0.5], [1.0]], 50, axis=1))
+    assert (wide.low, wide.high) == (0.0, 1.0)
+
+
+def test_the_command_lists_and_writes(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "rates.py"
+    file.write_text(
+        "from flashjax.studies.grid import Study\n"
+        "study = Study(title='T', question='Q', base='configs/postcards.py', cells={'a': {}}, seeds=(0,))\n"
+    )
+    asked = ["study", str(file), "--out", str(tmp_path / "out")]
+    assert cli.main([*asked, "--list"]) == 0
+    assert "1 cells, 1 missing" in capsys.readouterr().out
+    monkeypatch.setattr("flashjax.studies.measuring.train_and_measure", execute)
+    assert cli.main(asked) == 0
+    assert json.loads((tmp_path / "out/study.json").read_text())["figures"]["a"]["score"]["seeds"] == 1
+    assert {path.name for path in Path(tmp_path / "out").iterdir() if path.is_file()} == {
+        "study.json", "study.html", "study.md",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(contrasts=(("fast", "slwo"),)), "A contrast names the cell 'slwo'; there are slow, fast"),
+        (dict(seeds=(0, 0)), "each seed once"),
+        (dict(cells={}, contrasts=()), "at least one cell"),
+    ],
+)
+def test_studies_that_cannot_be(changes, said):
+    with pytest.raises(UserError, match=said):
+        dataclasses.replace(STUDY, **changes)
+
