@@ -56,8 +56,9 @@ def uninterrupted(setting, tmp_path_factory):
 @pytest.mark.parametrize("who", [pytest.param("0", marks=pytest.mark.long), "1"])
 def test_sigterm_to_either_then_one_process_goes_on(launch, uninterrupted, tmp_path, who):
     told = launch(
-        "local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path}", FIRST=AT_ROW_2, WHO=who, FLASHJAX_RESTARTS="0"
-    )
+        "local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path}", FIRST=AT_ROW_2, WHO=who,
+        FLASHJAX_RESTARTS="0",
+    )  # fmt: skip
     output = told.communicate(timeout=200)[0]
     assert told.returncode == stopping.TRY_AGAIN, output
     step = saved(tmp_path)[-1]  # of both alike: each process has written its part of it
