@@ -104,12 +104,14 @@ def make_edit_drawer(
     states = text.pack([record["text"].astype(np.float32) for record in records])
     cond = editing.condition(model, *states, pixels.from_uint8(sources))
     null = editing.null_condition(model, model.Condition(*text.pack(encoder.encode([""]))), cond)
-    start, settings = noise(list(range(1, len(records) + 1)), config.image_size), sampling(config)
+    start, settings = np.asarray(noise(list(range(1, len(records) + 1)), config.image_size)), sampling(config)
     sample, grid = make_sampler(denoiser), flow.time_grid(settings["steps"], settings["shift"])
     (folder / "samples").mkdir(exist_ok=True)
 
     def draw(params, step: int) -> None:
         z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
+        if jax.process_index() != 0:
+            return
         rows = [sources, pixels.to_uint8(pixels.decode(z))]
         contact_sheet(rows).save(folder / "samples" / f"step_{step:06d}_edits.png")
 

@@ -41,6 +41,7 @@ NEEDED = dict(
 )
 EDITS = ("qwen_image_21",)  # architectures whose condition takes the picture to edit in front of the text
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
+LEAST |= dict(watchdog_minutes=0)
 
 
 def note(line: str) -> None:
@@ -70,7 +71,6 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         table = make_table(config, recipe)
         hosts.start(flat(json.loads(config.to_json_best_effort()), "config.") | {"the step table": table.digest()})
         mesh = meshes.make_mesh(config.mesh)
-    hosts.check_mesh(mesh)
     note(describe(config, table))
 
     ############################ 2. Where it lives: work directory, mesh
@@ -103,10 +103,6 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             sources, table.task, batch_size=config.batch_size, seed=config.seed,
             classes=config.distill.classes if distilling else tuple(known),
         )  # fmt: skip
-        loader = make_loader(
-            mixture, batch_size=config.batch_size, max_text_tokens=config.max_text_tokens,
-            rows=hosts.rows_of(meshes.batch_sharded(mesh), config.batch_size),
-        )  # fmt: skip
     encoder = text.load_text_encoder(text.default_minilm_source())
     note(mixture.describe())
 
@@ -116,6 +112,10 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     denoiser = model.denoiser(model_config)
     tokens = (config.image_size // pixels.PATCH) ** 2
     meshes.check_fits(mesh, batch=config.batch_size, heads=model_config.heads, tokens=tokens)
+    loader = make_loader(
+        mixture, batch_size=config.batch_size, max_text_tokens=config.max_text_tokens,
+        rows=hosts.rows_of(meshes.batch_sharded(mesh), config.batch_size),
+    )  # fmt: skip
     placed = sharding.shardings(model.abstract(model_config), mesh)
     names = teacher_names(config.distill) if distilling else ()
     named = [config.distill.teachers[name] for name in names]
@@ -208,7 +208,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         draws, saves = (done % every == 0 or done == len(table) for every in intervals)
         saves = saves or stops
         if draws or saves:
-            pace.drain()
+            stops = pace.drain()
         if done % config.log_every == 0 or draws or saves:
             # All steps, where something else comes between this and the next: its time is not theirs.
             means = writer.flush(everything=draws or saves, also=speed.since(pace.times()))
@@ -250,7 +250,7 @@ def check_settings(config: ConfigDict) -> None:
             f"The objective {config.objective} needs config.{missing[0]}, which this configuration does not have; "
             "start from another configuration file."
         )
-    for name, least in (LEAST | dict(watchdog_minutes=0)).items():
+    for name, least in LEAST.items():
         if config[name] < least:
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
     if config.image_size < pixels.PATCH or config.image_size % pixels.PATCH:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Sharding
 
 from flashjax.errors import UserError
 from flashjax.parallel import rollcall
@@ -41,16 +41,6 @@ def start(facts: Mapping[str, str]) -> None:
 def first() -> bool:
     """Whether this is process 0: the one that writes logs, metrics and pictures."""
     return jax.process_index() == 0
-
-
-def check_mesh(mesh: Mesh) -> None:
-    """Raises UserError for a mesh that leaves a process without a device: it would have no part in any step."""
-    idle = set(range(jax.process_count())) - {device.process_index for device in mesh.devices.flat}
-    if idle:
-        raise UserError(
-            f"A mesh of {mesh.size} devices leaves process {min(idle)} without one; let one axis of config.mesh be "
-            f"-1, so that all {jax.device_count()} are taken, or start fewer processes."
-        )
 
 
 def rows_of(sharding: Sharding, batch_size: int) -> np.ndarray:

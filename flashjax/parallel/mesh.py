@@ -34,6 +34,8 @@ def make_mesh(wanted: Mapping[str, int], devices: Sequence[Any] | None = None) -
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(wanted, len(devices))
     count = math.prod(sizes)
+    if count < len(devices) and jax.process_count() > 1:
+        raise UserError(f"config.mesh takes {count} of {len(devices)} devices, which leaves some hosts none; take all.")
     # Auto, spelled out: jax.make_mesh defaults to Explicit axes, under which plain embeddings and convolutions fail.
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:count])
 

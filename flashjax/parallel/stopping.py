@@ -89,10 +89,11 @@ class Pace:
             self._wait()
         return self._stop
 
-    def drain(self) -> None:
-        """Waits for all rows. All processes have to do so after the same one."""
+    def drain(self) -> bool:
+        """Waits for all rows, and tells as ``add`` does. All processes have to do so after the same one."""
         while self._asked:
             self._wait()
+        return self._stop
 
     def times(self) -> list[tuple[int, float]]:
         """(step, seconds) of the rows that were finished since the last call."""

@@ -22,7 +22,7 @@ FLASHJAX = f"""#!{sys.executable}
 import os, signal, sys, time
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "parallel")!r}]
 import stand_ins
-stand_ins.replace()
+stand_ins.replace(drawer="DRAW" not in os.environ)
 exec(os.environ.get("FIRST", ""))
 from flashjax import cli
 sys.exit(cli.main(sys.argv[1:]))

@@ -56,12 +56,12 @@ def uninterrupted(setting, tmp_path_factory):
 @pytest.mark.parametrize("who", [pytest.param("0", marks=pytest.mark.long), "1"])
 def test_sigterm_to_either_then_one_process_goes_on(launch, uninterrupted, tmp_path, who):
     told = launch(
-        "local_multi.sh", "--config.mesh.data=4", "--config.checkpoint_every=100", f"--workdir={tmp_path}",
-        FIRST=AT_ROW_2, WHO=who, FLASHJAX_RESTARTS="0",
+        "local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path}", FIRST=AT_ROW_2, WHO=who,
+        FLASHJAX_RESTARTS="0",
     )  # fmt: skip
     output = told.communicate(timeout=200)[0]
     assert told.returncode == stopping.TRY_AGAIN, output
-    (step,) = saved(tmp_path)  # of both alike: each process has written its part of it
+    step = saved(tmp_path)[-1]  # of both alike: each process has written its part of it
     assert 2 < step <= 2 + stopping.AHEAD + 1
     assert output.count(f"told to stop: step {step} is saved in {tmp_path}") == 1
     resumed = launch("local.sh", "--config.mesh.data=4", f"--workdir={tmp_path}", FLASHJAX_DEVICES="4")
@@ -81,3 +81,73 @@ def test_sigterm_to_either_then_one_process_goes_on(launch, uninterrupted, tmp_p
         assert dict(zip(*ours[name], strict=True)).keys() >= {STEPS - 1}
         last = dict(zip(*ours[name], strict=True))[STEPS - 1], dict(zip(*theirs[name], strict=True))[STEPS - 1]
         np.testing.assert_allclose(*last, rtol=1e-4)
+
+
+def test_processes_that_differ_are_told_so_by_all_before_jax_starts(launch, tmp_path):
+    """A setting of one process, as a forgotten edit on one machine makes it."""
+    other = """
+from flashjax import config
+load = config.load
+def edited(argv):
+    return load([*argv, "--config.student_optim.lr=0.5"] if os.environ["FLASHJAX_PROCESS"] == "1" else argv)
+config.load = edited
+"""
+    run = launch("local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path / 'run'}", FIRST=other)
+    output = run.communicate(timeout=200)[0]
+    assert run.returncode == 2, output
+    sentence = "Process 1 differs from process 0: config.student_optim.lr is 0.5 there and 0.001 on 0."
+    assert output.count(f"flashjax train: {sentence}") == 2
+    assert "Traceback" not in output and "Check failure" not in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_of_one_process_is_told_by_all(launch, tmp_path):
+    """Its disk lacks the data set; the other would wait for it for ever."""
+    gone = """
+from flashjax import workdir
+existing = workdir.existing
+def missing(path, what):
+    return existing("/nowhere" if what == "data set" and os.environ["FLASHJAX_PROCESS"] == "1" else path, what)
+workdir.existing = missing
+"""
+    run = launch("local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path}", FIRST=gone)
+    output = run.communicate(timeout=200)[0]
+    assert run.returncode == 2, output
+    assert output.count("flashjax train: There is no data set at /nowhere.") == 1
+    assert output.count("flashjax train: Process 1 cannot start: There is no data set at /nowhere.") == 1
+    assert "Check failure" not in output
+
+
+@pytest.mark.long
+def test_a_stuck_process_is_named_and_the_run_goes_on_without_it_stuck(launch, tmp_path):
+    """Process 1 waits for ever for its data, once; started again, the run comes to its end."""
+    stuck = f"""
+from flashjax import train
+row, rows = train.run_row, []
+def late(*args):
+    rows.append(args)
+    if len(rows) == 3 and os.environ["FLASHJAX_PROCESS"] == "1" and not os.path.exists({str(tmp_path / "once")!r}):
+        open({str(tmp_path / "once")!r}, "w").close()
+        time.sleep(1000)
+    return row(*args)
+train.run_row = late
+"""
+    run = launch(
+        "local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path / 'run'}", "--config.watchdog_minutes=0.1",
+        FIRST=stuck, FLASHJAX_RESTARTS="1",
+    )  # fmt: skip
+    output = run.communicate(timeout=400)[0]
+    assert run.returncode == 0, output
+    assert "process 1 is at row 1 (steps), others at" in output
+    assert "ended with status 76; start 1 of 1 more" in output
+    assert "in late" in output  # the stack of what it waits in
+    assert saved(tmp_path / "run") == [4, STEPS]
+
+
+@pytest.mark.long
+def test_two_processes_draw(launch, tmp_path):
+    """With the true drawer: its own noise and prompts with parameters that live on all devices."""
+    run = launch("local_multi.sh", "--config.mesh.data=4", "--config.sample_every=8", f"--workdir={tmp_path}", DRAW="1")
+    output = run.communicate(timeout=400)[0]
+    assert run.returncode == 0, output
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["step_000008.png"]

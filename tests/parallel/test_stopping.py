@@ -52,7 +52,7 @@ def test_what_was_before_is_there_again():
 
 
 def test_a_stop_is_heard_two_rows_later_and_stays():
-    mesh = meshes.make_mesh(dict(data=4, fsdp=1, context=1, tensor=1))
+    mesh = meshes.make_mesh(dict(data=2, fsdp=2, context=1, tensor=1))
     pace, result = stopping.Pace(mesh), jax.device_put(jnp.float32(np.nan), meshes.replicated(mesh))
     heard = [pace.add(step, time.monotonic(), result, stop=step == 3) for step in range(8)]
     assert heard == [False] * 5 + [True] * 3
@@ -64,7 +64,7 @@ def test_a_stop_is_heard_two_rows_later_and_stays():
 def test_a_row_is_timed_from_its_dispatch_or_the_end_of_the_row_before(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
-    pace = stopping.Pace(meshes.make_mesh(1))
+    pace = stopping.Pace(meshes.make_mesh(dict(data=1, fsdp=1, context=1, tensor=1)))
     for step, began in enumerate((0.0, 1.0, 2.0)):
         now[0] = 10.0
         pace.add(step, began, jnp.float32(0), stop=False)
