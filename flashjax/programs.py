@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from flashjax import axes
 from flashjax.distill import schedule, steps
 from flashjax.models import editing, pixels
 from flashjax.parallel import mesh as meshes
@@ -38,7 +39,8 @@ def step_call(
         case schedule.BEGIN:
             pixel_shape = jax.ShapeDtypeStruct((len(batch["text"]), size, size, 3), jnp.float32)
             noise_like = jax.eval_shape(pixels.encode, pixel_shape)
-            return steps.begin(state.student.params, state.step, noise_like, cond, key, denoiser=denoiser)
+            context, z = steps.begin(state.student.params, state.step, noise_like, cond, key, denoiser=denoiser)
+            return context, axes.tokens(z)  # else every device would draw and keep the whole batch's noise
         case schedule.ADVANCE:
             context, z = carry
             z = steps.advance(

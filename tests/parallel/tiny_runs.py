@@ -33,7 +33,7 @@ OPTIM = ConfigDict(
 def tiny(architecture: str, **changes):
     """(module, configuration): three layers, stacked and recomputed as on an accelerator."""
     model = models.architecture(architecture)
-    fixed = dict(in_channels=48, scan_layers=True, remat=True)
+    fixed = dict(in_channels=48, scan_layers=True, remat="full")
     layers = dict(double_layers=3, single_layers=3) if architecture == "flux2" else dict(layers=3)
     return model, model.Config.tiny(**(fixed | layers | SIZES[architecture] | changes))
 
