@@ -36,7 +36,7 @@ def _fitting(length: int, names: str | tuple[str, ...] | None):
 
 
 def tokens(x: jax.Array) -> jax.Array:
-    """The stream [B, S, width] between blocks."""
+    """The stream [B, S, width] between blocks, or latents [B, h, w, channels], by rows."""
     return constrain(x, BATCH, "context")
 
 

@@ -40,7 +40,7 @@ def step_call(
             pixel_shape = jax.ShapeDtypeStruct((len(batch["text"]), size, size, 3), jnp.float32)
             noise_like = jax.eval_shape(pixels.encode, pixel_shape)
             context, z = steps.begin(state.student.params, state.step, noise_like, cond, key, denoiser=denoiser)
-            return context, axes.constrain(z, axes.BATCH)  # else every device draws, and keeps, the noise of all
+            return context, axes.tokens(z)  # else every device would draw and keep the whole batch's noise
         case schedule.ADVANCE:
             context, z = carry
             z = steps.advance(

@@ -48,7 +48,7 @@ def _qwen_image_21(config: Mapping[str, Any], folder: Path) -> tuple[float, str]
     from diffusers import QwenImage21Transformer2DModel
 
     ours = qwen_image_21.Config.from_diffusers(
-        config, dtype=jnp.float32, products=None, scan_layers=False, remat=False
+        config, dtype=jnp.float32, products=None, scan_layers=False, remat="none"
     )
     blocks, ours = _cut(ours, qwen_image_21.abstract)
     params = _read(folder, qwen_image_21.abstract(ours))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from flashjax import axes
 
@@ -24,4 +25,4 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = No
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     total = weights.sum(-1, keepdims=True)
     out = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return axes.queries((out / total).astype(v.dtype).swapaxes(1, 2))
+    return checkpoint_name(axes.queries((out / total).astype(v.dtype).swapaxes(1, 2)), "attention")

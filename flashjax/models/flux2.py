@@ -50,7 +50,7 @@ class Config:
     param_dtype: Any = jnp.float32
     products: Any = None  # rounds the factors of the tokens' matrix products, see layers.project; None: not
     scan_layers: bool = True
-    remat: bool = True
+    remat: str = "full"  # what the backward pass recomputes, see layers.REMAT
 
     def __post_init__(self):
         axes = self.axes_dims
@@ -60,6 +60,7 @@ class Config:
                 f"{self.width} / {self.heads}."
             )
         checks.products(self.products)
+        layers.check_remat(self.remat)
 
     @property
     def head_dim(self) -> int:
@@ -114,7 +115,7 @@ class Config:
         """For tests."""
         small = dict(
             in_channels=8, context_dim=24, width=32, double_layers=2, single_layers=2, heads=2, axes_dims=(4, 4, 4, 4),
-            dtype=jnp.float32, scan_layers=False, remat=False,
+            dtype=jnp.float32, scan_layers=False, remat="none",
         )  # fmt: skip
         return cls(**(small | overrides))
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from flashjax import axes
 
@@ -156,23 +157,42 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) ->
     return jax.vmap(lambda key: make(nnx.Rngs(params=key)))(jax.random.split(rngs.params(), count))
 
 
-def run_stack(layers: nnx.Module, count: int, body: Callable, carry: Any, inputs: Any, *, scan: bool, remat: bool):
+# What the backward pass of a stack has from the forward pass; all else it computes again, a layer at a time.
+REMAT = dict(
+    none=None,  # everything: fastest, and fits small models only
+    full=jax.checkpoint_policies.nothing_saveable,  # the stream between layers
+    attention=jax.checkpoint_policies.save_only_these_names("attention"),  # and what attention gave
+    offload=jax.checkpoint_policies.save_and_offload_only_these_names(  # the stream, in the host's memory
+        names_which_can_be_saved=[], names_which_can_be_offloaded=["stream"],
+        offload_src="device", offload_dst="pinned_host",
+    ),
+)  # fmt: skip
+
+
+def check_remat(name: str) -> None:
+    """Raises ValueError for a name that ``REMAT`` has not."""
+    if name not in REMAT:
+        raise ValueError(f"remat is {name!r}; choose {', '.join(REMAT)}.")
+
+
+def run_stack(layers: nnx.Module, count: int, body: Callable, carry: Any, inputs: Any, *, scan: bool, remat: str):
     """Runs ``carry, out = body(layer, carry, input)`` over the layers; returns the carry and the outputs.
 
     ``inputs`` and the outputs are stacked over layers if ``scan``, else tuples of one entry a layer. Same parameters
     and the same function either way: scanned is small to compile (TPU, GPU); unrolled is twice as fast on CPU, where
     matrix products inside a while loop lose their threads. The carry's streams [B, S, width] are divided over the mesh
-    between layers. Parameters are taken apart with ``lax.split`` because its
+    between layers; ``remat`` names one of ``REMAT``. Parameters are taken apart with ``lax.split`` because its
     transpose is one concatenation; indexing would add ``count`` full-size zero-padded gradients.
     """
     graphdef, params = nnx.split(layers)
 
     def step(carry, layer):
-        carry, out = body(nnx.merge(graphdef, layer[0]), jax.tree.map(axes.tokens, carry), layer[1])
+        carry = jax.tree.map(lambda x: checkpoint_name(axes.tokens(x), "stream"), carry)
+        carry, out = body(nnx.merge(graphdef, layer[0]), carry, layer[1])
         return jax.tree.map(axes.tokens, carry), out
 
-    if remat:
-        step = jax.checkpoint(step, prevent_cse=not scan)
+    if remat != "none":
+        step = jax.checkpoint(step, prevent_cse=not scan, policy=REMAT[remat])
     if scan:
         return jax.lax.scan(step, carry, (params, inputs))
     slices = jax.tree.map(lambda p: [s[0] for s in jax.lax.split(p, (1,) * count)], params)

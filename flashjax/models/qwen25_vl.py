@@ -159,7 +159,7 @@ class Tower(nnx.Module):
             return block(h, cos, sin, same_window | full), None
 
         return self.merger(
-            layers.run_stack(self.blocks, v.depth, body, h, full, scan=self.config.scan_layers, remat=False)[0]
+            layers.run_stack(self.blocks, v.depth, body, h, full, scan=self.config.scan_layers, remat="none")[0]
         )
 
 

@@ -170,7 +170,7 @@ class Tower(nnx.Module):
             return (h, jnp.where(wanted == layer, h, taps)), None
 
         start, scan = (h, jnp.zeros((len(v.deepstack), *h.shape), h.dtype)), self.config.scan_layers
-        (h, taps), _ = layers.run_stack(self.blocks, v.depth, body, start, np.arange(v.depth), scan=scan, remat=False)
+        (h, taps), _ = layers.run_stack(self.blocks, v.depth, body, start, np.arange(v.depth), scan=scan, remat="none")
         return self.merger(h), jax.vmap(lambda merger, x: merger(x))(self.deepstack, taps)
 
     def _positions(self, rows: int, columns: int) -> jax.Array:

@@ -136,7 +136,8 @@ class Decoder(nnx.Module):
 
         start = h, jnp.zeros((len(c.features), *h.shape), h.dtype)
         numbers = np.arange(c.depth)
-        (_, features), _ = layers.run_stack(self.blocks, c.depth, body, start, numbers, scan=c.scan_layers, remat=False)
+        how = dict(scan=c.scan_layers, remat="none")
+        (_, features), _ = layers.run_stack(self.blocks, c.depth, body, start, numbers, **how)
         if c.final_norm:
             features = layers.rms_norm(features, self.norm.scale[...], c.eps)
         return jnp.moveaxis(features, 0, 2).reshape(*h.shape[:2], -1).astype(jnp.float32)

@@ -46,13 +46,14 @@ class Config:
     param_dtype: Any = jnp.float32
     products: Any = None  # rounds the factors of the tokens' matrix products, see layers.project; None: not
     scan_layers: bool = True
-    remat: bool = True
+    remat: str = "full"  # what the backward pass recomputes, see layers.REMAT
 
     def __post_init__(self):
         checks.even_axes(self.axes_dims, self.width, self.heads)
         if self.in_channels % PATCH**2:
             raise ValueError(f"in_channels is {self.in_channels}; a token is {PATCH} x {PATCH} latents of equal size.")
         checks.products(self.products)
+        layers.check_remat(self.remat)
 
     @property
     def head_dim(self) -> int:
@@ -100,7 +101,7 @@ class Config:
         """For tests."""
         small = dict(
             in_channels=8, context_dim=24, width=32, layers=2, heads=2, axes_dims=(4, 6, 6),
-            dtype=jnp.float32, scan_layers=False, remat=False,
+            dtype=jnp.float32, scan_layers=False, remat="none",
         )  # fmt: skip
         return cls(**(small | overrides))
 

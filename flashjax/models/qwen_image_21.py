@@ -41,7 +41,7 @@ class Config:
     param_dtype: Any = jnp.float32
     products: Any = None  # rounds the factors of the tokens' matrix products, see layers.project; None: not
     scan_layers: bool = True
-    remat: bool = True
+    remat: str = "full"  # what the backward pass recomputes, see layers.REMAT
 
     def __post_init__(self):
         if self.width % self.heads or sum(self.axes_dims) != self.head_dim:
@@ -50,6 +50,7 @@ class Config:
                 f"{self.width} / {self.heads}."
             )
         checks.products(self.products)
+        layers.check_remat(self.remat)
 
     @property
     def head_dim(self) -> int:
@@ -91,7 +92,7 @@ class Config:
         """A small model for 32 px pictures in patches of 4, text states of width 384; made for two CPU cores."""
         small = dict(
             in_channels=48, context_dim=384, width=160, layers=7, heads=5, axes_dims=(8, 12, 12),
-            dtype=jnp.float32, scan_layers=False, remat=False,
+            dtype=jnp.float32, scan_layers=False, remat="none",
         )  # fmt: skip
         return cls(**(small | overrides))
 
@@ -100,7 +101,7 @@ class Config:
         """For tests."""
         small = dict(
             in_channels=8, context_dim=24, width=32, layers=2, heads=2, axes_dims=(4, 6, 6),
-            dtype=jnp.float32, scan_layers=False, remat=False,
+            dtype=jnp.float32, scan_layers=False, remat="none",
         )  # fmt: skip
         return cls(**(small | overrides))
 

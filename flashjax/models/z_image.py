@@ -49,12 +49,13 @@ class Config:
     dtype: Any = jnp.bfloat16  # of activations and products; norms, softmax and time stay in float32
     param_dtype: Any = jnp.float32
     scan_layers: bool = True
-    remat: bool = True
+    remat: str = "full"  # what the backward pass recomputes, see layers.REMAT
 
     def __post_init__(self):
         checks.even_axes(self.axes_dims, self.width, self.heads)
         if self.in_channels % PATCH**2:
             raise ValueError(f"in_channels is {self.in_channels}; packed latents have a multiple of {PATCH**2}.")
+        layers.check_remat(self.remat)
 
     @property
     def head_dim(self) -> int:
@@ -105,7 +106,7 @@ class Config:
         """For tests."""
         small = dict(
             in_channels=8, context_dim=24, width=32, layers=2, refiner_layers=1, heads=2, axes_dims=(4, 6, 6),
-            dtype=jnp.float32, scan_layers=False, remat=False,
+            dtype=jnp.float32, scan_layers=False, remat="none",
         )  # fmt: skip
         return cls(**(small | overrides))
 

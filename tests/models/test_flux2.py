@@ -32,11 +32,11 @@ CONFIGS = {
     ),
     "more_double_than_single": dict(
         in_channels=16, context_dim=40, width=64, double_layers=3, single_layers=1, heads=4, axes_dims=(2, 6, 6, 2),
-        mlp_ratio=1.5, remat=True,
+        mlp_ratio=1.5, remat="full",
     ),
     "klein_like": dict(
         context_dim=48, in_channels=32, width=64, double_layers=1, single_layers=4, heads=2, axes_dims=(8, 8, 8, 8),
-        eps=1e-5, remat=True, scan_layers=True,
+        eps=1e-5, remat="full", scan_layers=True,
     ),
 }  # fmt: skip
 # text tokens, target size, reference sizes
@@ -273,7 +273,7 @@ def unrolled(models):
     return params, inputs, denoisers.loss_and_grads(flux2, config, params, *inputs)
 
 
-@pytest.mark.parametrize(("scan", "remat"), [(True, True), (False, True)])
+@pytest.mark.parametrize(("scan", "remat"), [(True, "full"), (False, "full"), (True, "attention")])
 def test_scan_and_remat_change_neither_values_nor_gradients(unrolled, scan, remat):
     params, inputs, expected = unrolled
     config = Config.tiny(**CONFIGS["uneven_axes_scanned"] | {"scan_layers": scan, "remat": remat})

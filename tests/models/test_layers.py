@@ -1,4 +1,6 @@
-"""Layers that the denoisers share: the product with rounded factors against one written out."""
+"""Layers that the denoisers share: the product with rounded factors against one written out, stacks of layers."""
+
+import re
 
 import jax
 import jax.extend
@@ -6,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.ad_checkpoint import print_saved_residuals
 
 from flashjax.models import architecture, layers
+from flashjax.models.attention import attend
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 X, G = jax.random.normal(KEYS[0], (2, 5, 16)), jax.random.normal(KEYS[1], (2, 5, 8))
@@ -64,6 +68,52 @@ def test_a_bias_is_added_in_the_activations_dtype_and_is_there_only_if_asked_for
     biased.bias[...] = jnp.arange(8.0)
     assert biased(X.astype(jnp.bfloat16)).dtype == jnp.bfloat16
     np.testing.assert_allclose(biased(X), plain(X) + np.arange(8.0), rtol=1e-6)
+
+
+class Residual(nnx.Module):
+    def __init__(self, rngs):
+        self.linear, self.out = (layers.Linear(16, 16, rngs, jnp.float32) for _ in range(2))
+
+    def __call__(self, h):
+        q = self.linear(h).reshape(*h.shape[:2], 2, 8)
+        return h + self.out(attend(q, q, jnp.sin(q)).reshape(h.shape))
+
+
+def stack_loss(scan, remat):
+    """Of three layers' parameters and X, by the name of a policy."""
+
+    def loss(params, x):
+        stack, how = nnx.merge(graphdef, params), dict(scan=scan, remat=remat)
+        return jnp.sum(layers.run_stack(stack, 3, lambda layer, h, _: (layer(h), None), x, None, **how)[0] ** 2)
+
+    graphdef, params = nnx.split(layers.stack(Residual, 3, nnx.Rngs(params=0)))
+    return loss, params
+
+
+@pytest.mark.parametrize("scan", [True, False])
+@pytest.mark.parametrize("remat", layers.REMAT)
+def test_no_policy_of_recomputing_changes_values_or_gradients(remat, scan):
+    loss, params = stack_loss(scan, remat)
+    plain, _ = stack_loss(False, "none")
+    computed, expected = (jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(params, X) for f in (loss, plain))
+    for a, b in zip(jax.tree.leaves(computed), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())
+
+
+@pytest.mark.parametrize(("remat", "kept"), [("full", 0), ("attention", 1), ("offload", 0)])
+def test_what_a_policy_keeps_of_a_layer(remat, kept, capsys):
+    """Between forward and backward pass: the stream of every layer, attention's result where it is named, and of the
+    matrices of scores nothing."""
+    loss, params = stack_loss(True, remat)
+    print_saved_residuals(loss, params, X)
+    saved = re.findall(r"^f32(\S*)\[3,2,([\d,]+)\]", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(shape for _, shape in saved) == ["5,16", *["5,2,8"] * kept]
+    assert any("host" in place for place, _ in saved) == (remat == "offload")
+
+
+def test_a_policy_that_there_is_not():
+    with pytest.raises(ValueError, match="remat is 'some'; choose none, full, attention, offload."):
+        architecture("qwen_image").Config.tiny(remat="some")
 
 
 def dots(jaxpr):

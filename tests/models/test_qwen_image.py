@@ -25,7 +25,7 @@ CONFIGS = {
     ),
     "one_head_uneven_axes": dict(in_channels=12, context_dim=16, width=24, layers=1, heads=1, axes_dims=(12, 2, 10)),
     "deep_2511": dict(
-        in_channels=16, context_dim=40, width=80, layers=5, heads=5, axes_dims=(4, 6, 6), zero_cond_t=True, remat=True
+        in_channels=16, context_dim=40, width=80, layers=5, heads=5, axes_dims=(4, 6, 6), zero_cond_t=True, remat="full"
     ),
 }
 # text lengths of two samples, target size, reference sizes; in tokens
@@ -301,7 +301,7 @@ def test_a_configuration_that_is_not_built_is_named(changes, expected):
 def test_every_preset_survives_diffusers_configuration(preset):
     config = getattr(Config, preset)()
     assert Config.from_diffusers(config.to_diffusers()) == config
-    assert Config.from_diffusers(config.to_diffusers(), remat=not config.remat).remat != config.remat
+    assert Config.from_diffusers(config.to_diffusers(), remat="attention").remat == "attention"
 
 
 # -- ways to compute the same ----------------------------------------------------------------------------------------
@@ -309,7 +309,8 @@ def test_every_preset_survives_diffusers_configuration(preset):
 
 def test_scan_and_remat_change_neither_values_nor_gradients(models):
     _, _, params = models("tiny_2511")
-    plain, scanned = (Config.tiny(zero_cond_t=True, scan_layers=flag, remat=flag) for flag in (False, True))
+    ways = dict(scan_layers=False, remat="none"), dict(scan_layers=True, remat="full")
+    plain, scanned = (Config.tiny(zero_cond_t=True, **way) for way in ways)
     inputs = draw(plain, LAYOUTS["one_larger_reference_padded"])
     computed = denoisers.loss_and_grads(qwen, scanned, params, *inputs)
     expected = denoisers.loss_and_grads(qwen, plain, params, *inputs)

@@ -26,7 +26,7 @@ CONFIGS = {
     ),
     "one_head_uneven_axes": dict(in_channels=12, context_dim=16, width=24, layers=1, heads=1, axes_dims=(12, 2, 10)),
     "postcards_like": dict(
-        in_channels=48, context_dim=40, width=96, layers=4, heads=3, axes_dims=(8, 12, 12), remat=True
+        in_channels=48, context_dim=40, width=96, layers=4, heads=3, axes_dims=(8, 12, 12), remat="full"
     ),
 }
 # text tokens, target size, reference sizes, text tokens before each reference. diffusers counts image tokens in
@@ -235,7 +235,7 @@ def unrolled(models):
     return params, inputs, denoisers.loss_and_grads(qwen, config, params, *inputs)
 
 
-@pytest.mark.parametrize(("scan", "remat"), [(True, True), (False, True)])
+@pytest.mark.parametrize(("scan", "remat"), [(True, "full"), (False, "full"), (True, "attention")])
 def test_scan_and_remat_change_neither_values_nor_gradients(unrolled, scan, remat):
     params, inputs, expected = unrolled
     config = Config.tiny(**CONFIGS["wide_heads_scanned"] | {"scan_layers": scan, "remat": remat})

@@ -24,7 +24,7 @@ CONFIGS = {
     "uneven_mlp_scanned": dict(width=40, layers=3, refiner_layers=2, axes_dims=(8, 10, 2), scan_layers=True),
     "one_head": dict(in_channels=20, context_dim=17, width=24, heads=1, axes_dims=(2, 4, 18), refiner_layers=2),
     # more than 256 wide: the time embedding stays at 256
-    "wide": dict(width=264, layers=1, heads=3, axes_dims=(24, 32, 32), remat=True),
+    "wide": dict(width=264, layers=1, heads=3, axes_dims=(24, 32, 32), remat="full"),
     # the norms of queries and keys, and the last one, do not follow eps
     "other_constants": dict(eps=0.3, theta=10_000.0, layers=1),
 }
@@ -268,7 +268,7 @@ def unrolled(models):
     return params, inputs, denoisers.loss_and_grads(z_image, config, params, *inputs)
 
 
-@pytest.mark.parametrize(("scan", "remat"), [(True, True), (False, True)])
+@pytest.mark.parametrize(("scan", "remat"), [(True, "full"), (False, "full"), (True, "attention")])
 def test_scan_and_remat_change_neither_values_nor_gradients(unrolled, scan, remat):
     params, inputs, expected = unrolled
     config = Config.tiny(scan_layers=scan, remat=remat)

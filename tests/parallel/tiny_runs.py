@@ -20,7 +20,7 @@ SIZE, BATCH, TOKENS = 16, 8, 6  # pixels, samples, tokens of text
 # Z-Image's hidden width, int(width / 3 * 8), is even for widths that are multiples of 3.
 SIZES = dict(qwen_image_21={}, qwen_image={}, flux2={}, z_image=dict(width=48, axes_dims=(8, 8, 8)))
 RECIPE = steps.Recipe(
-    grid=tuple(flow.time_grid(2, 3.0).tolist()), lambdas=guidance.lambda_table(2, 2, [[[0.2, 0.9], [0.5, 0.1]]]),
+    grid=tuple(flow.time_grid(2, 3.0).tolist()), lambdas=guidance.lambda_table(2, 2),
     guidance_scales=(guidance.Scale(scales=(2.0,)),),
 )  # fmt: skip
 # Adam's first updates are lr in size wherever the gradient is not 0: what a mesh got wrong would be seen as that.
@@ -33,7 +33,7 @@ OPTIM = ConfigDict(
 def tiny(architecture: str, **changes):
     """(module, configuration): three layers, stacked and recomputed as on an accelerator."""
     model = models.architecture(architecture)
-    fixed = dict(in_channels=48, scan_layers=True, remat=True)
+    fixed = dict(in_channels=48, scan_layers=True, remat="full")
     layers = dict(double_layers=3, single_layers=3) if architecture == "flux2" else dict(layers=3)
     return model, model.Config.tiny(**(fixed | layers | SIZES[architecture] | changes))
 
@@ -65,10 +65,10 @@ class Run:
         model, config = tiny(architecture, **changes)
         self.mesh, self.table = meshes.make_mesh(ONE | mesh_sizes), table()
         optimizers = [sharding.divided(optim.make_optimizer(OPTIM, 10), self.mesh) for _ in range(2)]
-        trees = [draw(model.abstract(config), seed) for seed in range(3)]
-        state = TrainState.create(trees[0], *optimizers, trees[1])
+        student, critic, teacher = (draw(model.abstract(config), seed) for seed in range(3))
+        state = TrainState.create(student, *optimizers, critic)
         self.state, self.teachers = jax.device_put(
-            (state, tuple(trees[1:])), sharding.shardings((state, tuple(trees[1:])), self.mesh)
+            (state, (teacher,)), sharding.shardings((state, (teacher,)), self.mesh)
         )
         self.shapes = sharding.with_shapes(self.state, self.mesh)
         batch = batch_of(config)
@@ -76,7 +76,7 @@ class Run:
         self.batch = meshes.put_batch(batch, self.mesh)
         call = partial(
             step_call, config=ConfigDict(dict(seed=0)), model=model, denoiser=model.denoiser(config), recipe=RECIPE,
-            table=self.table, nulls=(null, null), size=SIZE, student_optimizer=optimizers[0],
+            table=self.table, nulls=(null,), size=SIZE, student_optimizer=optimizers[0],
             critic_optimizer=optimizers[1],
         )  # fmt: skip
         begin = next(program for program in self.table.programs() if program.phase == schedule.BEGIN)
