@@ -173,8 +173,9 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             means = writer.flush(everything=draws or saves)
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k.endswith("loss")})
         if draws:
-            for draw in drawers:
-                draw(state.ema, done)
+            figures = {name: value for draw in drawers for name, value in draw(state.ema, done).items()}
+            if figures:
+                writer.write(step, figures)
         # A checkpoint comes last: metrics of all steps before it have been seen to be finite.
         if saves:
             checkpoints.save(done, state, dict(loader=loader.get_state()), meta)
