@@ -75,7 +75,8 @@ def sampling(config: ConfigDict) -> dict:
 def make_drawer(
     config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, size: int, folder: Path
 ) -> Callable:
-    """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``: two seeds of each of PROMPTS."""
+    """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``, two seeds of each of PROMPTS, and returns
+    figures of them for the log: ``drift``."""
     cond, null = conditions(model, encoder, list(PROMPTS) * 2, config.max_text_tokens)
     # On the host: an array of one process's device would not go together with parameters that live on all.
     start = np.asarray(noise([1] * len(PROMPTS) + [2] * len(PROMPTS), size))
@@ -84,22 +85,35 @@ def make_drawer(
     target = folder / "samples"
     target.mkdir(exist_ok=True)
 
-    def draw(params, step: int) -> None:
+    def draw(params, step: int) -> dict[str, float]:
         z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
         if jax.process_index() != 0:
             return
         images = pixels.to_uint8(pixels.decode(z))
         rows = [images[: len(PROMPTS)], images[len(PROMPTS) :]]
         contact_sheet(rows).save(target / f"step_{step:06d}.png")
+        return drift(np.stack(rows))
 
     return draw
+
+
+def drift(images: np.ndarray) -> dict[str, float]:
+    """What collapses first where distillation goes wrong, of fixed prompts and noise, uint8 [seeds, prompts, H, W, 3]:
+    saturation (the mean distance of a pixel's strongest from its weakest colour), contrast (the mean standard deviation
+    of a picture) and spread (the mean absolute difference of two seeds of a prompt); 1 is black against white."""
+    x = images.astype(np.float64) / 255
+    return {
+        "samples/saturation": float((x.max(axis=-1) - x.min(axis=-1)).mean()),
+        "samples/contrast": float(x.std(axis=(2, 3, 4)).mean()),
+        "samples/spread": float(np.abs(x[0] - x[1]).mean()),
+    }
 
 
 def make_edit_drawer(
     config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, records: Sequence[dict], folder: Path
 ) -> Callable:
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX_edits.png``: the sources of edit ``records``, and what
-    their instructions make of them."""
+    their instructions make of them. It returns no figures."""
     sources = np.stack([record["source"] for record in records])
     states = text.pack([record["text"].astype(np.float32) for record in records])
     cond = editing.condition(model, *states, pixels.from_uint8(sources))
@@ -108,11 +122,12 @@ def make_edit_drawer(
     sample, grid = make_sampler(denoiser), flow.time_grid(settings["steps"], settings["shift"])
     (folder / "samples").mkdir(exist_ok=True)
 
-    def draw(params, step: int) -> None:
+    def draw(params, step: int) -> dict[str, float]:
         z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
         if jax.process_index() != 0:
             return
         rows = [sources, pixels.to_uint8(pixels.decode(z))]
         contact_sheet(rows).save(folder / "samples" / f"step_{step:06d}_edits.png")
+        return {}
 
     return draw

@@ -215,8 +215,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k.endswith("loss")})
         if draws:
             with clock.during("drawing"):
-                for draw in drawers:
-                    draw(state.ema, done)
+                figures = {name: value for draw in drawers for name, value in draw(state.ema, done).items()}
+            writer.write(step, figures)
         # A checkpoint comes last: metrics of all steps before it have been seen to be finite.
         if saves:
             before = clock.seconds["saving"]

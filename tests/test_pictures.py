@@ -60,3 +60,16 @@ def test_a_run_is_drawn_on_the_grid_that_it_is_meant_for(monkeypatch, request, t
     np.testing.assert_array_equal(seen[0][0], flow.time_grid(steps, shift))
     assert seen[0][1:] == (scale, mode)
     assert (tmp_path / "samples" / "step_000007.png").exists()
+
+
+def test_drift_of_pictures_that_are_known():
+    """Grey has no saturation, pure red all of it; a picture half black, half white has a deviation of a half."""
+    images = np.zeros((2, 2, 4, 4, 3), np.uint8)
+    images[:, 0, :2] = 255
+    images[:, 1, ..., 0] = 255
+    told = pictures.drift(images)
+    assert told["samples/saturation"] == 0.5
+    np.testing.assert_allclose(told["samples/contrast"], (0.5 + np.sqrt(2 / 9)) / 2)
+    assert told["samples/spread"] == 0
+    images[1] = 255 - images[1]
+    assert pictures.drift(images)["samples/spread"] == 1

@@ -36,7 +36,7 @@ def without_the_encoder():
     """The true encoder takes seconds to compile, and these tests are about the loop."""
     stub = types.SimpleNamespace(encode=encode)
     text.load_text_encoder = lambda source: stub
-    pictures.make_drawer = pictures.make_edit_drawer = lambda *_: lambda params, step: None
+    pictures.make_drawer = pictures.make_edit_drawer = lambda *_: lambda params, step: {}
 
 
 def stop_at(step: int, stop) -> None:
@@ -276,7 +276,7 @@ def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypa
         now[0] += 1000
 
     monkeypatch.setattr(metrics, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(pictures, "make_drawer", lambda *_: wait)
+    monkeypatch.setattr(pictures, "make_drawer", lambda *_: lambda *_: wait() or {})
     monkeypatch.setattr(checkpoint.Checkpoints, "save", lambda *args: (wait(), save(*args)))
     settings = ["--config.sample_every=3", "--config.log_every=3"]
     train.train(configs.load([given["flow_matching"], *settings]), str(tmp_path))

@@ -219,7 +219,8 @@ def write(
     ms = figures["ms_per_image"]
     report.write_report(
         target, title=title, command=command, metrics=figures, grids=grids,
-        curves=run_metrics.read(workdir), step_table=(workdir / "step_table.txt").read_text(),
+        curves={name: curve for name, curve in run_metrics.read(workdir).items() if not name.startswith("data/")},
+        step_table=(workdir / "step_table.txt").read_text(),
         config_text=json.dumps(config, indent=1),
         facts={"ms per image, student": round(ms["student"], 2), "ms per image, teacher": round(ms["teacher"], 2),
                "speed-up": f"{figures['speedup']:.1f} x"},

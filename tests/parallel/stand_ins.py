@@ -16,4 +16,4 @@ def encode(captions, max_tokens=None):
 def replace(drawer: bool = True) -> None:
     text.load_text_encoder = lambda source: types.SimpleNamespace(encode=encode)
     if drawer:
-        pictures.make_drawer = lambda *_: lambda params, step: None
+        pictures.make_drawer = lambda *_: lambda params, step: {}

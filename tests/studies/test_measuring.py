@@ -1,0 +1,69 @@
+"""What a study keeps of a cell: one value a prompt, in the order of the prompts, and None where there is none."""
+
+import types
+
+import numpy as np
+import pytest
+
+from flashjax.data import postcards
+from flashjax.errors import UserError
+from flashjax.evaluate import classifier
+from flashjax.studies import measuring
+
+
+@pytest.fixture(scope="module")
+def judge(request):
+    return classifier.load(request.config.rootpath / "weights/postcards_classifier")
+
+
+@pytest.fixture
+def cards():
+    made = [postcards.make(category, "heldout", i, 0) for i in range(8) for category in postcards.CATEGORIES]
+    return [
+        dict(category=c.category, named=c.named, caption=c.caption, spec=c.spec, edit_spec=c.edit_spec,
+             changed=c.changed, instruction=c.instruction, image=postcards.render(c, 32))
+        for c in made
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def reads_everything(monkeypatch):
+    monkeypatch.setattr(measuring.ocr, "word_hits", lambda images, words: np.ones(len(images), bool))
+
+
+def test_values_stand_with_their_prompts(judge, cards, reads_everything):
+    values = measuring.prompt_values(np.stack([c["image"] for c in cards]), cards, judge)
+    assert {len(each) for each in values.values()} == {24}
+    assert set(values) == {"adherence", "saturation", "word", *(f"adherence {kind}" for kind in postcards.CATEGORIES)}
+    for kind in postcards.CATEGORIES:
+        own = [v for v, c in zip(values[f"adherence {kind}"], cards, strict=True) if c["category"] == kind]
+        assert own == [v for v, c in zip(values["adherence"], cards, strict=True) if c["category"] == kind]
+        assert sum(v is not None for v in values[f"adherence {kind}"]) == sum(v is not None for v in own)
+    assert [v is None for v in values["word"]] == ["word" not in c["named"] for c in cards]
+    assert np.mean([v for v in values["adherence"] if v is not None]) > 0.9  # the true pictures
+
+
+def test_both_tasks_are_drawn_and_measured(judge, cards, reads_everything, monkeypatch, tmp_path):
+    """A pipeline that paints what it should: a postcard for a caption, the exact edit for an instruction."""
+    edits = [c | dict(source=c["image"], image=255 - c["image"]) for c in cards]
+    asked = {}
+
+    def draw(prompts, seeds, encoder, images=None):
+        asked["edits" if images is not None else "prompts"] = (prompts, seeds, images)
+        return np.stack([c["image"] for c in (edits if images is not None else cards)])
+
+    monkeypatch.setattr(measuring.classifier, "load", lambda path: judge)
+    monkeypatch.setattr(measuring.text, "load_text_encoder", lambda source: None)
+    monkeypatch.setattr(measuring.pipeline, "load", lambda path: types.SimpleNamespace(draw=draw))
+    monkeypatch.setattr(measuring.study, "load_cards", lambda path, limit: dict(a=cards, b=edits)[path])
+    cell = types.SimpleNamespace(folder=tmp_path)
+    values = measuring.measure("run", cell, data="a", edit_data="b")["values"]
+    assert {"edit success", "edit kept", "edit outside", "edit text", "adherence"} <= set(values)
+    assert {len(each) for each in values.values()} == {24}
+    assert asked["prompts"][0] == [c["caption"] for c in cards]
+    assert asked["edits"][0] == [c["instruction"] for c in cards]
+    np.testing.assert_array_equal(asked["edits"][2], np.stack([c["source"] for c in edits]))
+    assert asked["prompts"][1] == asked["edits"][1] == list(range(1, 25))
+    assert (tmp_path / "pictures.png").is_file()
+    with pytest.raises(UserError, match="measures nothing; give its 'measure' the paths"):
+        measuring.measure("run", cell)
