@@ -4,6 +4,7 @@ import argparse
 import importlib
 
 _ACTIONS = {
+    "prompts": ("flashjax.commands.bench_prompts", "write T2I-Bench and Editing-Bench"),
     "judge": ("flashjax.commands.bench_judge", "ask judges about pictures; resumable, nothing is paid for twice"),
 }
 
