@@ -59,7 +59,7 @@ def main() -> None:
         times = [opening(page) - opening(empty) for _ in range(5)]
         print(
             f"{len(prompts)} prompts, {3 * len(prompts)} pictures: {page.stat().st_size / 1e6:.1f} MB, written in "
-            f"{written:.0f} s, opened in {statistics.median(times):.2f} s (5 times, {min(times):.2f} to {max(times):.2f})"
+            f"{written:.0f} s, opened in {statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f})"
         )
 
 
