@@ -36,7 +36,7 @@ def cmmd(a: np.ndarray, b: np.ndarray, sigma: float = 10.0, scale: float = 1000.
     """The squared maximum mean discrepancy with a Gaussian kernel exp(-|x - y|^2 / 2 sigma^2), times ``scale``.
 
     CMMD of Jayasumana et al. (2024) where features are CLIP's, each of length 1; sigma and scale are theirs. This is
-    the unbiased estimator: 0 on average for two samples of one distribution, whatever their sizes, and so below 0 at times.
+    the unbiased estimator: 0 on average for two samples of one distribution, so below 0 at times.
 
     Args:
         a, b: [N, D] and [M, D], N and M at least 2.
