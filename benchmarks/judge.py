@@ -14,7 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from flashjax.bench import judging, rubrics
@@ -35,7 +34,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder, Journal(folder) as book:
         path = Path(folder) / "a.png"
-        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
+        Image.new("RGB", (64, 64)).save(path)
         url, picture = f"http://127.0.0.1:{int(server.stdout.readline())}/v1", read_picture(path)
         judge = Judge("fake", url, "fake", concurrency=args.in_flight)
         calls = [Call(judge, rubrics.T2I, rubrics.t2i_user(f"prompt {i}"), (picture,)) for i in range(args.calls)]

@@ -8,11 +8,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from flashjax.bench.calls import Call, Judge, Picture, read_picture
-from flashjax.bench.prompts import Prompt
+from flashjax.bench.prompts import Prompt, is_id
 from flashjax.bench.rubrics import PAIR, T2I, edit_rubric, t2i_user
 from flashjax.errors import UserError
 
-__all__ = ["drift", "find_pictures", "find_sources", "injections", "pairs", "points"]
+__all__ = ["drift", "find_pictures", "find_sources", "injections", "pairs", "points", "read_systems"]
 
 # prompt's id to seed to picture
 Pictures = Mapping[str, Mapping[int, Picture]]
@@ -39,6 +39,17 @@ def find_pictures(folder: str | Path, prompts: Sequence[Prompt]) -> dict[str, di
             f"{' ...' if len(missing) > 3 else ''}. Names are <id>_<seed>.png; flashjax bench generate draws them."
         )
     return found
+
+
+def read_systems(given: Sequence[str], prompts: Sequence[Prompt]) -> dict[str, Pictures]:
+    """The pictures of each system, from NAME=DIR as the command line has them."""
+    systems = {}
+    for one in given:
+        name, _, folder = one.partition("=")
+        if not folder or not is_id(name) or name in systems:
+            raise UserError(f"--pictures {one} has to be NAME=DIR, each name once, of letters and digits.")
+        systems[name] = find_pictures(folder, prompts)
+    return systems
 
 
 def find_sources(prompts: Sequence[Prompt], bench: str | Path, folder: str | Path | None) -> dict:

@@ -4,7 +4,10 @@ import argparse
 import importlib
 
 _ACTIONS = {
+    "prompts": ("flashjax.commands.bench_prompts", "write T2I-Bench and Editing-Bench"),
+    "generate": ("flashjax.commands.bench_generate", "draw the pictures of a bench; resumable"),
     "judge": ("flashjax.commands.bench_judge", "ask judges about pictures; resumable, nothing is paid for twice"),
+    "report": ("flashjax.commands.bench_report", "write what judges said as one page, JSON and CSV"),
 }
 
 

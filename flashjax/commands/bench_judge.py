@@ -60,15 +60,10 @@ def _judged(judging, calls, journal, budget, todo: int) -> dict[str, str]:
 
 
 def _plan(args: argparse.Namespace, judges: Sequence, bench: Sequence) -> list:
-    from flashjax.bench import plan, prompts
+    from flashjax.bench import plan
     from flashjax.errors import UserError
 
-    systems = {}
-    for given in args.pictures:
-        name, _, folder = given.partition("=")
-        if not folder or not prompts.is_id(name) or name in systems:
-            raise UserError(f"--pictures {given} has to be NAME=DIR, each name once, of letters and digits.")
-        systems[name] = plan.find_pictures(folder, bench)
+    systems = plan.read_systems(args.pictures, bench)
     if args.reference and args.reference not in systems:
         raise UserError(f"--reference {args.reference} is none of the systems {', '.join(systems)}.")
     sources, calls = plan.find_sources(bench, args.bench, args.sources), []

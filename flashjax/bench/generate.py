@@ -1,0 +1,87 @@
+"""The pictures of a bench: one a prompt and seed, each written when it is drawn, so that a stopped run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from flashjax.bench.prompts import Prompt
+from flashjax.errors import UserError
+
+__all__ = ["generate", "pending", "settle"]
+
+# prompts and their seeds to pictures uint8 [N, H, W, 3 or 4]
+Drawer = Callable[[Sequence[Prompt], Sequence[int]], np.ndarray]
+
+
+def settle(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Makes the folder of a system and writes down what draws its pictures, or checks that it is the same as before.
+
+    Raises:
+        UserError: the folder holds pictures of other settings, or files of something else.
+    """
+    record, told = folder / "drawn.json", json.dumps(facts, indent=1, sort_keys=True)
+    if record.exists():
+        before = json.loads(record.read_text())
+        if differ := [k for k in sorted({*before, *facts}) if before.get(k) != json.loads(told).get(k)]:
+            raise UserError(
+                f"{folder} has pictures of other settings: {differ[0]} is {before.get(differ[0])!r} there and "
+                f"{facts.get(differ[0])!r} here; give another --out."
+            )
+        return
+    # Another process of the same run may be writing the record at this moment.
+    if folder.exists() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
+        raise UserError(f"{folder} holds files, but no pictures of flashjax bench generate; give an empty folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    _whole(record, lambda path: path.write_text(told))
+
+
+def pending(
+    prompts: Sequence[Prompt], seeds: Sequence[int], folder: Path, share: tuple[int, int] = (0, 1)
+) -> list[tuple[Prompt, int]]:
+    """What is still to be drawn by this process, of ``share`` (its number, how many there are): every so many-th."""
+    every = [(p, seed) for p in prompts for seed in seeds][share[0] :: share[1]]
+    return [(p, seed) for p, seed in every if not (folder / f"{p.id}_{seed}.png").exists()]
+
+
+def generate(
+    todo: Sequence[tuple[Prompt, int]], folder: Path, draw: Drawer, facts: Mapping[str, Any], batch: int
+) -> Iterator[int]:
+    """Draws and writes ``<id>_<seed>.png``, and yields how many were added after every batch.
+
+    Each PNG says in its text chunks what made it: ``facts``, its prompt and its seed.
+    """
+    for start in range(0, len(todo), batch):
+        some = todo[start : start + batch]
+        images = draw([p for p, _ in some], [seed for _, seed in some])
+        for (prompt, seed), image in zip(some, images, strict=True):
+            told = {**facts, "prompt": prompt.prompt, "seed": seed, "id": prompt.id}
+            _whole(folder / f"{prompt.id}_{seed}.png", lambda path, i=image, t=told: _save(path, i, t))
+        yield len(some)
+
+
+def _save(path: Path, image: np.ndarray, facts: Mapping[str, Any]) -> None:
+    info = PngImagePlugin.PngInfo()
+    for name, value in facts.items():
+        info.add_itxt(name, str(value))  # UTF-8: prompts may be Chinese
+    # Judges and reports know no transparency; on white, as browsers show it.
+    picture = Image.fromarray(image)
+    if picture.mode == "RGBA":
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    picture.save(path, "PNG", pnginfo=info)
+
+
+def _whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """The file appears when it is complete."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""``flashjax bench generate``: a model's pictures of a bench; resumable, and divided over processes."""
+
+import argparse
+
+from flashjax.commands import non_negative, positive, seed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", help="a run's work directory or an exported model")
+    source.add_argument("--weights", help="a released model: the folder of a diffusers pipeline")
+    parser.add_argument("--bench", required=True, help="prompts, JSONL")
+    parser.add_argument("--out", required=True, help="folder for <id>_<seed>.png")
+    parser.add_argument("--steps", type=positive, help="sampling steps (default: the model's own)")
+    parser.add_argument("--guidance", type=float, help="guidance scale, 1 is none (default: the model's)")
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="a picture each (default 0)")
+    parser.add_argument("--limit", type=positive, help="use only so many prompts (default: all)")
+    parser.add_argument("--batch", type=positive, default=16, help="pictures at once, with --checkpoint (default 16)")
+    parser.add_argument("--share", default="0/1", metavar="I/N", help="this process draws every N-th picture (0/1)")
+    parser.add_argument("--which", choices=("ema", "student"), default="ema", help="parameters of a run (default ema)")
+    parser.add_argument("--step", type=non_negative, help="of a run's checkpoint (default: the newest)")
+    parser.add_argument("--size", type=positive, help="side of the picture, with --weights (default: the model's)")
+    edits = parser.add_mutually_exclusive_group()
+    edits.add_argument("--sources", help="folder of the pictures to edit, with --weights")
+    edits.add_argument("--draw-sources", action="store_true", help="draw what the edits start from")
+
+
+def run(args: argparse.Namespace) -> None:
+    import dataclasses
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from flashjax import __version__
+    from flashjax.bench import generate, plan, prompts
+    from flashjax.commands import quiet
+
+    quiet()
+    bench, sources = prompts.read_bench(args.bench, args.limit), {}
+    if args.draw_sources:
+        bench = [dataclasses.replace(p, prompt=p.source_prompt, source_prompt="") for p in bench if p.source_prompt]
+    elif bench[0].is_edit:
+        sources = plan.find_sources(bench, args.bench, args.sources)
+    share = _share(args.share)
+    draw, facts = (_of_run if args.checkpoint else _of_released)(args, bench, sources)
+    facts |= dict(flashjax=__version__)
+    folder = Path(args.out)
+    generate.settle(folder, facts)
+    todo = generate.pending(bench, args.seeds, folder, share)
+    with tqdm(total=len(todo), desc="drawing", unit="picture") as bar:
+        for count in generate.generate(todo, folder, draw, facts, args.batch if args.checkpoint else 1):
+            bar.update(count)
+    print(f"{len(todo)} pictures drawn; {folder} has those of {len(bench)} prompts.")
+
+
+def _of_run(args: argparse.Namespace, bench, sources):
+    from flashjax import pipeline
+    from flashjax.errors import UserError, about_settings
+    from flashjax.models import text
+
+    if sources:
+        raise UserError("A run's model draws from prompts only; edits need --weights.")
+    pipe = pipeline.load(args.checkpoint, args.which, args.step)
+    encoder = text.load_text_encoder(text.default_minilm_source())
+    with about_settings():
+        encoder.tokens([p.prompt for p in bench], pipe.max_text_tokens)  # names a prompt that is too long
+    settings = dict(steps=args.steps, guidance_scale=args.guidance)
+
+    def draw(some, seeds):
+        return pipe.draw([p.prompt for p in some], list(seeds), encoder, batch=args.batch, **settings)
+
+    chosen = pipe.defaults | {k: v for k, v in settings.items() if v is not None}
+    return draw, dict(model=args.checkpoint, which=args.which, step=args.step) | chosen
+
+
+def _of_released(args: argparse.Namespace, bench, sources):
+    from flashjax import released
+
+    model = released.load(args.weights, keep=True)
+    settings = dict(height=args.size, width=args.size, steps=args.steps, guidance_scale=args.guidance)
+
+    def draw(some, seeds):
+        (prompt,) = some
+        found = sources.get(prompt.id)
+        images = [released.read_picture(found[min(found)].path)] if found else []
+        return model.draw([prompt.prompt], list(seeds), images, **settings)
+
+    facts = dict(model=f"{model.name} {args.weights}", sources=args.sources)
+    return draw, facts | {k: v for k, v in (model.defaults | settings).items() if v is not None}
+
+
+def _share(text: str) -> tuple[int, int]:
+    from flashjax.errors import UserError
+
+    first, _, count = text.partition("/")
+    if not (first.isdigit() and count.isdigit() and int(first) < int(count)):
+        raise UserError(f"--share {text} has to be I/N with I from 0 to N - 1, as in 3/8.")
+    return int(first), int(count)

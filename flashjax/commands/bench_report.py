@@ -1,0 +1,35 @@
+"""``flashjax bench report``: what judges said, as one page, JSON and CSV."""
+
+import argparse
+import shlex
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bench", required=True, help="prompts, JSONL")
+    parser.add_argument("--pictures", required=True, nargs="+", metavar="NAME=DIR", help="as bench judge has them")
+    parser.add_argument("--judged", required=True, help="folder that bench judge wrote (--out there)")
+    parser.add_argument("--reference", help="name of the system that all others are compared with")
+    parser.add_argument("--title", default="Judged pictures", help="the heading (default '%(default)s')")
+    parser.add_argument("--out", required=True, help="report.html to write; .json and .csv go beside it")
+
+
+def run(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from flashjax.bench import plan, prompts
+    from flashjax.bench.report import write_report
+    from flashjax.errors import UserError
+
+    if Path(args.out).suffix.lower() != ".html":
+        raise UserError(f"--out {args.out} has to end in .html.")
+    scores = Path(args.judged) / "scores.jsonl"
+    if not scores.is_file():
+        raise UserError(f"There is no {scores}; run flashjax bench judge first.")
+    rows = [row for _, row in prompts.json_lines(scores)]
+    judged = {row["prompt"] for row in rows}
+    bench = [p for p in prompts.read_bench(args.bench) if p.id in judged]
+    pictures = plan.read_systems(args.pictures, bench)
+    command = shlex.join(["flashjax", *sys.argv[1:]])
+    write_report(args.out, rows, bench, pictures, title=args.title, command=command, reference=args.reference)
+    print(f"Report: {args.out}")

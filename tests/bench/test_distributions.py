@@ -1,0 +1,93 @@
+"""Distances of distributions against scikit-learn and by hand, on features made up."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.neighbors import NearestNeighbors
+
+from flashjax.bench import distributions
+from flashjax.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("n", "m", "sigma"), [(40, 70, 10.0), (1500, 1100, 1.0), (2, 2, 0.5)])
+def test_cmmd_is_scikit_learns_kernel(n, m, sigma):
+    a, b = RNG.normal(size=(n, 6)), RNG.normal(0.3, size=(m, 6))
+    pairs = dict(aa=(a, a), bb=(b, b), ab=(a, b))
+    k = {key: rbf_kernel(*pair, gamma=1 / (2 * sigma**2)) for key, pair in pairs.items()}
+    off = [(k[key].sum() - np.trace(k[key])) / (s * (s - 1)) for key, s in (("aa", n), ("bb", m))]
+    assert distributions.cmmd(a, b, sigma) == pytest.approx(1000 * (sum(off) - 2 * k["ab"].mean()), abs=1e-6)
+
+
+def test_cmmd_is_unbiased():
+    """Zero on average for samples of one distribution, of 6 and 9: the biased estimator would give over 100."""
+    found = [distributions.cmmd(RNG.normal(size=(6, 3)), RNG.normal(size=(9, 3)), 1.0) for _ in range(2000)]
+    assert abs(np.mean(found)) < 4 * np.std(found) / np.sqrt(2000)
+    assert np.std(found) / np.sqrt(2000) < 4
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_precision_and_recall_are_those_of_scikit_learns_neighbours(k):
+    real, made = RNG.normal(size=(1300, 4)), RNG.normal(0.5, 0.6, size=(400, 4))
+
+    def among(samples, members):
+        radii = NearestNeighbors(n_neighbors=k + 1).fit(members).kneighbors(members)[0][:, k]
+        return np.mean([(np.linalg.norm(members - s, axis=1) <= radii).any() for s in samples])
+
+    found = distributions.precision_recall(real, made, k)
+    assert found == pytest.approx((among(made, real), among(real, made)), abs=1e-6)
+    assert found.precision > found.recall  # narrower than the truth
+
+
+def test_extremes():
+    x = RNG.normal(size=(50, 3))
+    assert distributions.precision_recall(x, x) == (1.0, 1.0)
+    assert distributions.precision_recall(x, x + 1000) == (0.0, 0.0)
+    one_mode = distributions.precision_recall(np.concatenate([x, x + 1000]), x)
+    assert one_mode == (1.0, 0.5)
+
+
+def test_patches_are_cut_and_not_resized():
+    images = RNG.integers(0, 255, (3, 20, 30, 3), np.uint8)
+    found = distributions.patches(images, 8, 4)
+    assert found.shape == (12, 8, 8, 3)
+    for i, image in enumerate(images):
+        np.testing.assert_array_equal(found[4 * i], image[6:14, 11:19])
+        for patch in found[4 * i : 4 * i + 4]:
+            windows = np.lib.stride_tricks.sliding_window_view(image, (8, 8, 3))
+            assert (windows == patch).all((-1, -2, -3)).any()
+    with pytest.raises(UserError, match="do not fit"):
+        distributions.patches(images, 21)
+
+
+def test_the_spectrum_finds_a_grid():
+    y, x = np.mgrid[:64, :64]
+    smooth = np.repeat((127 + 100 * np.sin(2 * np.pi * x / 32))[None, ..., None], 3, -1)
+    grid = smooth + 20 * ((x + y) % 2)[None, ..., None]
+    calm, rough = (distributions.spectrum(np.uint8(np.clip(v, 0, 255))) for v in (smooth, grid))
+    assert calm.sum() == pytest.approx(1)
+    assert calm[0] > 0.99
+    # The chequerboard's variance is 10^2 beside 100^2 / 2 of the wave.
+    assert rough[-1] == pytest.approx(100 / 5100, rel=0.05)
+    assert distributions.spectrum(np.zeros((1, 8, 8, 3), np.uint8)).sum() == 0
+
+
+def test_weights_are_pinned(tmp_path):
+    path = tmp_path / "w"
+    path.write_bytes(b"weights")
+    good = hashlib.sha256(b"weights").hexdigest()
+    assert distributions.pinned(path, good) == path
+    with pytest.raises(UserError, match=f"has the sha256 {good} and not 00"):
+        distributions.pinned(path, "00")
+    with pytest.raises(UserError, match="There are no weights at"):
+        distributions.pinned(tmp_path / "none", good)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((1, 3)), np.zeros((5, 2)), np.full((5, 3), np.nan), np.zeros(3)])
+def test_features_that_are_none(wrong):
+    for metric in (distributions.cmmd, distributions.precision_recall):
+        with pytest.raises(UserError):
+            metric(np.zeros((5, 3)), wrong)

@@ -1,0 +1,93 @@
+"""Pictures of a bench: each drawn once whatever happens, and each says what made it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flashjax import cli
+from flashjax.bench import generate, prompts
+from flashjax.bench.prompts import Prompt
+from flashjax.errors import UserError
+
+PROMPTS = [Prompt(f"p{i}", "c", f"prompt {i} 茶") for i in range(7)]
+FACTS = dict(model="m", steps=4)
+
+
+class Drawer:
+    """Pictures that know their prompt and seed; stops like a killed process after ``left`` batches."""
+
+    def __init__(self, left=99, channels=3):
+        self.left, self.asked, self.channels = left, [], channels
+
+    def __call__(self, some, seeds):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.asked += [(p.id, seed) for p, seed in zip(some, seeds, strict=True)]
+        out = np.zeros((len(some), 8, 8, self.channels), np.uint8)
+        out[..., 0] = [[[int(p.id[1:]) * 10 + s]] for p, s in zip(some, seeds, strict=True)]
+        return out
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    folder, asked = tmp_path / "out", []
+    for left in (1, 2, 99):
+        draw = Drawer(left)
+        generate.settle(folder, FACTS)
+        todo = generate.pending(PROMPTS, [0, 5], folder)
+        try:
+            list(generate.generate(todo, folder, draw, FACTS, 3))
+        except KeyboardInterrupt:
+            assert left < 99
+        asked += draw.asked
+    assert asked == [(p.id, s) for p in PROMPTS for s in (0, 5)]
+    assert not list(folder.glob(".*"))
+    for p in PROMPTS:
+        for seed in (0, 5):
+            with Image.open(folder / f"{p.id}_{seed}.png") as image:
+                assert image.getpixel((0, 0))[0] == int(p.id[1:]) * 10 + seed
+                assert image.text == dict(model="m", steps="4", prompt=p.prompt, seed=str(seed), id=p.id)
+
+
+def test_shares_are_all_and_disjoint(tmp_path):
+    parts = [generate.pending(PROMPTS, [0, 1], tmp_path, (i, 3)) for i in range(3)]
+    assert sorted((p.id, s) for part in parts for p, s in part) == [(p.id, s) for p in PROMPTS for s in (0, 1)]
+
+
+def test_transparency_is_put_on_white(tmp_path):
+    generate.settle(tmp_path / "a", FACTS)
+    list(generate.generate([(PROMPTS[0], 0)], tmp_path / "a", Drawer(channels=4), FACTS, 1))
+    with Image.open(tmp_path / "a" / "p0_0.png") as image:
+        assert (image.mode, image.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+
+
+def test_folders_of_others(tmp_path):
+    generate.settle(tmp_path / "a", FACTS)
+    generate.settle(tmp_path / "a", FACTS)
+    with pytest.raises(UserError, match="steps is 4 there and 8 here; give another --out"):
+        generate.settle(tmp_path / "a", FACTS | dict(steps=8))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.txt").write_text("x")
+    with pytest.raises(UserError, match="holds files, but no pictures of flashjax bench generate"):
+        generate.settle(tmp_path / "b", FACTS)
+
+
+def test_an_exported_model_draws_what_judging_finds(request, tmp_path, monkeypatch, capsys):
+    """The teacher of the repository, two steps; the second start has nothing to do, and a bad share is told."""
+    monkeypatch.chdir(request.config.rootpath)
+    prompts.write_bench(tmp_path / "b.jsonl", [Prompt("a", "text", "a red house"), Prompt("b", "text", 'a "TEA" sign')])
+    argv = ["bench", "generate", "--checkpoint=weights/postcards_teacher", f"--bench={tmp_path}/b.jsonl"]
+    argv += [f"--out={tmp_path}/out", "--steps=2", "--guidance=1", "--batch=2"]
+    assert cli.main(argv) == 0
+    assert "2 pictures drawn" in capsys.readouterr().out
+    with Image.open(tmp_path / "out" / "a_0.png") as image:
+        assert image.text["prompt"] == "a red house"
+        assert (image.text["steps"], image.text["model"]) == ("2", "weights/postcards_teacher")
+        assert len(image.getcolors(10_000)) > 50
+    assert json.loads((tmp_path / "out" / "drawn.json").read_text())["guidance_scale"] == 1
+    assert cli.main([*argv, "--share=2/2"]) == 2
+    assert "--share 2/2 has to be I/N" in capsys.readouterr().err
+    assert cli.main(argv) == 0
+    assert "0 pictures drawn" in capsys.readouterr().out

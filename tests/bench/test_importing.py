@@ -1,0 +1,74 @@
+"""Public benches in the formats of their files."""
+
+import json
+
+import pytest
+
+from flashjax import cli
+from flashjax.bench import importing, plan, prompts
+from flashjax.errors import UserError
+
+
+def test_dpg(tmp_path):
+    for name, text in (("12", "a red car\n"), ("7", "a bench")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    assert [(p.id, p.prompt, p.category) for p in importing.take("dpg", tmp_path, tmp_path)] == [
+        ("12", "a red car", "dense"), ("7", "a bench", "dense"),
+    ]  # fmt: skip
+
+
+def test_longtext(tmp_path):
+    rows = [dict(prompt_id=0, prompt='a sign "OPEN"', text=["OPEN"]), dict(prompt_id=1, prompt="招牌", text="茶")]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    first, second = importing.take("longtext", tmp_path / "x.jsonl", tmp_path)
+    assert (first.id, first.texts, first.language) == ("longtext-0", ("OPEN",), "en")
+    assert (second.texts, second.language) == (("茶",), "zh")
+
+
+def imgedit(tmp_path, **changes):
+    rows = {"1": dict(id="animal/0.png", prompt="add a hat", edit_type="add") | changes}
+    (tmp_path / "basic_edit.json").write_text(json.dumps(rows))
+    return tmp_path / "basic_edit.json"
+
+
+def test_imgedit_from_the_command_to_its_sources(tmp_path, capsys):
+    from PIL import Image
+
+    (tmp_path / "pictures" / "animal").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "animal" / "0.png")
+    argv = ["bench", "prompts", f"--out={tmp_path}/out", "--take", "imgedit", str(imgedit(tmp_path))]
+    assert cli.main(argv) == 2
+    assert "need --images" in capsys.readouterr().err
+    assert cli.main([*argv, f"--images={tmp_path}/pictures"]) == 0
+    written = tmp_path / "out" / "imgedit.jsonl"
+    (edit,) = bench = prompts.read_bench(written)
+    assert (edit.category, edit.is_edit) == ("object", True)
+    assert plan.find_sources(bench, written, None)[edit.id][0].path.resolve().name == "0.png"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (dict(edit_type="teleport"), "Edit 1 of .* is no prompt: teleport is no category of edits"),
+        (dict(id="../../etc/passwd"), "Edit 1 of .* is no prompt: source is no text"),
+        (dict(id="/etc/passwd"), "Edit 1 of .* is no prompt: source is no text"),
+        (dict(prompt=None), "Edit 1 of .* is no prompt: prompt is no text"),
+    ],
+)
+def test_bad_edits_are_named(tmp_path, changes, reason):
+    with pytest.raises(UserError, match=reason):
+        importing.take("imgedit", imgedit(tmp_path, **changes), tmp_path, tmp_path)
+
+
+def test_all_bad_lines_are_named(tmp_path):
+    rows = [dict(prompt_id=i, prompt="x" if i % 2 else "") for i in range(30)] + [3, dict(prompt_id=1, prompt="y")]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError) as told:
+        importing.take("longtext", tmp_path / "x.jsonl", tmp_path)
+    assert str(told.value).startswith("Line 1 of ")
+    assert "Line 3 of " in str(told.value)
+    assert str(told.value).endswith(" And 7 more.")
+    with pytest.raises(UserError, match="There is no "):
+        importing.take("dpg", tmp_path / "none", tmp_path)
+    with pytest.raises(UserError, match="holds no prompts in the format dpg"):
+        importing.take("dpg", tmp_path, tmp_path)
