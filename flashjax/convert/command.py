@@ -78,9 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--mesh",
-        type=_devices,
+        type=_mesh,
         metavar="AXIS=SIZE[,...]",
-        help="with --to orbax: the mesh to load it on, for instance fsdp=8; every layer is stored in that many parts",
+        help="with --to orbax: the mesh to load it on, for instance fsdp=8",
     )
     parser.add_argument("--shard-size", type=_gigabytes, default="4", metavar="GB", help="(default %(default)s)")
     parser.add_argument(
@@ -108,12 +108,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an earlier conversion in --out")
 
 
-def _devices(text: str) -> int:
-    """How many devices a mesh has."""
-    sizes = [size for _, size in (axis.split("=", 1) for axis in text.split(",") if "=" in axis)]
-    if len(sizes) < text.count(",") + 1 or not all(size.isdecimal() and int(size) for size in sizes):
+def _mesh(text: str) -> dict[str, int]:
+    """{axis: size}."""
+    mesh = {name: size for name, equals, size in (axis.partition("=") for axis in text.split(",")) if equals}
+    sizes = {name: int(size) for name, size in mesh.items() if size.isdecimal() and name in ("fsdp", "tensor")}
+    if len(sizes) < text.count(",") + 1 or 0 in sizes.values():
         raise argparse.ArgumentTypeError(f"{text!r} is no mesh; write for instance fsdp=8 or fsdp=16,tensor=4")
-    return math.prod(map(int, sizes))
+    return sizes
 
 
 def _gigabytes(text: str) -> int:
@@ -217,12 +218,14 @@ def _identity(args: argparse.Namespace, reader: Reader, todo: Plan, files: list[
 def _write_orbax(args: argparse.Namespace, partial: output.Partial, reader: Reader, todo: Plan) -> dict[str, Any]:
     """Returns what the manifest is to know of it, as `_write` does."""
     from flashjax.convert import pods  # Orbax takes seconds to import
+    from flashjax.models import ARCHITECTURES
 
     partial.check_room(_size(todo.target))
     tensors = makers(todo, reader, args.allow_nonfinite)
     stacked = frozenset(move.path for move in todo.moves if move.slot is not None)
+    parts = pods.chunks(todo.target, stacked, args.mesh, args.model in ARCHITECTURES)
     with _bar("converting", _size(todo.target)) as bar:
-        hashes = pods.save(partial.folder / manifest.ORBAX, tensors, todo.target, stacked, args.mesh, bar.update)
+        hashes = pods.save(partial.folder / manifest.ORBAX, tensors, todo.target, parts, bar.update)
     return {manifest.ORBAX: {"sha256": hashes}}
 
 

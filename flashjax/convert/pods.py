@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from jax.sharding import AbstractMesh
 
 from flashjax import paths
 from flashjax.convert.manifest import ORBAX
 from flashjax.convert.reader import ConversionError, Spec
+from flashjax.parallel import sharding
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +38,34 @@ class Promise:
     written: Callable[[str, np.ndarray], None]  # called with every chunk
 
 
-def chunk(shape: tuple[int, ...], stacked: bool, devices: int) -> tuple[int, ...]:
-    """The part of a parameter that is stored together: one layer where layers are stacked, and of it the share of one
-    of ``devices`` along the first axis that they divide; a whole layer where they divide none."""
-    layer = shape[stacked:]
-    axis = next((axis for axis, size in enumerate(layer) if size and size % devices == 0), None)
-    share = tuple(size // devices if i == axis else size for i, size in enumerate(layer))
-    return (1,) * stacked + share
+def chunks(
+    specs: Mapping[str, Spec], stacked: frozenset[str], mesh: Mapping[str, int], ruled: bool
+) -> dict[str, tuple[int, ...]]:
+    """{path: shape of what is stored together}: what one device of the mesh holds, of a stack one layer of it.
+
+    Args:
+      specs: {path: (shape, dtype)} of the whole model.
+      stacked: the paths whose leading axis counts layers.
+      mesh: {axis: size}.
+      ruled: divide by the rules of `parallel.sharding`, which are for denoisers. Otherwise along the first axis of a
+        layer that all devices divide, or not at all.
+
+    Raises:
+      UserError: a parameter does not divide over the mesh.
+    """
+    if ruled:
+        sizes = {"fsdp": 1, "tensor": 1, **mesh}
+        form = {name: jax.ShapeDtypeStruct(*spec) for name, spec in specs.items()}
+        placed = sharding.shardings(paths.unflatten(form), AbstractMesh(tuple(sizes.values()), tuple(sizes)))
+        shares = {name: where.shard_shape(specs[name].shape) for name, where in paths.flatten(placed).items()}
+    else:
+        shares = {name: _share(spec.shape, name in stacked, math.prod(mesh.values())) for name, spec in specs.items()}
+    return {name: (1, *share[1:]) if name in stacked else share for name, share in shares.items()}
+
+
+def _share(shape: tuple[int, ...], stacked: bool, devices: int) -> tuple[int, ...]:
+    axis = next((i for i in range(stacked, len(shape)) if shape[i] and shape[i] % devices == 0), None)
+    return tuple(size // devices if i == axis else size for i, size in enumerate(shape))
 
 
 def regions(shape: tuple[int, ...], part: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
@@ -69,8 +93,9 @@ class _Handler(ocp.type_handlers.TypeHandler):
             store = await ts.open(_zarr(info.path), create=True, dtype=value.spec.dtype.name, shape=value.spec.shape,
                                   chunk_layout=ts.ChunkLayout(chunk_shape=value.chunk))  # fmt: skip
             for region, array in _filled(value):
-                await store[region].write(array)
-                value.written(value.name, array)
+                writing = store[region].write(array)
+                value.written(value.name, array)  # hashes it beside
+                await writing
         return []
 
 
@@ -99,8 +124,7 @@ def save(
     folder: Path,
     tensors: Mapping[str, Callable[[], Iterable[np.ndarray]]],
     specs: Mapping[str, Spec],
-    stacked: frozenset[str],
-    devices: int,
+    parts: Mapping[str, tuple[int, ...]],
     progress: Callable[[int], None],
 ) -> dict[str, str]:
     """Write parameters as an Orbax checkpoint, which appears whole or not at all.
@@ -109,8 +133,7 @@ def save(
       folder: of the checkpoint; must not be there.
       tensors: {path: function that returns the parameter in pieces}, see `planning.makers`.
       specs: {path: (shape, dtype)}.
-      stacked: the paths whose leading axis counts layers.
-      devices: how many parts a layer is stored in.
+      parts: {path: shape of a chunk}, from `chunks`.
       progress: called with the bytes of what is written.
 
     Returns:
@@ -123,7 +146,7 @@ def save(
         progress(array.nbytes)
 
     promises = {
-        name: Promise(name, spec, chunk(spec.shape, name in stacked, devices), tensors[name], written)
+        name: Promise(name, spec, parts[name], tensors[name], written)
         for name, spec in specs.items()
     }
     registry = ocp.type_handlers.create_type_handler_registry((Promise, _Handler()))

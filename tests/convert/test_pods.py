@@ -10,11 +10,11 @@ import pytest
 import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import NamedSharding, PartitionSpec
 
 from flashjax import convert, paths
 from flashjax.convert import manifest, pods
 from flashjax.convert.reader import Spec
+from flashjax.parallel import sharding
 
 ORBAX = ("--to", "orbax", "--mesh", "fsdp=8")
 
@@ -25,16 +25,10 @@ def source(tmp_path):
 
 
 def target(dtype=np.float32):
-    """The model's parameters, divided along the first axis of a layer that eight divides."""
-    mesh = jax.make_mesh((8,), ("fsdp",))
-
-    def place(path, leaf):
-        first = int(path[0].key == "blocks")
-        axis = next((i for i in range(first, leaf.ndim) if leaf.shape[i] % 8 == 0), None)
-        spec = PartitionSpec(*[None] * axis, "fsdp") if axis is not None else PartitionSpec()
-        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=NamedSharding(mesh, spec))
-
-    return jax.tree.map_with_path(place, toy.ABSTRACT)
+    """The model's parameters, divided over eight devices as they are in training."""
+    mesh = jax.make_mesh((8, 1), ("fsdp", "tensor"))
+    form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), toy.ABSTRACT)
+    return sharding.with_shapes(form, mesh)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
@@ -63,10 +57,10 @@ def test_a_chunk_is_one_layers_share_of_a_device(source, tmp_path):
         assert stored["chunks"] == ([1, *share[1:]] if path.startswith("blocks") else list(share))
 
 
-@given(shape=st.lists(st.integers(1, 9), max_size=4), devices=st.integers(1, 8), stacked=st.booleans())
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), max_size=4))
 @settings(max_examples=200)
-def test_regions_are_the_array_in_the_order_of_memory(shape, devices, stacked):
-    part = pods.chunk(tuple(shape), stacked and len(shape) > 0, devices)
+def test_regions_are_the_array_in_the_order_of_memory(axes):
+    shape, part = [size * count for size, count in axes], tuple(size for size, _ in axes)
     array = np.arange(math.prod(shape)).reshape(shape)
     found = [array[region] for region in pods.regions(array.shape, part)]
     np.testing.assert_array_equal(np.concatenate([piece.reshape(-1) for piece in found]), array.reshape(-1))
@@ -84,7 +78,9 @@ def test_a_layer_is_written_before_the_next_one_is_read(tmp_path):
             yield from np.split(layer, 4)
 
     specs = {"w": Spec((3, 16, 4), np.dtype(np.float32))}
-    pods.save(tmp_path / "params", {"w": pieces}, specs, frozenset(["w"]), 2, lambda size: log.append(size))
+    parts = pods.chunks(specs, frozenset(["w"]), {"fsdp": 2}, ruled=False)
+    assert parts == {"w": (1, 8, 4)}
+    pods.save(tmp_path / "params", {"w": pieces}, specs, parts, lambda size: log.append(size))
     assert log == [entry for i in range(3) for entry in (f"layer {i}", layer.nbytes // 2, layer.nbytes // 2)]
 
 
