@@ -13,6 +13,7 @@ core = [
     "flax>=0.12.8",  # modules (NNX), dataclasses
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
+    "tensorstore>=0.1.78",  # what Orbax stores arrays with; conversions write its checkpoints in pieces
     "grain>=0.2.16",  # deterministic, resumable input
     "array-record>=0.8",  # the record format that grain reads at random
     "ml-collections>=1.1",  # configurations

@@ -1,6 +1,6 @@
 """What a conversion costs: memory above the largest tensor, and time beside that of copying the same files.
 
-    python benchmarks/convert.py --scratch convert_bench [--scale 0.1] [--shards 4] [--json FILE]
+    python benchmarks/convert.py --scratch convert_bench [--scale 0.1] [--shards 4] [--orbax] [--json FILE]
 
 A synthetic bfloat16 checkpoint in the shapes of Qwen-Image-2.1 is written to --scratch and converted by the command in
 a process of its own; before and after that it is copied. ``--scale 1`` is all of its 14.2 GB (twice that of the disk),
@@ -60,9 +60,10 @@ def make(folder: Path, config: qwen.Config, shards: int) -> int:
     return largest
 
 
-def convert(source: Path, out: Path) -> tuple[float, float, int]:
+def convert(source: Path, out: Path, options: tuple[str, ...]) -> tuple[float, float, int]:
     """Run the command; returns (seconds, seconds of the processor, peak resident bytes)."""
     command = [sys.executable, "-m", "flashjax.cli", "convert", "--source", str(source), "--out", str(out)]
+    command += options
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ, JAX_PLATFORMS="cpu"))
     _, status, usage = os.wait4(process.pid, 0)
@@ -94,17 +95,17 @@ def forget(folder: Path) -> None:
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def measure(scratch: Path, scale: float, shards: int) -> dict:
+def measure(scratch: Path, scale: float, shards: int, options: tuple[str, ...]) -> dict:
     """All figures, in bytes and seconds."""
     config = qwen.Config.qwen_image_21(layers=max(1, round(32 * scale)))
     make(scratch / "small", qwen.Config.tiny(), 1)
-    convert(scratch / "small", scratch / "small_out")  # loads the libraries from the disk
-    started, start_cpu, floor = convert(scratch / "small", scratch / "small_out_2")
+    convert(scratch / "small", scratch / "small_out", options)  # loads the libraries from the disk
+    started, start_cpu, floor = convert(scratch / "small", scratch / "small_out_2", options)
     largest = make(scratch / "source", config, shards)
     size = sum(file.stat().st_size for file in (scratch / "source").iterdir())
     before, copy_cpu = copy(scratch / "source", scratch / "copy")
     forget(scratch / "source")
-    converted, cpu, peak = convert(scratch / "source", scratch / "out")
+    converted, cpu, peak = convert(scratch / "source", scratch / "out", options)
     shutil.rmtree(scratch / "out")
     after, _ = copy(scratch / "source", scratch / "copy")
     return dict(
@@ -120,11 +121,13 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="new folder for the files; removed at the end")
     parser.add_argument("--scale", type=float, default=0.1, help="share of the 32 blocks (default %(default)s)")
     parser.add_argument("--shards", type=int, default=4, help="files of the checkpoint (default %(default)s)")
+    parser.add_argument("--orbax", action="store_true", help="convert to an Orbax checkpoint for eight devices")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
     args.scratch.mkdir(parents=True)  # an existing folder is not ours to remove
+    options = ("--to", "orbax", "--mesh", "fsdp=8") if args.orbax else ()
     try:
-        found = measure(args.scratch, args.scale, args.shards)
+        found = measure(args.scratch, args.scale, args.shards, options)
     finally:
         shutil.rmtree(args.scratch)
     mb = {name: found[name] / 1e6 for name in ("bytes", "largest_tensor", "peak_above_start", "peak_above_largest")}

@@ -88,7 +88,7 @@ def make_drawer(
     def draw(params, step: int) -> dict[str, float]:
         z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
         if jax.process_index() != 0:
-            return
+            return {}
         images = pixels.to_uint8(pixels.decode(z))
         rows = [images[: len(PROMPTS)], images[len(PROMPTS) :]]
         contact_sheet(rows).save(target / f"step_{step:06d}.png")
@@ -125,7 +125,7 @@ def make_edit_drawer(
     def draw(params, step: int) -> dict[str, float]:
         z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
         if jax.process_index() != 0:
-            return
+            return {}
         rows = [sources, pixels.to_uint8(pixels.decode(z))]
         contact_sheet(rows).save(folder / "samples" / f"step_{step:06d}_edits.png")
         return {}

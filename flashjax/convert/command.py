@@ -70,6 +70,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="keep",
         help="floating dtype of the result; keep: each tensor's own (default %(default)s)",
     )
+    parser.add_argument(
+        "--to",
+        choices=("safetensors", "orbax"),
+        default="safetensors",
+        help="orbax: a checkpoint that many hosts read at once, each its own part (default %(default)s)",
+    )
+    parser.add_argument(
+        "--mesh",
+        type=_mesh,
+        metavar="AXIS=SIZE[,...]",
+        help="with --to orbax: the mesh to load it on, for instance fsdp=8",
+    )
     parser.add_argument("--shard-size", type=_gigabytes, default="4", metavar="GB", help="(default %(default)s)")
     parser.add_argument(
         "--lora",
@@ -96,6 +108,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an earlier conversion in --out")
 
 
+def _mesh(text: str) -> dict[str, int]:
+    """{axis: size}."""
+    mesh = {name: size for name, equals, size in (axis.partition("=") for axis in text.split(",")) if equals}
+    sizes = {name: int(size) for name, size in mesh.items() if size.isdecimal() and name in ("fsdp", "tensor")}
+    if len(sizes) < text.count(",") + 1 or 0 in sizes.values():
+        raise argparse.ArgumentTypeError(f"{text!r} is no mesh; write for instance fsdp=8 or fsdp=16,tensor=4")
+    return sizes
+
+
 def _gigabytes(text: str) -> int:
     try:
         size = int(float(text) * 1e9)
@@ -118,6 +139,8 @@ def run(args: argparse.Namespace) -> None:
     """Convert, or verify, as the options say. Raises UserError."""
     if args.verify:
         return _verify(args.verify)
+    if (args.to == "orbax") != (args.mesh is not None):
+        raise ConversionError("--to orbax and --mesh go together: parts are as large as one device of the mesh holds.")
     source, config_file = _find_source(args)
     if args.keep_lora:
         return _keep_lora(args, source, config_file)
@@ -149,10 +172,10 @@ def _convert(args: argparse.Namespace, reader: Reader, config: Mapping[str, Any]
     todo = _plan(args, reader, form)
     files = [config_file, *(f for name in _TOKENIZER if (f := config_file.parent / name).is_file())]
     with output.Partial(args.out, _identity(args, reader, todo, files)) as partial:
-        _write(args, partial, reader, todo)
+        done = _write_orbax(args, partial, reader, todo) if args.mesh else _write(args, partial, reader, todo)
         for file in files:
             shutil.copyfile(file, partial.folder / (file.name if file != config_file else "config.json"))
-        manifest.write(partial.folder, _about(args, reader, todo), todo.target, partial.done)
+        manifest.write(partial.folder, _about(args, reader, todo), todo.target, done)
         partial.commit()
     print(_summary(args, todo, [file.name for file in files]))
 
@@ -184,19 +207,35 @@ def _identity(args: argparse.Namespace, reader: Reader, todo: Plan, files: list[
     stats = {str(file.resolve()): file.stat() for file in (*reader.files(), *files, *(file for file, _ in args.lora))}
     moves = [(move.source, move.path, move.slot, move.transform.name) for move in todo.moves]
     return dict(
-        version=__version__, model=args.model, shard_size=args.shard_size, allow_nonfinite=args.allow_nonfinite,
+        version=__version__, model=args.model, to=args.to, mesh=args.mesh, shard_size=args.shard_size,
+        allow_nonfinite=args.allow_nonfinite,
         loras=[(str(file.resolve()), scale) for file, scale in args.lora],
         files={name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()},
         plan=hashlib.sha256(repr((sorted(map(str, moves)), sorted(todo.target.items()))).encode()).hexdigest(),
     )  # fmt: skip
 
 
-def _write(args: argparse.Namespace, partial: output.Partial, reader: Reader, todo: Plan) -> None:
+def _write_orbax(args: argparse.Namespace, partial: output.Partial, reader: Reader, todo: Plan) -> dict[str, Any]:
+    """Returns what the manifest is to know of it, as `_write` does."""
+    from flashjax.convert import pods  # Orbax takes seconds to import
+    from flashjax.models import ARCHITECTURES
+
+    partial.check_room(_size(todo.target))
+    tensors = makers(todo, reader, args.allow_nonfinite)
+    stacked = frozenset(move.path for move in todo.moves if move.slot is not None)
+    parts = pods.chunks(todo.target, stacked, args.mesh, args.model in ARCHITECTURES)
+    with _bar("converting", _size(todo.target)) as bar:
+        hashes = pods.save(partial.folder / manifest.ORBAX, tensors, todo.target, parts, bar.update)
+    return {manifest.ORBAX: {"sha256": hashes}}
+
+
+def _write(args: argparse.Namespace, partial: output.Partial, reader: Reader, todo: Plan) -> dict[str, Any]:
     shards = output.shard(todo.target, args.shard_size, FLAX_WEIGHTS.removesuffix(".safetensors"))
     metadata = {"format": "flashjax", "model": args.model}
     tensors = makers(todo, reader, args.allow_nonfinite)
     with _bar("converting", _size(todo.target)) as bar:
         output.write_shards(partial, shards, tensors, todo.target, metadata, bar.update)
+    return partial.done
 
 
 def _about(args: argparse.Namespace, reader: Reader, todo: Plan) -> dict[str, Any]:
@@ -212,6 +251,9 @@ def _verify(folder: Path) -> None:
     with _bar("checking", found["bytes"]) as bar:
         manifest.check(folder, bar.update)
     print(f"{folder}: all {len(found['tensors'])} parameters are as converted")
+    if (folder / manifest.ORBAX).is_dir():
+        print("not compared with PyTorch: that is for safetensors")
+        return
     if missing := [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]:
         print(f"not compared with PyTorch: {' and '.join(missing)} not installed")
         return

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flashjax.convert.reader import ConversionError, Reader, Spec
+from flashjax.convert.reader import ConversionError, Spec
 from flashjax.convert.sources import open_weights
 
 NAME = "manifest.json"
 FORMAT = 1
+ORBAX = "params"  # the checkpoint of a folder that `pods` wrote
 
 
 def write(folder: Path, about: Mapping[str, Any], specs: Mapping[str, Spec], done: Mapping[str, Any]) -> None:
@@ -28,7 +29,7 @@ def write(folder: Path, about: Mapping[str, Any], specs: Mapping[str, Spec], don
     }
     files = {}
     for file in sorted(file for file in folder.iterdir() if not file.name.startswith(".")):
-        files[file.name] = {"bytes": file.stat().st_size}
+        files[file.name] = {"bytes": _bytes(file)}
         if file.name not in done:
             files[file.name]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     found = dict(format=FORMAT, **about, files=files, tensors=dict(sorted(tensors.items())))
@@ -69,12 +70,12 @@ def check(folder: Path, progress: Callable[[int], None]) -> dict[str, Any]:
     found = read(folder)
     for name, about in found["files"].items():
         file = folder / name
-        if not file.is_file():
+        if not file.exists():
             raise ConversionError(f"{file} is missing; the manifest lists it. Convert or copy the folder again.")
-        same = file.stat().st_size == about["bytes"]
+        same = _bytes(file) == about["bytes"]
         if not same or ("sha256" in about and hashlib.sha256(file.read_bytes()).hexdigest() != about["sha256"]):
             raise _changed(f"{file}")
-    reader = open_weights(folder)
+    reader = _weights(folder)
     if odd := sorted(set(reader) ^ set(found["tensors"])):
         raise ConversionError(f"{odd[0]} is only in the weights or only in the manifest of {folder}; convert it again.")
     for name, about in found["tensors"].items():
@@ -86,7 +87,21 @@ def check(folder: Path, progress: Callable[[int], None]) -> dict[str, Any]:
     return found
 
 
-def _digest(reader: Reader, name: str, progress: Callable[[int], None]) -> str:
+def _bytes(path: Path) -> int:
+    """The size of a file, or of all files in a folder."""
+    inner = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in inner)
+
+
+def _weights(folder: Path) -> Any:
+    if not (folder / ORBAX).is_dir():
+        return open_weights(folder)
+    from flashjax.convert import pods  # Orbax takes seconds to import
+
+    return pods.Stored(folder)
+
+
+def _digest(reader: Any, name: str, progress: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     for piece in reader.stream(name):
         digest.update(piece)

@@ -104,7 +104,7 @@ class Partial:
 
     def commit(self) -> None:
         """Give the folder its name, in place of an earlier conversion that is there."""
-        for file in (*self.folder.iterdir(), self.folder):
+        for file in (*self.folder.rglob("*"), self.folder):
             _sync(file)
         old = self.out.with_name(self.out.name + ".replaced")
         if (self.out / manifest.NAME).is_file():

@@ -1,0 +1,218 @@
+"""Converted weights as an Orbax checkpoint, written in pieces and read by many devices, each its own part.
+
+Orbax takes arrays that exist as a whole. Its type handlers are open, though: a leaf here is a promise of pieces, and
+what it writes is what Orbax writes for a `jax.Array` (zarr, one folder a parameter), so that Orbax restores it like any
+other checkpoint. A chunk is one layer's share of one device: a device reads its chunks and no more.
+"""
+
+import contextlib
+import hashlib
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+from jax.sharding import AbstractMesh
+
+from flashjax import paths
+from flashjax.convert.manifest import ORBAX
+from flashjax.convert.reader import ConversionError, Spec
+from flashjax.parallel import sharding
+
+
+@dataclass(frozen=True, eq=False)
+class Promise:
+    """A parameter that is made while it is written."""
+
+    name: str
+    spec: Spec
+    chunk: tuple[int, ...]
+    pieces: Callable[[], Iterable[np.ndarray]]
+    written: Callable[[str, np.ndarray], None]  # called with every chunk
+
+
+def chunks(
+    specs: Mapping[str, Spec], stacked: frozenset[str], mesh: Mapping[str, int], ruled: bool
+) -> dict[str, tuple[int, ...]]:
+    """{path: shape of what is stored together}: what one device of the mesh holds, of a stack one layer of it.
+
+    Args:
+      specs: {path: (shape, dtype)} of the whole model.
+      stacked: the paths whose leading axis counts layers.
+      mesh: {axis: size}.
+      ruled: divide by the rules of `parallel.sharding`, which are for denoisers. Otherwise along the first axis of a
+        layer that all devices divide, or not at all.
+
+    Raises:
+      UserError: a parameter does not divide over the mesh.
+    """
+    if ruled:
+        sizes = {"fsdp": 1, "tensor": 1, **mesh}
+        form = {name: jax.ShapeDtypeStruct(*spec) for name, spec in specs.items()}
+        placed = sharding.shardings(paths.unflatten(form), AbstractMesh(tuple(sizes.values()), tuple(sizes)))
+        shares = {name: where.shard_shape(specs[name].shape) for name, where in paths.flatten(placed).items()}
+    else:
+        shares = {name: _share(spec.shape, name in stacked, math.prod(mesh.values())) for name, spec in specs.items()}
+    return {name: (1, *share[1:]) if name in stacked else share for name, share in shares.items()}
+
+
+def _share(shape: tuple[int, ...], stacked: bool, devices: int) -> tuple[int, ...]:
+    axis = next((i for i in range(stacked, len(shape)) if shape[i] and shape[i] % devices == 0), None)
+    return tuple(size // devices if i == axis else size for i, size in enumerate(shape))
+
+
+def regions(shape: tuple[int, ...], part: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """An array of this shape in pieces that follow each other in memory: chunks, or rows of chunks side by side."""
+    steps = [n if math.prod(part[:axis]) > 1 else part[axis] for axis, n in enumerate(shape)]
+    for start in np.ndindex(*(-(-n // step) for n, step in zip(shape, steps, strict=True))):
+        yield tuple(slice(i * step, min((i + 1) * step, n)) for i, step, n in zip(start, steps, shape, strict=True))
+
+
+class _Handler(ocp.type_handlers.TypeHandler):
+    """Writes promises one after the other, a region at a time, under the type of an array."""
+
+    def typestr(self) -> str:
+        return "jax.Array"
+
+    async def metadata(self, infos: Sequence[Any]) -> Sequence[Any]:
+        raise NotImplementedError("promises are not read")
+
+    async def deserialize(self, infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
+        raise NotImplementedError("promises are not read")
+
+    async def serialize(self, values: Sequence[Promise], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
+        for value, info in zip(values, infos, strict=True):
+            await info.await_path_creation()
+            store = await ts.open(_zarr(info.path), create=True, dtype=value.spec.dtype.name, shape=value.spec.shape,
+                                  chunk_layout=ts.ChunkLayout(chunk_shape=value.chunk))  # fmt: skip
+            for region, array in _filled(value):
+                writing = store[region].write(array)
+                value.written(value.name, array)  # hashes it beside
+                await writing
+        return []
+
+
+def _zarr(path: Any) -> dict[str, Any]:
+    place = {"driver": "file", "path": f"{path}/"}
+    plain = {"metadata": {"compressor": None}, "store_data_equal_to_fill_value": True}
+    return {"driver": "zarr", "kvstore": place, **plain}
+
+
+def _filled(value: Promise) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """Regions with their numbers, from pieces that end anywhere."""
+    pieces, left = iter(value.pieces()), np.empty(0, value.spec.dtype)
+    for region in regions(value.spec.shape, value.chunk):
+        array = np.empty([at.stop - at.start for at in region], value.spec.dtype)
+        flat, filled = array.reshape(-1), 0
+        while filled < flat.size:
+            left = left if left.size else next(pieces).reshape(-1)
+            taken = min(left.size, flat.size - filled)
+            flat[filled : filled + taken], left = left[:taken], left[taken:]
+            filled += taken
+        yield region, array
+        del array, flat  # the next one is made while nothing of this one is held
+
+
+def save(
+    folder: Path,
+    tensors: Mapping[str, Callable[[], Iterable[np.ndarray]]],
+    specs: Mapping[str, Spec],
+    parts: Mapping[str, tuple[int, ...]],
+    progress: Callable[[int], None],
+) -> dict[str, str]:
+    """Write parameters as an Orbax checkpoint, which appears whole or not at all.
+
+    Args:
+      folder: of the checkpoint; must not be there.
+      tensors: {path: function that returns the parameter in pieces}, see `planning.makers`.
+      specs: {path: (shape, dtype)}.
+      parts: {path: shape of a chunk}, from `chunks`.
+      progress: called with the bytes of what is written.
+
+    Returns:
+      {path: sha256 of the parameter's bytes}.
+    """
+    digests = {name: hashlib.sha256() for name in specs}
+
+    def written(name: str, array: np.ndarray) -> None:
+        digests[name].update(array.reshape(-1).view(np.uint8))
+        progress(array.nbytes)
+
+    promises = {
+        name: Promise(name, spec, parts[name], tensors[name], written)
+        for name, spec in specs.items()
+    }
+    registry = ocp.type_handlers.create_type_handler_registry((Promise, _Handler()))
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
+    with ocp.Checkpointer(handler) as checkpointer, _system_errors(folder):
+        checkpointer.save(folder.absolute(), paths.unflatten(promises))
+    return {name: digest.hexdigest() for name, digest in digests.items()}
+
+
+@contextlib.contextmanager
+def _system_errors(folder: Path) -> Iterator[None]:
+    """What the system refused as an OSError: the storage layer hides it in the text of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        if not (code := re.search(r"os_error_code='(\d+)'", str(error))):
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(folder)) from error
+
+
+def load(path: str | Path, target: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a converted folder onto devices.
+
+    Args:
+      path: what `flashjax convert --to orbax` wrote.
+      target: nested dict of `jax.ShapeDtypeStruct` with shardings: the parameters of the model. Every process reads the
+        chunks that its own devices hold.
+
+    Raises:
+      ConversionError: there is no such checkpoint, or it is of another model.
+    """
+    stored = {name: spec.shape for name, spec in Stored(Path(path)).shapes().items()}
+    wanted = {name: tuple(leaf.shape) for name, leaf in paths.flatten(target).items()}
+    if odd := sorted(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name)):
+        raise ConversionError(f"{path} does not fit the model: {', '.join(odd[:5])} differ; convert it again.")
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(Path(path).absolute() / ORBAX, target)
+
+
+class Stored:
+    """The parameters of a converted folder, read one region at a time; stands in for a `Reader` in the manifest."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder.absolute() / ORBAX
+        if not self._folder.is_dir():
+            raise ConversionError(f"{folder} holds no Orbax checkpoint; write one with flashjax convert --to orbax.")
+        with ocp.StandardCheckpointer() as checkpointer:
+            told = checkpointer.metadata(self._folder).item_metadata
+        if told is None:
+            raise ConversionError(f"{self._folder} is not whole: Orbax does not find all parameters; convert it again.")
+        found = paths.flatten(told.tree)
+        self._specs = {name: Spec(tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in found.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def shapes(self) -> dict[str, Spec]:
+        """{path: (shape, dtype)}."""
+        return dict(self._specs)
+
+    def file(self, name: str) -> Path:
+        """The folder of a parameter's chunks."""
+        return self._folder / name.replace("/", ".")
+
+    def stream(self, name: str) -> Iterator[np.ndarray]:
+        """The bytes of a parameter. A chunk that is missing reads as zeros: the sha256 tells."""
+        store = ts.open(_zarr(self.file(name))).result()
+        for region in regions(store.shape, store.chunk_layout.read_chunk.shape):
+            yield np.ascontiguousarray(store[region].read().result()).reshape(-1).view(np.uint8)
