@@ -2,8 +2,8 @@
 
     python benchmarks/judge.py
 
-Busy is the mean number of calls that the server held, over the run's whole time, as a share of 64. Client and server
-are processes of their own; each call sends a picture of 64 px and is flushed to the journal like any other.
+Busy is the mean number of calls that the server held, from the first call to the last reply, as a share of 64. Client
+and server are processes of their own; each call sends a picture of 64 px and is flushed to the journal like any other.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
     held = json.loads(server.communicate("")[0])
     print(
         f"{scored} of {args.calls} scored in {seconds:.1f} s, {args.calls / seconds:.0f} calls a second; "
-        f"busy {held['busy'] / seconds / args.in_flight:.0%} of {args.in_flight}; most at once {held['most']}; "
+        f"busy {held['mean'] / args.in_flight:.0%} of {args.in_flight} for {held['seconds']:.1f} s; "
         f"{processor / args.calls * 1e3:.2f} ms of the client's processor a call"
     )
 

@@ -151,13 +151,14 @@ class Running:
 
 
 async def alone(latency: float) -> None:
-    """For the benchmark: prints its port, then at end of input (calls, mean calls in flight while there were any)."""
+    """For the benchmark: prints its port, then at the end of input the mean number of calls that it held."""
     judge = FakeJudge(None, latency)
     server = await asyncio.start_server(judge.serve, "127.0.0.1", 0, limit=1 << 22)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    judge._fly(0)
-    print(json.dumps(dict(calls=len(judge.starts), busy=judge.busy, most=judge.most)), flush=True)
+    # From the first call to the last reply: what a client is busy with before is not the judge's time.
+    seconds = judge._changed - judge.starts[0]
+    print(json.dumps(dict(mean=judge.busy / seconds, seconds=seconds, most=judge.most)), flush=True)
 
 
 if __name__ == "__main__":
