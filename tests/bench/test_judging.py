@@ -2,27 +2,22 @@
 
 import errno
 import json
-import logging
 import os
-import pickle
 import random
 import signal
 import subprocess
 import sys
 import time
-import traceback
 
 import numpy as np
 import pytest
 from fake_judge import FakeJudge, Running
 from PIL import Image
 
-from flashjax import cli
-from flashjax.bench import calls as calls_module
 from flashjax.bench import endpoint, journal, judging, rubrics
 from flashjax.bench.calls import Call, Judge, Prices, read_picture
 from flashjax.bench.journal import Journal
-from flashjax.bench.secret import Secret, read_secret
+from flashjax.bench.secret import Secret
 from flashjax.errors import UserError
 
 CANARY = "sk-canary-5f2b9c71e04d"
@@ -334,124 +329,3 @@ def test_killed_at_twenty_points_and_resumed(tmp_path, picture):
     rows = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
     assert [r["prompt"] for r in rows] == [str(i) for i in range(300)]
     assert {r["value"] for r in rows} == {3.5}
-
-
-def test_a_secret_does_not_print(monkeypatch, tmp_path):
-    secret = Secret(CANARY)
-    assert CANARY not in f"{secret} {secret!r} {secret:>40} {[secret]} {make_judge('http://a/v1', key=secret)}"
-    with pytest.raises(TypeError):
-        pickle.dumps(secret)
-    monkeypatch.setenv("KEY", f" {CANARY}\n")
-    assert read_secret("KEY", None).reveal() == CANARY
-    for text in ("", "short", "two words here"):
-        monkeypatch.setenv("KEY", text)
-        with pytest.raises(UserError, match="variable KEY"):
-            read_secret("KEY", None)
-    with pytest.raises(UserError, match="cannot be read"):
-        read_secret(None, str(tmp_path / "none"))
-
-
-def bench(tmp_path, server, key: bool = True) -> list[str]:
-    (tmp_path / "pictures").mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    for i in range(6):
-        Image.fromarray(rng.integers(0, 255, (32, 48, 3), np.uint8)).save(tmp_path / "pictures" / f"p{i}_0.png")
-    lines = [json.dumps(dict(id=f"p{i}", category="text", prompt=f"prompt {i} ", facts=["a"])) for i in range(6)]
-    (tmp_path / "bench.jsonl").write_text("\n".join(lines))
-    entry = dict(name="j", url=server.url, model="m", concurrency=2, tries=2, timeout=2.0)
-    entry |= dict(key_env="JUDGE_KEY") if key else {}
-    (tmp_path / "judges.json").write_text(json.dumps({"judges": [entry]}))
-    (tmp_path / "prices.json").write_text(json.dumps({"m": dict(input=2, output=10, image_tokens=500)}))
-    return [
-        "bench", "judge", f"--bench={tmp_path}/bench.jsonl", "--pictures", f"s={tmp_path}/pictures",
-        f"t={tmp_path}/pictures", "--reference=t", f"--judges={tmp_path}/judges.json",
-        f"--prices={tmp_path}/prices.json", f"--out={tmp_path}/out", "--probes=2",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("ending", ["success", "refused", "echoed", "crash"])
-def test_the_canary_key_appears_nowhere(tmp_path, monkeypatch, capfd, caplog, ending):
-    echo = json.dumps({"choices": [{"message": {"content": json.dumps({"score": 3, "reasoning": CANARY})}}]})
-    script = {
-        "success": lambda r, n: "good",
-        "refused": lambda r, n: (401, f'{{"error": {{"message": "bad key {CANARY}"}}}}'.encode()),
-        "echoed": lambda r, n: (200, echo.encode()),
-        "crash": lambda r, n: "good",
-    }[ending]
-    monkeypatch.setenv("JUDGE_KEY", CANARY)
-    caplog.set_level(logging.DEBUG)
-    told = ""
-    with Running(FakeJudge(script)) as server:
-        argv = bench(tmp_path, server)
-        if ending == "crash":
-            monkeypatch.setattr(endpoint.Endpoint, "_complete", lambda *_: 1 / 0)
-            try:
-                cli.main(argv)
-            except ZeroDivisionError as error:
-                below = error.with_traceback(error.__traceback__.tb_next)  # not this test's own locals
-                told = "".join(traceback.TracebackException.from_exception(below, capture_locals=True).format())
-            assert "key=***" in told
-        else:
-            cli.main(argv)
-        assert server.headers[0]["authorization"] == f"bearer {CANARY}"
-    said = capfd.readouterr()
-    assert CANARY not in told + said.out + said.err + caplog.text
-    written = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
-    assert len(written) >= 3
-    assert not [p for p in written if CANARY.encode() in p.read_bytes()]
-
-
-def test_the_command_twice(tmp_path, monkeypatch, capsys):
-    """Points of two systems with equal pictures are one question each, and so are their pairs in both orders."""
-    with Running(FakeJudge(lambda r, n: "good")) as server:
-        argv = bench(tmp_path, server, key=False)
-        assert cli.main([*argv, "--dry-run"]) == 0
-        assert "j: 14 calls, 0 answered, 14 to ask, about 0.05, at most 0.20 US dollars" in capsys.readouterr().out
-        assert not server.seen
-        cli.main([*argv, "--drift=monday"])
-        first = sum(server.seen.values())
-        assert first == 6 + 6 + 2 + 2
-        cli.main([*argv, "--drift=monday"])
-        assert sum(server.seen.values()) == first
-        cli.main([*argv, "--drift=tuesday"])
-        assert sum(server.seen.values()) == first + 2
-    assert "j: 16 scored, 12 unparsable" in capsys.readouterr().out  # the pairs got scores for an answer
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "sentence"),
-    [
-        ("bench.jsonl", '{"id": "p", "category": "c", "prompt": "x"}\n{"id": 3}', "Line 2 of *: id is no text."),
-        ("bench.jsonl", "{", "Line 1 of * is not JSON"),
-        ("bench.jsonl", '{"id": "../x", "category": "c", "prompt": "x"}', "its id is missing, or is more than letters"),
-        ("bench.jsonl", '{"id": "q", "category": "c", "prompt": "x"}', "1 prompts have no picture in *: q."),
-        ("pictures/p3_0.png", "GIF89a", "pictures/p3_0.png is not an image, or is damaged"),
-        ("prices.json", '{"m": {"input": 1}}', "the prices of m have to be input and output in US dollars"),
-        ("prices.json", '{"m": {"input": true, "output": 1, "image_tokens": 1}}', "three numbers of 0 or more"),
-        ("judges.json", "[]", "has to be a JSON object"),
-        ("judges.json", '{"judges": [{"name": "j", "url": "x", "model": "m"}]}', "url has to begin with http"),
-        ("judges.json", '{"judges": [{"name": "j", "url": "http://u:p@h", "model": "m"}]}', "more than an address"),
-        ("judges.json", '{"judges": [{"name": "j", "api_key": "x"}]}', "unknown fields: api_key. Keys go into key_env"),
-        ("judges.json", '{"judges": [{"name": "j", "url": "x", "model": "m", "key_env": "NO"}]}', "variable NO is"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_sentence(tmp_path, capsys, file, content, sentence):
-    with Running(FakeJudge()) as server:
-        argv = bench(tmp_path, server, key=False)
-        (tmp_path / file).write_text(content)
-        assert cli.main(argv) == 2
-    said = capsys.readouterr().err
-    assert all(part in said for part in sentence.split("*")), said
-    assert len(said.splitlines()) == 1
-
-
-def test_a_decompression_bomb(tmp_path, monkeypatch, picture):
-    monkeypatch.setattr(calls_module.Image, "MAX_IMAGE_PIXELS", 40)
-    with pytest.raises(UserError, match="larger than 40 pixels"):
-        read_picture(picture.path)
-
-
-def test_a_picture_changed_while_it_is_judged(tmp_path, picture):
-    Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(picture.path)
-    with pytest.raises(UserError, match="was changed while it was being judged"):
-        picture.png()
