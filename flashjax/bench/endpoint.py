@@ -16,6 +16,7 @@ from flashjax.errors import UserError
 __all__ = ["Endpoint", "Reply"]
 
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # the state of the server, not of the question
+_UNSENT, _UNSEEN = 0, -1  # in a status's place: the request did not get there; what became of it is unknown
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds between tries, doubled each time
 _PATIENCE = 600.0  # the longest Retry-After that is waited for
 _LARGEST = 4 << 20  # bytes of a reply
@@ -23,13 +24,15 @@ _LARGEST = 4 << 20  # bytes of a reply
 
 class Reply(NamedTuple):
     """What an endpoint said. ``body`` is the JSON of a complete reply, or None, and then ``trouble`` says why; ``kind``
-    is "reply", "refused" (by a filter, before the model), "rejected" (the request is wrong) or "failed" (no answer)."""
+    is "reply", "refused" (by a filter, before the model), "rejected" (the request is wrong) or "failed" (no answer).
+    ``unsure``: a try reached the endpoint and nobody saw its end, so that it may be charged for."""
 
     kind: str
     body: dict[str, Any] | None
     trouble: str
     tries: int
     seconds: float
+    unsure: bool = False
 
 
 class Endpoint:
@@ -60,16 +63,17 @@ class Endpoint:
         Raises:
             UserError: the endpoint refuses the key or does not know the model; no other call would fare better.
         """
-        begun, trouble = time.monotonic(), ""
+        begun, trouble, unsure = time.monotonic(), "", False
         for tried in range(1, self.judge.tries + 1):
             await self._pace()
             status, wait, trouble, body = await self._once(call)
-            if body is not None or (status and status not in _AGAIN):
+            unsure |= status == _UNSEEN
+            if body is not None or status not in (_UNSENT, _UNSEEN, *_AGAIN):
                 kind = "reply" if body is not None else self._verdict(status, trouble)
-                return Reply(kind, body, trouble, tried, time.monotonic() - begun)
+                return Reply(kind, body, trouble, tried, time.monotonic() - begun, unsure)
             if tried < self.judge.tries:
                 await self._pause(tried, wait)
-        return Reply("failed", None, trouble, self.judge.tries, time.monotonic() - begun)
+        return Reply("failed", None, trouble, self.judge.tries, time.monotonic() - begun, unsure)
 
     async def _pace(self) -> None:
         """Waits for this call's turn: the rate limit, and a pause that the endpoint asked for."""
@@ -90,17 +94,19 @@ class Endpoint:
         await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1)) * random.uniform(0.5, 1.0))
 
     async def _once(self, call: Call) -> tuple[int, float | None, str, dict[str, Any] | None]:
-        """(status or 0, Retry-After in seconds, what was wrong, the body of a complete reply)."""
+        """(status or _UNSENT or _UNSEEN, Retry-After in seconds, what was wrong, the body of a complete reply)."""
         transport = self._idle.pop()
         try:
             # A server that sends a byte now and then would never run into the timeouts of single reads.
             async with asyncio.timeout(self.judge.timeout):
                 answer = await transport.handle_async_request(self._request(call))
                 await answer.aread()
+        except (self._http.ConnectError, self._http.ConnectTimeout) as error:
+            return _UNSENT, None, self._hidden(f"the connection failed ({type(error).__name__}: {error})"), None
         except (self._http.TimeoutException, TimeoutError):
-            return 0, None, f"no answer within {self.judge.timeout:g} s", None
+            return _UNSEEN, None, f"no answer within {self.judge.timeout:g} s", None
         except (self._http.TransportError, self._http.DecodingError) as error:
-            return 0, None, self._hidden(f"the connection failed ({type(error).__name__}: {error})"), None
+            return _UNSEEN, None, self._hidden(f"the connection broke ({type(error).__name__}: {error})"), None
         finally:
             self._idle.append(transport)
         if answer.status_code != 200:
@@ -121,14 +127,14 @@ class Endpoint:
     def _complete(self, answer) -> tuple[int, float | None, str, dict[str, Any] | None]:
         """A 200 that is no chat completion came from a proxy or a broken server, and nobody has scored anything."""
         if len(answer.content) > _LARGEST:
-            return 0, None, f"the reply has more than {_LARGEST >> 20} MiB", None
+            return _UNSEEN, None, f"the reply has more than {_LARGEST >> 20} MiB", None
         try:
             body = json.loads(answer.content)
             choice = body["choices"][0]
             if not isinstance(choice["message"], dict):
                 raise TypeError("the message is no object")
         except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-            return 0, None, f"the reply is no chat completion ({type(error).__name__})", None
+            return _UNSEEN, None, f"the reply is no chat completion ({type(error).__name__})", None
         return 200, None, "", body
 
     def _verdict(self, status: int, trouble: str) -> str:

@@ -98,8 +98,9 @@ def judge(
 
 
 def spent(journal: Journal) -> float:
-    """US dollars in a journal; a call of a killed run that nobody saw the reply of counts at its highest price."""
-    return sum(r["dollars"] for r in journal.replies.values()) + sum(r["most"] for r in journal.doubtful.values())
+    """US dollars in a journal; a call whose reply nobody saw may be charged for, and counts at its highest price."""
+    ended = [*journal.replies.values(), *journal.failures.values()]
+    return sum(r["dollars"] for r in ended) + sum(r["most"] for r in journal.doubtful.values())
 
 
 async def _judges(calls: Sequence[Call], journal: Journal, purse: Budget, tick) -> dict[str, str]:
@@ -161,7 +162,8 @@ def _row(call: Call, reply: Reply) -> Row:
     if reply.kind == "refused":
         return row | dict(kind="reply", outcome="refused", reason=reply.trouble, dollars=0.0)
     if reply.body is None:
-        return row | dict(kind="failure", outcome=reply.kind, reason=reply.trouble)
+        dollars = call.most() if reply.unsure else 0.0
+        return row | dict(kind="failure", outcome=reply.kind, reason=reply.trouble, dollars=dollars)
     return row | dict(kind="reply") | _judgement(call, reply.body)
 
 

@@ -237,6 +237,21 @@ def test_a_reply_without_usage_counts_at_its_highest(tmp_path, picture):
     assert dollars == calls[0].most() > 0.01  # 1024 tokens of output at 10 dollars a million
 
 
+def test_a_reply_that_nobody_saw_counts_at_its_highest_until_it_is_seen(tmp_path, picture):
+    """The endpoint may have charged for what it was working on; a refused connection or a 500 costs nothing."""
+    first = {"0": "slow", "1": "reset", "2": "500"}
+    with Running(FakeJudge(lambda r, n: first.get(str(number(r)), "good"))) as server:
+        calls = make_calls(make_judge(server.url, prices=PRICES, timeout=0.2, tries=2), picture, 3)
+        rows, dollars = run(calls, tmp_path)
+        assert {r["outcome"] for r in rows} == {"failed"}
+        assert dollars == pytest.approx(calls[0].most() + calls[1].most())
+        first.clear()
+        _, dollars = run(calls, tmp_path)
+        assert dollars == pytest.approx(3 * 0.003)
+    down = make_calls(make_judge("http://127.0.0.1:9/v1", prices=PRICES, tries=1), picture, 3)
+    assert run(down, tmp_path / "down")[1] == 0
+
+
 def test_two_runs_in_one_folder(tmp_path):
     with Journal(tmp_path), pytest.raises(UserError, match="Another run is writing to"), Journal(tmp_path):
         pass
