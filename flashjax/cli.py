@@ -14,7 +14,7 @@ COMMANDS = {
     "evaluate": ("flashjax.commands.evaluate", "measure a student against its teacher and write report.html"),
     "evaluate-edits": ("flashjax.commands.evaluate_edits", "measure edits: done as told, and nothing else touched"),
     "study": ("flashjax.commands.study", "run a grid of runs times seeds, and write its tables"),
-    "bench": ("flashjax.commands.bench", "judge pictures with vision-language models"),
+    "bench": ("flashjax.commands.bench", "prompts, pictures, judges behind endpoints, and their report"),
     "guidance": ("flashjax.commands.guidance", "measure which guidance inside the loss reproduces a guided teacher"),
     "export": ("flashjax.commands.export", "write a checkpoint as a diffusers folder"),
     "convert": ("flashjax.convert.command", "bring PyTorch weights over"),
