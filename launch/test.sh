@@ -28,4 +28,5 @@ esac
 
 cd "$ROOT"
 ensure_venv test
+command -v chromium >/dev/null || say "there is no chromium: the tests of reports in a browser are left out"
 run "$VENV/bin/python" -m pytest "$@"
