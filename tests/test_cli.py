@@ -125,6 +125,14 @@ def test_the_step_table_is_printed(capsys):
     assert "step     1  critic t2i k=" in said
 
 
+def test_where_parameters_lie_is_printed(capsys):
+    assert cli.main(["table", "--config=configs/postcards.py", "--parameters"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["modulation/kernel", "160x640"] in [line[:2] for line in lines]
+    rows = [line for line in lines if line[0] in ("blocks/attn/to_out/kernel", "blocks/mlp/out/kernel")]
+    assert [line[-2:] for line in rows] == [["('tensor',", "'fsdp')"]] * 2
+
+
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
