@@ -152,7 +152,7 @@ def restore_params(folder: Path, which: str = "ema", step: int | None = None) ->
         step = steps[-1] if step is None else step
         if step not in steps:
             raise UserError(f"{folder} holds no checkpoint of step {step}; it has {', '.join(map(str, steps))}.")
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # the run's own devices may not exist here
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # the run's own devices may not exist here
         with _reading(folder, step):
             meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
             tree = jax.tree.map(
