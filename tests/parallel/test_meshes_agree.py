@@ -70,6 +70,7 @@ def test_the_rollout_is_divided():
             assert math.prod(where.shard_shape(shape.shape)) * 2 <= shape.size, (shape, where)
 
 
+@pytest.mark.long  # eight programs, half of them for eight devices; the whole runs above cover qwen_image_21
 @pytest.mark.parametrize("architecture", models.ARCHITECTURES)
 def test_every_denoiser_on_all_axes(architecture):
     """Velocity and gradients of every denoiser, with a batch and a null condition of one."""
