@@ -253,6 +253,7 @@ def check_settings(config: ConfigDict) -> None:
     for name, least in LEAST.items():
         if config[name] < least:
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
+    meshes.check_sizes(config.mesh)
     if config.image_size < pixels.PATCH or config.image_size % pixels.PATCH:
         raise UserError(f"config.image_size is {config.image_size}; it has to be a multiple of {pixels.PATCH}.")
     if len(config.profile) != 2 or not 0 <= config.profile[0] <= config.profile[1]:

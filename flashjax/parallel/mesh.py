@@ -16,17 +16,28 @@ def mesh_sizes(wanted: Mapping[str, int], available: int) -> tuple[int, ...]:
     """How many devices every axis of ``AXES`` has; one that is -1 takes what the others leave of ``available``.
 
     Without a -1 the mesh may take fewer devices than there are. Raises UserError for what cannot be laid out."""
+    check_sizes(wanted)
     sizes = [wanted[axis] for axis in AXES]
-    told = ", ".join(f"{axis} = {wanted[axis]}" for axis in AXES)
-    if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
-        raise UserError(f"config.mesh has {told}; every axis has to be 1 or more, and one at most -1 (the rest).")
     fixed = math.prod(size for size in sizes if size != -1)
     if available % fixed:
         raise UserError(
-            f"config.mesh has {told}, which takes {fixed} devices or a multiple; there are {available}, which do not "
-            "divide by it."
+            f"config.mesh has {_told(wanted)}, which takes {fixed} devices or a multiple; there are {available}, which "
+            "do not divide by it."
         )
     return tuple(available // fixed if size == -1 else size for size in sizes)
+
+
+def check_sizes(wanted: Mapping[str, int]) -> None:
+    """Raises UserError for a ``config.mesh`` that no number of devices serves."""
+    sizes = [wanted[axis] for axis in AXES]
+    if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+        raise UserError(
+            f"config.mesh has {_told(wanted)}; every axis has to be 1 or more, and one at most -1 (the rest)."
+        )
+
+
+def _told(wanted: Mapping[str, int]) -> str:
+    return ", ".join(f"{axis} = {wanted[axis]}" for axis in AXES)
 
 
 def make_mesh(wanted: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
