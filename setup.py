@@ -61,6 +61,7 @@ test = [
 ]
 
 tpu = ["jax[tpu]>=0.10.1"]  # for machines with TPUs; hundreds of megabytes
+plan = ["libtpu"]  # the TPU compiler for `flashjax plan`, on machines without a TPU; hundreds of megabytes
 cuda = ["jax[cuda12]>=0.10.1"]  # for machines with NVIDIA GPUs; gigabytes
 
 setup(
@@ -73,6 +74,8 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["flashjax", "flashjax.*"]),
     install_requires=core,
-    extras_require={"postcards": postcards, "parquet": parquet, "judge": judge, "test": test, "tpu": tpu, "cuda": cuda},
+    extras_require=dict(
+        postcards=postcards, parquet=parquet, judge=judge, test=test, tpu=tpu, plan=plan, cuda=cuda
+    ),
     entry_points={"console_scripts": ["flashjax = flashjax.cli:main"]},
 )

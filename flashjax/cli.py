@@ -9,6 +9,7 @@ import sys
 COMMANDS = {
     "prepare": ("flashjax.commands.prepare", "make the postcards data set: pictures, captions, text states"),
     "train": ("flashjax.commands.train", "train a teacher (flow matching) or distil a student (DMD)"),
+    "plan": ("flashjax.commands.plan", "compile a run for TPUs that are not here: does it fit, what does it cost"),
     "table": ("flashjax.commands.table", "print the step table of a configuration"),
     "sample": ("flashjax.commands.sample", "draw pictures from prompts, and edit pictures"),
     "evaluate": ("flashjax.commands.evaluate", "measure a student against its teacher and write report.html"),

@@ -61,12 +61,12 @@ def step_call(
             )  # fmt: skip
 
 
-def compile_programs(table: schedule.StepTable, call, example, mesh: Mesh) -> dict:
+def compile_programs(table: schedule.StepTable, call, example, mesh: Mesh, finish=jax.stages.Lowered.compile) -> dict:
     """Every program of the table, compiled ahead of the loop; two at a time, as XLA compiles outside Python's lock.
 
     ``example``: state, teachers, and for each task a batch; arrays or shapes with shardings. A program finds them so
     and leaves the next state so. The rollout's beginnings come first: where they put the student's context is where the
-    other programs find it.
+    other programs find it. ``finish`` compiles what was lowered; a plan keeps what the compiler refuses.
     """
     (state, teachers, batches), k, replicated = example, np.int32(0), meshes.replicated(mesh)
     state_at, teachers_at, batches_at = jax.tree.map(lambda leaf: leaf.sharding, example)
@@ -80,7 +80,7 @@ def compile_programs(table: schedule.StepTable, call, example, mesh: Mesh) -> di
             out_shardings=carry_sharding if rolls else (state_at, replicated),
         )
         with jax.set_mesh(mesh):  # in the thread that traces: flashjax.axes asks for it
-            return jitted.lower(state, teachers, batches[program.task], carry, k).compile()
+            return finish(jitted.lower(state, teachers, batches[program.task], carry, k))
 
     wanted = table.programs()
     begins = [p for p in wanted if p.phase == schedule.BEGIN]

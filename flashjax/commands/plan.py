@@ -1,0 +1,75 @@
+"""``flashjax plan``: does a run fit on a TPU slice, and what would it cost, before there is one."""
+
+import argparse
+import json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = (
+        "flashjax plan --config=FILE[:ARGS] [--topology v5p:2x2x2 ...] [--devices gpu:8xh200 ...] [--json] "
+        "[--config.KEY=VALUE ...]"
+    )
+    parser.add_argument("--config", required=True, help="configuration file, with its arguments after a colon")
+    parser.add_argument("--topology", nargs="+", default=[], help="TPU slices to compile for, as v6e:2x2 v5p:2x2x2")
+    parser.add_argument("--devices", nargs="+", default=[], help="other devices, counted and not compiled: gpu:8xh200")
+    parser.add_argument("--json", action="store_true", help="print numbers for programs")
+    parser.set_defaults(takes_settings=True)
+
+
+def run(args: argparse.Namespace) -> None:
+    from flashjax import config as configs
+    from flashjax.errors import UserError
+
+    if not args.topology and not args.devices:
+        raise UserError("Nothing to plan for: give --topology v5p:2x2x2 (one or more), or --devices gpu:8xh200.")
+    config = configs.load([f"--config={args.config}", *args.settings])
+    from flashjax import plan as plans
+
+    targets = [*map(plans.topology, args.topology), *map(plans.devices, args.devices)]
+    found = [plans.plan(config, target) for target in targets]
+    print(json.dumps(found, indent=1) if args.json else "\n\n".join(map(describe, found)))
+    if len(found) > 1 and not args.json:
+        print(f"\n{cheapest(found)}")
+
+
+def describe(found: dict) -> str:
+    """A plan for people."""
+    mesh = " ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
+    lines = [f"{found['target']}: {found['chips']} chips as {mesh}; {found['parameters']:,} parameters, "
+             f"{found['teachers']} teachers"]  # fmt: skip
+    lines.append(f"  {verdict(found)}")
+    for name, size in (("state, teachers, batches", "resident"), ("largest temporaries", "temporaries"),
+                       ("total", "total"), ("limit", "limit")):  # fmt: skip
+        value = found[f"{size}_bytes"]
+        told = f"{value / 2**30:>9.3f} GiB a device" if value is not None else "  not known"
+        lines.append(f"    {name:<26}{told}")
+    for name, program in found["programs"].items():
+        if "refused" not in program:
+            lines.append(f"    program {name:<24}{program['temporaries_bytes'] / 2**30:>9.3f} GiB of temporaries")
+    lines += [f"    program {name}: {words}" for name, words in found["refused"].items()]
+    cycle = found["flops_of_a_cycle"]
+    lines.append(f"  {sum(cycle.values()) / 1e12:.4g} TFLOP a cycle ({found['cycles']} cycles, {found['rows']} rows)")
+    lines += [f"    {role:<12}{value / sum(cycle.values()):>6.1%}" for role, value in cycle.items()]
+    if "chip_hours_at_peak" in found:
+        hours = found["chip_hours_at_peak"]
+        lines.append(f"  at the chips' peak {found['cycle_seconds_at_peak']:.4g} s a cycle")
+        lines.append(f"  {hours:.4g} chip-hours for the whole run at the peak, {hours / 0.4:.4g} at 40 % of it")
+    return "\n".join(lines)
+
+
+def verdict(found: dict) -> str:
+    if found["fits"]:
+        return f"fits, {found['headroom']:.1%} of the memory left"
+    if found["fits"] is None:
+        return "fit not known: temporaries are known only where the compiler is asked (--topology)"
+    over = found["total_bytes"] - found["limit_bytes"]
+    return "does not fit" + (f" by {over / 2**30:.3f} GiB a device" if over > 0 else "")
+
+
+def cheapest(found: list[dict]) -> str:
+    """Of the targets on which the run fits the one that takes the fewest chip-hours."""
+    fitting = [plan for plan in found if plan["fits"]]
+    if not fitting:
+        return "It is not known to fit on any of these."
+    best = min(fitting, key=lambda plan: (plan["chip_hours_at_peak"], plan["chips"]))
+    return f"Fewest chip-hours where it fits: {best['target']}, {best['chip_hours_at_peak']:.4g} at peak."

@@ -1,0 +1,87 @@
+"""Floating-point operations of a run: of every row of its step table by role, from ``models.flops``."""
+
+import collections
+from collections.abc import Sequence
+from typing import Any
+
+from flashjax.distill import schedule, steps
+from flashjax.models import flops
+
+# "recomputed" is what remat adds: the device does it, MFU leaves it out.
+ROLES = ("rollout", "student", "critic", "teachers", "recomputed")
+BACKWARD = 2  # forward passes that a backward pass costs
+Work = dict[str, float]
+
+
+class Cost:
+    """What the rows of a step table cost. ``Work`` maps roles to operations of a batch.
+
+    ``sizes``: for each task that of a sample; ``nulls``: for each teacher the text tokens of its negative condition.
+    """
+
+    def __init__(
+        self, architecture: str, config: Any, recipe: steps.Recipe | None, *, batch: int,
+        sizes: dict[int, flops.Sizes], nulls: Sequence[int],
+    ):  # fmt: skip
+        self._recipe, self._batch, self._sizes, self._nulls = recipe, batch, sizes, nulls
+        self._count = lambda size: flops.evaluation(architecture, config, size)
+        self._remat = config.remat != "none"
+
+    def program(self, program: schedule.Program) -> Work:
+        """One call of a program of the table."""
+        own, work = self._count(self._sizes[program.task]), collections.Counter()
+        batch = self._batch
+        match program.phase:
+            case schedule.FLOW_MATCHING:
+                self._train(work, "student", own.both)
+            case schedule.BEGIN:
+                work["rollout"] += batch * own.condition
+            case schedule.ADVANCE:
+                work["rollout"] += batch * own.velocity
+            case schedule.CRITIC:
+                work["rollout"] += batch * own.velocity
+                self._train(work, "critic", own.both * self._recipe.critic_updates_per_rollout)
+            case schedule.TRAJECTORY:
+                self._train(work, "student", own.both)
+                work["teachers"] += self._teachers(program, self._recipe.substeps)
+            case schedule.STUDENT:
+                self._train(work, "student", own.both)
+                work["critic"] += batch * own.both
+                work["teachers"] += self._teachers(program, 1)
+                if self._recipe.share_sample:
+                    self._train(work, "critic", own.both)
+        return dict(work)
+
+    def row(self, table: schedule.StepTable, step: int) -> Work:
+        """A row with its rollout."""
+        return total(self.program(p) for p in (*table.rollout(step), table.program(step)))
+
+    def _train(self, work: collections.Counter, role: str, forward: float) -> None:
+        work[role] += self._batch * forward * (1 + BACKWARD)
+        work["recomputed"] += self._batch * forward * self._remat
+
+    def _teachers(self, program: schedule.Program, evaluations: int) -> float:
+        """Contexts once, velocities ``evaluations`` times; of guided teachers those of the negative condition too. A
+        null of T2I is of batch 1, that of an edit sees its sample's picture."""
+        size, work = self._sizes[program.task], 0.0
+        for teacher in program.active:
+            own = self._count(size)
+            work += self._batch * (own.condition + evaluations * own.velocity)
+            if not self._recipe.scale(teacher).off:
+                null = self._count(flops.Sizes(size.image, self._nulls[teacher], size.references))
+                contexts = self._batch if size.references else 1
+                work += contexts * null.condition + self._batch * evaluations * null.velocity
+        return work
+
+
+def total(works) -> Work:
+    """The sum of several, role by role."""
+    out = collections.Counter()
+    for work in works:
+        out.update(work)
+    return {role: out[role] for role in ROLES if out[role]}
+
+
+def of_model(work: Work) -> float:
+    """The operations that MFU counts: all but the recomputed."""
+    return sum(value for role, value in work.items() if role != "recomputed")

@@ -1,0 +1,243 @@
+"""What a run needs of a pod, before there is one: its programs compiled for a TPU topology, on any machine.
+
+No weights, no data, no TPU: shapes and libtpu's compiler. Programs are those that ``train`` would compile.
+"""
+
+import collections
+import dataclasses
+import math
+import os
+import re
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AbstractMesh
+from ml_collections import ConfigDict
+
+from flashjax import cost, models, optim
+from flashjax.axes import AXES
+from flashjax.distill import schedule
+from flashjax.distill.state import TrainState
+from flashjax.errors import UserError, about_settings
+from flashjax.models import flops, pixels
+from flashjax.parallel import chips, sharding
+from flashjax.parallel import mesh as meshes
+from flashjax.programs import compile_programs, step_call
+from flashjax.recipe import make_recipe, make_table, teacher_names
+from flashjax.train import check_settings, make_optimizers
+
+EMPTY_PROMPT = 2  # tokens of text of a teacher without a negative prompt: the encoder's first and last
+DIMENSIONS = dict(v5e=2, v6e=2, v5p=3, tpu7x=3)  # of a topology's name
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where the run would be. ``chip`` is None for CPUs; ``devices``: what JAX would see, None if not compiled for."""
+
+    name: str
+    chip: chips.Chip | None
+    chips: int
+    devices: Any = None
+
+    @property
+    def count(self) -> int:
+        """Devices as JAX counts them."""
+        return self.chips * (self.chip.devices if self.chip else 1)
+
+
+def topology(name: str) -> Target:
+    """The target of a TPU topology as in "v5p:2x2x2". Raises UserError where there is none such, and without libtpu."""
+    generation, _, sides = name.partition(":")
+    chip = chips.named(generation)
+    if chip.name not in DIMENSIONS:
+        raise UserError(f"{chip.name} is no TPU; write --devices gpu:8x{chip.name} for eight of them.")
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sides) or sides.count("x") + 1 != DIMENSIONS[chip.name]:
+        shape = "x".join("2" * DIMENSIONS[chip.name])
+        raise UserError(
+            f"{name!r} is no topology: {chip.name} is laid out in {DIMENSIONS[chip.name]} dimensions, as in "
+            f"{chip.name}:{shape}."
+        )
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks a metadata server for the TPU that is not here
+    from jax.experimental import topologies
+
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=f"{chip.name}:{sides}")
+    except (RuntimeError, NotImplementedError) as error:
+        if "libtpu" in str(error):
+            raise UserError(
+                "Planning for TPUs needs libtpu's compiler (no TPU): pip install 'flashjax[plan]'."
+            ) from error
+        raise UserError(f"The compiler knows no topology {name}: {str(error).splitlines()[0]}") from error
+    count = math.prod(map(int, sides.split("x")))
+    return Target(f"{chip.name}:{sides}", chip, count, found.devices)
+
+
+def devices(name: str) -> Target:
+    """The target of "gpu:8xh200" or "cpu:8", which is counted and not compiled for. Raises UserError."""
+    kind, _, rest = name.partition(":")
+    many, _, chip = rest.partition("x")
+    if kind not in ("gpu", "cpu") or not many.isdigit() or not int(many) or (kind == "gpu") != bool(chip):
+        raise UserError(f"--devices {name} is not understood; write gpu:8xh200 or cpu:8.")
+    return Target(name, chips.named(chip) if chip else None, int(many))
+
+
+def plan(config: ConfigDict, target: Target) -> dict[str, Any]:
+    """What the run needs on the target, as numbers with their units in the names. Raises UserError for settings that no
+    run can have on it."""
+    with about_settings():
+        check_settings(config)
+        recipe = make_recipe(config.distill) if config.objective != "flow_matching" else None
+        table = make_table(config, recipe)
+        if target.devices is None:
+            mesh = AbstractMesh(meshes.mesh_sizes(config.mesh, target.count), AXES)
+        else:
+            mesh = meshes.make_mesh(config.mesh, target.devices)
+    model = models.architecture(config.model.architecture)
+    model_config = models.make_config(model, config.model)
+    tokens = (config.image_size // pixels.PATCH) ** 2
+    meshes.check_fits(mesh, batch=config.batch_size, heads=model_config.heads, tokens=tokens)
+    call, example = programs_of(config, mesh, model, model_config, recipe, table)
+    resident = sum(map(bytes_on_device, jax.tree.leaves(example)))
+    compiled = compiled_memory(table, call, example, mesh) if target.devices is not None else {}
+    counted = cost.Cost(
+        config.model.architecture, model_config, recipe, batch=config.batch_size, sizes=sizes_of(config, table),
+        nulls=null_tokens(config),
+    )  # fmt: skip
+    return dict(
+        target=target.name, chips=target.chips, mesh=dict(mesh.shape),
+        parameters=optim.parameter_count(example[0].student.params), teachers=len(example[1]),
+        **fit(target, resident, compiled), **speed(target, table, counted),
+    )  # fmt: skip
+
+
+def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, recipe: Any, table: Any):
+    """(what ``train`` calls, its shapes with their shardings: state, teachers, a batch of each task)."""
+    names = teacher_names(config.distill) if recipe else ()
+    params = model.abstract(model_config)
+    student, critic = (sharding.divided(o, mesh) if o else None for o in make_optimizers(config, table))
+    state = jax.eval_shape(partial(TrainState.create, student_optimizer=student, critic_optimizer=critic), params)
+    teachers = tuple(sharding.with_shapes(params, mesh) for _ in names)
+    rows = meshes.batch_sharded(mesh)
+    picture = (config.image_size, config.image_size, 3)
+    batches = {}
+    for task in sorted(set(table.task.tolist())):
+        shapes = dict(text=(config.max_text_tokens, model_config.context_dim), text_length=(), category=())
+        shapes |= dict(image=picture) if recipe is None else {}
+        shapes |= dict(source=picture) if task else {}
+        types = dict(text_length=jnp.int32, category=jnp.int32)
+        batches[task] = {
+            name: jax.ShapeDtypeStruct((config.batch_size, *shape), types.get(name, jnp.float32), sharding=rows)
+            for name, shape in shapes.items()
+        }
+    nulls = tuple(
+        model.Condition(np.zeros((1, n, model_config.context_dim), np.float32), np.full((1,), n, np.int32))
+        for n in null_tokens(config)
+    )
+    call = partial(
+        step_call, config=config, model=model, denoiser=model.denoiser(model_config), recipe=recipe, table=table,
+        nulls=nulls, size=config.image_size, student_optimizer=student, critic_optimizer=critic,
+    )  # fmt: skip
+    return call, (sharding.with_shapes(state, mesh), teachers, batches)
+
+
+def null_tokens(config: ConfigDict) -> tuple[int, ...]:
+    """Text tokens of each teacher's negative condition: a written one may be as long as any text."""
+    if config.objective == "flow_matching":
+        return (config.max_text_tokens,)
+    named = (config.distill.teachers[name] for name in teacher_names(config.distill))
+    return tuple(config.max_text_tokens if teacher.get("negative", "") else EMPTY_PROMPT for teacher in named)
+
+
+def sizes_of(config: ConfigDict, table: schedule.StepTable) -> dict[int, flops.Sizes]:
+    """The tokens of a sample of each task; an edit's source is as large as what is made of it."""
+    tokens = (config.image_size // pixels.PATCH) ** 2
+    tasks = set(table.task.tolist())
+    return {task: flops.Sizes(tokens, config.max_text_tokens, tokens if task else 0) for task in tasks}
+
+
+def bytes_on_device(leaf: jax.ShapeDtypeStruct) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def compiled_memory(table: schedule.StepTable, call: Any, example: Any, mesh: Any) -> dict[str, dict[str, Any]]:
+    """For each program, by name: bytes on a device beside its arguments, or ``refused``, the compiler's own words."""
+
+    def finish(lowered):
+        try:
+            return lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return Refused(str(error))
+
+    try:
+        programs = compile_programs(table, call, example, mesh, finish)
+    except BeginRefused as error:
+        return {"begin": dict(refused=str(error))}
+    return {str(program): memory(done) for program, done in programs.items()}
+
+
+class BeginRefused(Exception):
+    """The student's beginning does not fit: where it leaves its context is not known, so nothing else can compile."""
+
+
+class Refused:
+    """What stands in a program's place that does not fit."""
+
+    def __init__(self, words: str):
+        self.words = words
+
+    @property
+    def output_shardings(self):
+        raise BeginRefused(self.words)
+
+
+def memory(done: Any) -> dict[str, Any]:
+    if isinstance(done, Refused):
+        return dict(refused=done.words)
+    m = done.memory_analysis()
+    # What is donated becomes a result; other results come on top.
+    return dict(
+        arguments_bytes=m.argument_size_in_bytes, code_bytes=m.generated_code_size_in_bytes,
+        temporaries_bytes=m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes,
+    )  # fmt: skip
+
+
+def fit(target: Target, resident: int, compiled: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Arguments that are there all along, the largest program's temporaries, and what is left of a device. ``fits`` is
+    None where temporaries are not known and the arguments alone do not decide."""
+    limit = target.chip.hbm / target.chip.devices if target.chip else None
+    refused = {name: how_much(found["refused"]) for name, found in compiled.items() if "refused" in found}
+    extra = max((f["temporaries_bytes"] + f["code_bytes"] for f in compiled.values() if "refused" not in f), default=0)
+    total = resident + extra
+    fits = None
+    if limit is not None and (refused or total > limit):
+        fits = False
+    elif limit is not None and compiled:
+        fits = True
+    return dict(
+        fits=fits, resident_bytes=resident, temporaries_bytes=extra if compiled else None, total_bytes=total,
+        limit_bytes=limit, headroom=1 - total / limit if limit else None, refused=refused, programs=compiled,
+    )  # fmt: skip
+
+
+def how_much(words: str) -> str:
+    """What the compiler says of a program that does not fit: how much it wants and by how much that is too much."""
+    found = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm.*?by ([\d.]+\w)", words, re.S)
+    return "{} wanted of {}, {} too much".format(*found.groups()) if found else words.splitlines()[0]
+
+
+def speed(target: Target, table: schedule.StepTable, counted: cost.Cost) -> dict[str, Any]:
+    """Operations by role of the run and of a cycle (what belongs to one update of the student), and the time that they
+    take at the chips' peak."""
+    calls = collections.Counter(p for i in range(len(table)) for p in (*table.rollout(i), table.program(i)))
+    run = cost.total({role: n * value for role, value in counted.program(p).items()} for p, n in calls.items())
+    cycles = int((table.phase != schedule.CRITIC).sum())
+    out = dict(rows=len(table), cycles=cycles, flops_of_a_cycle={role: value / cycles for role, value in run.items()})
+    if target.chip:
+        seconds = sum(run.values()) / target.chip.flops / target.chips
+        out |= dict(cycle_seconds_at_peak=seconds / cycles, chip_hours_at_peak=seconds * target.chips / 3600)
+    return out

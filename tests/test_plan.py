@@ -1,0 +1,65 @@
+"""Plans: operations by role in units of a forward pass, memory of compiled programs, and what cannot be planned."""
+
+import json
+
+import pytest
+
+from flashjax import cli, cost, flow, models, plan
+from flashjax.distill import guidance, schedule, steps
+from flashjax.models import flops
+from flashjax.parallel import chips
+
+CONFIG = "configs/postcards.py"
+
+
+def test_a_cycle_in_forward_passes():
+    """Four student steps, five critic rows a student row, a guided teacher, all recomputed: 41 forward passes."""
+    config = models.architecture("qwen_image").Config()
+    lambdas = guidance.lambda_table(4, 1)
+    recipe = steps.Recipe(
+        grid=tuple(flow.time_grid(4, 1.0).tolist()), lambdas=lambdas, share_sample=False,
+        guidance_scales=(guidance.Scale(scales=(4.0,)),),
+    )  # fmt: skip
+    table = schedule.distillation_table(8, critic_rows=5, lambdas=lambdas[None], seed=0)
+    size = flops.Sizes(4096, 256)
+    counted = cost.Cost("qwen_image", config, recipe, batch=2, sizes={0: size}, nulls=(256,))
+    run = cost.total(counted.row(table, i) for i in range(len(table)))
+    one = 2 * flops.evaluation("qwen_image", config, size).both
+    assert sum(run.values()) / one / 8 == pytest.approx(41, rel=1e-3)
+    in_passes = {role: value / one / 8 for role, value in run.items()}
+    expected = dict(rollout=14, student=3, critic=16, teachers=2, recomputed=6)
+    assert in_passes == pytest.approx(expected, rel=2e-3)
+    assert cost.of_model(run) / one / 8 == pytest.approx(35, rel=1e-3)
+
+
+def test_counted_devices(capsys):
+    assert cli.main(["plan", f"--config={CONFIG}", "--devices", "gpu:8xh200", "cpu:8", "--json"]) == 0
+    gpu, cpu = json.loads(capsys.readouterr().out)
+    assert gpu["fits"] is None and cpu["limit_bytes"] is None and gpu["mesh"]["data"] == 8
+    hours = sum(gpu["flops_of_a_cycle"].values()) * gpu["cycles"] / chips.named("h200").flops / 3600
+    assert gpu["chip_hours_at_peak"] == pytest.approx(hours)
+    # Four float32 networks of the run, two moments each of student and critic, whole on every device.
+    assert gpu["resident_bytes"] == pytest.approx(8 * 4 * gpu["parameters"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--topology", "v6p:2x2"], "did you mean v6e?"), (["--topology", "v5p:2x2"], "3 dimensions, as in v5p:2x2x2"),
+        (["--topology", "h200:8"], "--devices gpu:8xh200"), (["--devices", "gpu:8xh20"], "did you mean h200?"),
+        (["--devices", "8"], "write gpu:8xh200 or cpu:8"), ([], "Nothing to plan for"),
+        (["--devices", "cpu:8", "--config.mesh.fsdp=3"], "do not divide"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_planned(words, told, capsys):
+    assert cli.main(["plan", f"--config={CONFIG}", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_compilers_refusal_is_an_answer():
+    words = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 29.33G " \
+        "of 15.75G hbm. Exceeded hbm capacity by 13.58G."  # fmt: skip
+    target = plan.Target("v5e:2x2", chips.named("v5e"), 4)
+    found = plan.fit(target, 2**30, {"student t2i": dict(refused=words)})
+    assert found["fits"] is False
+    assert found["refused"] == {"student t2i": "29.33G wanted of 15.75G, 13.58G too much"}
