@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -44,14 +44,15 @@ class Clock:
 class Speed:
     """What a row of metrics says of speed, since the one before."""
 
-    def __init__(self, clock: Clock, phases: np.ndarray, images: float):
-        """``phases`` of the rows of the step table; ``images`` of a batch a device."""
-        self._clock, self._phases, self._images = clock, phases, images
+    def __init__(self, clock: Clock, phases: np.ndarray, images: float, at_peak: Callable[[int], float] | None = None):
+        """``phases`` of the rows of the step table; ``images`` of a batch a device; ``at_peak``: seconds of a row at
+        the devices' peak, None where that is not known."""
+        self._clock, self._phases, self._images, self._at_peak = clock, phases, images, at_peak
         self._waited = 0.0
 
     def since(self, times: Sequence[tuple[int, float]]) -> dict[str, float]:
-        """``ms_PHASE`` a row of each phase, ``ms_data`` that a row waited for its batch, ``images_per_s_per_device``;
-        from the (step, seconds) of rows that were finished."""
+        """``ms_PHASE`` a row of each phase, ``ms_data`` that a row waited for its batch, ``images_per_s_per_device``,
+        and ``mfu`` where a row's time at the peak is known; from the (step, seconds) of rows that were finished."""
         if not times:
             return {}
         by_phase: dict[str, list[float]] = {}
@@ -61,6 +62,8 @@ class Speed:
         total = sum(seconds for _, seconds in times) + waited
         means = {name: float(np.mean(values)) for name, values in by_phase.items()}
         rate = self._images * len(times) / max(total, 1e-9)
+        if self._at_peak:
+            means["mfu"] = sum(self._at_peak(step) for step, _ in times) / max(total, 1e-9)
         return means | dict(ms_data=waited / len(times) * 1e3, images_per_s_per_device=rate)
 
 

@@ -1,11 +1,14 @@
 """Floating-point operations of a run: of every row of its step table by role, from ``models.flops``."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from flashjax.distill import schedule, steps
-from flashjax.models import flops
+from flashjax.models import flops, pixels
+from flashjax.parallel import chips
 
 # "recomputed" is what remat adds: the device does it, MFU leaves it out.
 ROLES = ("rollout", "student", "critic", "teachers", "recomputed")
@@ -72,6 +75,25 @@ class Cost:
                 contexts = self._batch if size.references else 1
                 work += contexts * null.condition + self._batch * evaluations * null.velocity
         return work
+
+
+def sizes_of(config: ConfigDict, table: schedule.StepTable) -> dict[int, flops.Sizes]:
+    """The tokens of a sample of each task; an edit's source is as large as what is made of it."""
+    tokens = (config.image_size // pixels.PATCH) ** 2
+    tasks = set(table.task.tolist())
+    return {task: flops.Sizes(tokens, config.max_text_tokens, tokens if task else 0) for task in tasks}
+
+
+def at_peak(
+    counted: Cost, table: schedule.StepTable, device_kind: str, devices: int
+) -> Callable[[int], float] | None:
+    """The seconds that a row's model operations take at the peak of all devices; None for a kind without a known one,
+    of which no MFU can be told."""
+    chip = chips.of_kind(device_kind)
+    if chip is None:
+        return None
+    peak = chip.flops / chip.devices * devices
+    return lambda step: of_model(counted.row(table, step)) / peak
 
 
 def total(works) -> Work:

@@ -22,7 +22,7 @@ from flashjax.axes import AXES
 from flashjax.distill import schedule
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
-from flashjax.models import flops, pixels
+from flashjax.models import pixels
 from flashjax.parallel import chips, sharding
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, step_call
@@ -103,7 +103,7 @@ def plan(config: ConfigDict, target: Target) -> dict[str, Any]:
     resident = sum(map(bytes_on_device, jax.tree.leaves(example)))
     compiled = compiled_memory(table, call, example, mesh) if target.devices is not None else {}
     counted = cost.Cost(
-        config.model.architecture, model_config, recipe, batch=config.batch_size, sizes=sizes_of(config, table),
+        config.model.architecture, model_config, recipe, batch=config.batch_size, sizes=cost.sizes_of(config, table),
         nulls=null_tokens(config),
     )  # fmt: skip
     return dict(
@@ -149,13 +149,6 @@ def null_tokens(config: ConfigDict) -> tuple[int, ...]:
         return (config.max_text_tokens,)
     named = (config.distill.teachers[name] for name in teacher_names(config.distill))
     return tuple(config.max_text_tokens if teacher.get("negative", "") else EMPTY_PROMPT for teacher in named)
-
-
-def sizes_of(config: ConfigDict, table: schedule.StepTable) -> dict[int, flops.Sizes]:
-    """The tokens of a sample of each task; an edit's source is as large as what is made of it."""
-    tokens = (config.image_size // pixels.PATCH) ** 2
-    tasks = set(table.task.tolist())
-    return {task: flops.Sizes(tokens, config.max_text_tokens, tokens if task else 0) for task in tasks}
 
 
 def bytes_on_device(leaf: jax.ShapeDtypeStruct) -> int:

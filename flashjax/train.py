@@ -17,7 +17,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from flashjax import convert, flow, models, optim, pictures, workdir
+from flashjax import convert, cost, flow, models, optim, pictures, workdir
 from flashjax.checkpoint import Checkpoints, digest, flat, restore_params
 from flashjax.clock import Clock, Profile, Speed
 from flashjax.data.loader import make_loader
@@ -174,7 +174,12 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, shown, folder))
     writer = MetricsWriter(folder, writes=hosts.first())
     opened.callback(writer.close)
-    pace, speed = stopping.Pace(mesh), Speed(clock, table.phase, config.batch_size / mesh.size)
+    counted = cost.Cost(
+        config.model.architecture, model_config, recipe, batch=config.batch_size, sizes=cost.sizes_of(config, table),
+        nulls=[null.text.shape[1] for null in nulls],
+    )  # fmt: skip
+    at_peak = cost.at_peak(counted, table, jax.devices()[0].device_kind, mesh.size)
+    pace, speed = stopping.Pace(mesh), Speed(clock, table.phase, config.batch_size / mesh.size, at_peak)
     profile = Profile(config.profile, folder / "profile")
     opened.callback(profile.stop)
     watchdog = Watchdog(

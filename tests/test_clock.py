@@ -42,3 +42,9 @@ def test_rows_by_phase(now):
     found = speed.since([(0, 1.0), (1, 2.0), (2, 5.0)])
     assert found == dict(ms_critic=1500, ms_student=5000, ms_data=pytest.approx(2000 / 3), images_per_s_per_device=2.4)
     assert speed.since([(3, 1.0)]) == dict(ms_critic=1000, ms_data=0, images_per_s_per_device=8)
+    # Waiting for data counts against the chips' peak.
+    speed = clocks.Speed(clock, phases, images=8, at_peak=lambda step: step + 0.5)
+    speed.since([(0, 1.0)])
+    with clock.during("data"):
+        now.seconds += 1
+    assert speed.since([(1, 2.0), (2, 5.0)])["mfu"] == 4 / 8

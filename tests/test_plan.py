@@ -32,6 +32,12 @@ def test_a_cycle_in_forward_passes():
     assert cost.of_model(run) / one / 8 == pytest.approx(35, rel=1e-3)
 
 
+    # A chip of two devices has half of its peak in each.
+    seconds = cost.at_peak(counted, table, "TPU7x", 8)(0)
+    assert seconds == pytest.approx(cost.of_model(counted.row(table, 0)) / (4 * chips.named("tpu7x").flops))
+    assert cost.at_peak(counted, table, "cpu", 8) is None
+
+
 def test_counted_devices(capsys):
     assert cli.main(["plan", f"--config={CONFIG}", "--devices", "gpu:8xh200", "cpu:8", "--json"]) == 0
     gpu, cpu = json.loads(capsys.readouterr().out)
