@@ -66,7 +66,7 @@ def topology(name: str) -> Target:
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=f"{chip.name}:{sides}")
     except (RuntimeError, NotImplementedError) as error:
-        if "libtpu" in str(error):
+        if "TPU support not installed" in str(error):
             raise UserError(
                 "Planning for TPUs needs libtpu's compiler (no TPU): pip install 'flashjax[plan]'."
             ) from error
