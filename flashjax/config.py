@@ -127,7 +127,8 @@ def _check_key(config: ConfigDict, group: ConfigDict, seen: str, part: str) -> N
     if part in group:
         return
     near = difflib.get_close_matches(part, group.keys(), 1)
-    meant = [f"{seen}.{near[0]}"] if near else [path for path in _paths(config) if path.rpartition(".")[2] == part]
+    elsewhere = [path for path in _paths(config) if path.rpartition(".")[2] == part]
+    meant = elsewhere or [f"{seen}.{name}" for name in near]
     hint = f"did you mean {' or '.join(meant)}?" if meant else f"{seen} has {', '.join(group.keys())}."
     raise UserError(f"There is no setting {seen}.{part}; {hint}")
 
