@@ -28,6 +28,8 @@ OPERATIONS = dict(
     profile=(0, 0),  # first and last row to trace into the work directory; (0, 0): none
     watchdog_minutes=0.0,  # the run ends where no row was finished for so long; 0: it waits for ever
     compile_cache="",  # folder of compiled programs; "": what JAX_COMPILATION_CACHE_DIR says
+    # Rank of the adapters that are trained in place of the kernels that the rules choose; 0: everything is trained.
+    lora=dict(rank=0, alpha=16.0, rules=((r"blocks/.*/kernel", True), (r".*", False))),
 )
 
 
@@ -125,7 +127,8 @@ def _check_key(config: ConfigDict, group: ConfigDict, seen: str, part: str) -> N
     if part in group:
         return
     near = difflib.get_close_matches(part, group.keys(), 1)
-    meant = [f"{seen}.{near[0]}"] if near else [path for path in _paths(config) if path.rpartition(".")[2] == part]
+    elsewhere = [path for path in _paths(config) if path.rpartition(".")[2] == part]
+    meant = elsewhere or [f"{seen}.{name}" for name in near]
     hint = f"did you mean {' or '.join(meant)}?" if meant else f"{seen} has {', '.join(group.keys())}."
     raise UserError(f"There is no setting {seen}.{part}; {hint}")
 

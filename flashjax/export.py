@@ -8,9 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flashjax import convert, models
-from flashjax.checkpoint import restore_params
 from flashjax.errors import UserError
 from flashjax.pipeline import describe
+from flashjax.weights import load_run
 
 
 def export(workdir: str, out: str, which: str = "ema", step: int | None = None) -> Path:
@@ -22,7 +22,7 @@ def export(workdir: str, out: str, which: str = "ema", step: int | None = None) 
     target = Path(out)
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target} is not empty; give a new folder, nothing is overwritten.")
-    params, meta, step = restore_params(Path(workdir) / "checkpoints", which, step)
+    params, meta, step = load_run(Path(workdir), which, step)
     config = ConfigDict(meta["config"])
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)

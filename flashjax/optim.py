@@ -9,7 +9,7 @@ from flashjax import paths
 from flashjax.errors import UserError
 
 # First match wins. Matrices decay, norms do not.
-DECAY = ((r".*/(scale|bias)|.*_pad_token", False), (r".*/kernel", True))
+DECAY = ((r".*/(scale|bias)|.*_pad_token", False), (r".*/kernel(/[ab])?", True))
 # Muon is for the matrices inside the network; what reads pictures, text and time, and what writes velocities, is
 # Adam's, as Muon's authors advise.
 MUON = ((r"blocks/.*/kernel", True), (r".*", False))

@@ -11,10 +11,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flashjax import convert, flow, models, pictures
-from flashjax.checkpoint import restore_params
 from flashjax.distill.sampling import Sampler, make_sampler
 from flashjax.errors import UserError
 from flashjax.models import editing, pixels, text
+from flashjax.weights import load_run
 
 # Raise it whenever the same model, prompt and seed give another picture: what evaluations keep is then drawn anew.
 DRAWING_VERSION = 1
@@ -100,7 +100,7 @@ def _load_exported(folder: Path) -> Pipeline:
 
 
 def _load_run(folder: Path, which: str, step: int | None) -> Pipeline:
-    params, meta, _ = restore_params(folder / "checkpoints", which, step)
+    params, meta, _ = load_run(folder, which, step)
     config = ConfigDict(meta["config"])
     model = models.architecture(config.model.architecture)
     return _pipeline(model, models.make_config(model, config.model), params, describe(config))

@@ -11,18 +11,21 @@ from jax.sharding import Mesh
 
 from flashjax import axes
 from flashjax.distill import schedule, steps
-from flashjax.models import editing, pixels
+from flashjax.models import editing, lora, pixels
 from flashjax.parallel import mesh as meshes
 
 
 def step_call(
     state, teachers, batch, carry, k, *, program, config, model, denoiser, recipe, table, nulls, size,
-    student_optimizer, critic_optimizer,
+    student_optimizer, critic_optimizer, adapted=None,
 ):  # fmt: skip
     """A program of the table on a loader's batch: unpacks the batch and calls the pure step of the program's phase.
 
     ``carry`` is the student's (context, z): made by "begin", moved by "advance", used up by "student" and "critic".
+    ``adapted``: how the roles of the state adapt ``teachers[0]`` (lora.Lora), or None where they are whole.
     """
+    if adapted is not None:
+        denoiser = lora.denoiser(denoiser, teachers[0], adapted.scale)
     key = jax.random.key(config.seed)
     cond = editing.condition(model, batch["text"], batch["text_length"], batch.get("source"))
     nulls = tuple(editing.null_condition(model, null, cond) for null in nulls)

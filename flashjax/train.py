@@ -17,8 +17,8 @@ from absl import logging
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from flashjax import convert, cost, flow, models, optim, pictures, workdir
-from flashjax.checkpoint import Checkpoints, digest, flat, restore_params
+from flashjax import cost, flow, models, optim, pictures, workdir
+from flashjax.checkpoint import Checkpoints, digest, flat
 from flashjax.clock import Clock, Profile, Speed
 from flashjax.data.loader import make_loader
 from flashjax.data.mixture import Mixture, open_sources
@@ -26,12 +26,13 @@ from flashjax.distill import rollout, schedule, steps
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
 from flashjax.metrics import MetricsWriter
-from flashjax.models import pixels, text
+from flashjax.models import lora, pixels, text
 from flashjax.parallel import hosts, sharding, stopping
 from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
+from flashjax.weights import load_weights
 
 # What a configuration has to have, beside what all have.
 NEEDED = dict(
@@ -66,7 +67,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     ############################ 1. What the run does: the step table
     with about_settings():
         check_settings(config)
-        distilling = config.objective != "flow_matching"
+        distilling, adapted = config.objective != "flow_matching", lora.of(config)
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
         hosts.start(flat(json.loads(config.to_json_best_effort()), "config.") | {"the step table": table.digest()})
@@ -116,26 +117,33 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         mixture, batch_size=config.batch_size, max_text_tokens=config.max_text_tokens,
         rows=hosts.rows_of(meshes.batch_sharded(mesh), config.batch_size),
     )  # fmt: skip
-    placed = sharding.shardings(model.abstract(model_config), mesh)
+    whole = model.abstract(model_config)
+    trained = lora.form(adapted, whole) if adapted else whole
+    placed, trained_placed = (sharding.shardings(form, mesh) for form in (whole, trained))
     names = teacher_names(config.distill) if distilling else ()
     named = [config.distill.teachers[name] for name in names]
     weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
-    trees = [load_weights(config, model.abstract(model_config), path) for path in weights]
+    forms = [whole] * len(named) + [trained if distilling else whole]
+    trees = [load_weights(config, form, path) for form, path in zip(forms, weights, strict=False)]
     # What trains begins as what config.init names, else as the base teacher, else as noise.
     init = (trees[len(named) :] or trees[:1] or [None])[0]
     if init is None:
         init = jax.jit(partial(model.init, model_config), out_shardings=placed)(jax.random.key(config.seed))
+    critic, frozen = trees[0] if distilling else init, trees[: len(named)]
+    if adapted:  # The base comes first among what is frozen; an adapter that changes nothing yet begins as it.
+        critic, frozen = jax.device_get(lora.init(adapted, whole, jax.random.key(config.seed))), frozen or trees
+        init = trees[len(named)] if distilling and config.init else critic
     # By content: a path says nothing of a data set that was prepared anew, or of weights that were replaced.
     data = {config.sources[name].path: manifest["sha256"][:16] for name, manifest in manifests.items()}
     begun_with = dict(zip(weights, map(digest, trees), strict=True))
     hosts.check_same(data | begun_with)
-    teachers = tuple(jax.device_put(tree, placed) for tree in trees[: len(named)])
-    note(f"{config.model.architecture}: {optim.parameter_count(init):,} parameters, {len(teachers)} teachers")
+    teachers = tuple(jax.device_put(tree, placed) for tree in frozen)
+    trains = f" trains {optim.parameter_count(init):,} of its adapters' in place of" if adapted else ":"
+    note(f"{config.model.architecture}{trains} {optim.parameter_count(whole):,} parameters, {len(named)} teachers")
 
     ############################ 5. Optimizers and state
     optimizers = make_optimizers(config, table)
     student_optimizer, critic_optimizer = (sharding.divided(o, mesh) if o else None for o in optimizers)
-    critic = trees[0] if distilling else init
     create = partial(TrainState.create, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer)
     abstract = sharding.with_shapes(jax.eval_shape(create, init, critic=critic), mesh)
 
@@ -143,13 +151,13 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     meta = dict(config=workdir.identity(config), table=table.digest(), data=data, sha256=begun_with)
     if not start:
         begin = jax.jit(create, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))
-        state = begin(jax.device_put(init, placed), critic=jax.device_put(critic, placed))
+        state = begin(jax.device_put(init, trained_placed), critic=jax.device_put(critic, trained_placed))
     else:
         freed = ("table", "data", *(f"config.{name}" for name in free)) if free else ()
         state, position = checkpoints.restore(start, abstract, meta, freed)
         loader.set_state(position["loader"])
         note(f"resumed from step {start}")
-    del init, trees, critic  # the state has its own copies
+    del init, trees, critic, frozen  # the state has its own copies
 
     ############################ 7. Programs: compiled before the first step
     # Padded to the text length where it takes the place of dropped captions, else of its true two tokens.
@@ -161,7 +169,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     first = {task: meshes.put_batch(peek(loader, row), mesh) for task, row in tasks.items()}
     call = partial(
         step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, table=table, nulls=nulls,
-        size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer,
+        size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer, adapted=adapted,
     )  # fmt: skip
     with clock.during("compiling"):
         programs = compile_programs(table, call, (state, teachers, first), mesh)
@@ -172,6 +180,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     if 1 in tasks:
         shown = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
         drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, shown, folder))
+    merge = jax.jit(partial(lora.merge, scale=adapted.scale)) if adapted else None
     writer = MetricsWriter(folder, writes=hosts.first())
     opened.callback(writer.close)
     counted = cost.Cost(
@@ -220,7 +229,9 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k.endswith("loss")})
         if draws:
             with clock.during("drawing"):
-                figures = {name: value for draw in drawers for name, value in draw(state.ema, done).items()}
+                average = merge(teachers[0], state.ema) if adapted else state.ema
+                figures = {name: value for draw in drawers for name, value in draw(average, done).items()}
+                del average
             writer.write(step, figures)
         # A checkpoint comes last: metrics of all steps before it have been seen to be finite.
         if saves:
@@ -265,6 +276,8 @@ def check_settings(config: ConfigDict) -> None:
         raise UserError(f"config.profile is {config.profile}; it has to be (first row, last row), or (0, 0) for none.")
     if config.objective == "flow_matching":
         check_flow_matching(config)
+    if lora.of(config) is not None:
+        check_lora(config)
 
 
 def check_flow_matching(config: ConfigDict) -> None:
@@ -276,6 +289,16 @@ def check_flow_matching(config: ConfigDict) -> None:
     for name in ("drop_rate", "ema_decay"):
         if not 0 <= config[name] < 1:
             raise UserError(f"config.{name} is {config[name]}; it has to lie in [0, 1).")
+
+
+def check_lora(config: ConfigDict) -> None:
+    if config.objective == "flow_matching" and not config.init:
+        raise UserError("A LoRA run of flow matching adapts what config.init names; name it, or set lora.rank=0.")
+    for name in ("optim", "student_optim", "critic_optim"):
+        if name in config and config[name].kind != "adamw":
+            raise UserError(
+                f"config.{name}.kind is {config[name].kind}, which is for whole matrices; with adapters choose adamw."
+            )
 
 
 def check_data(manifest: dict, path: str, config: ConfigDict) -> None:
@@ -297,20 +320,6 @@ def check_data(manifest: dict, path: str, config: ConfigDict) -> None:
                 f"{path} has the category {absent[0]!r}, which is not among config.distill.classes ("
                 f"{', '.join(known)}); add it."
             )
-
-
-def load_weights(config: ConfigDict, abstract, path: str):
-    """A parameter tree from PyTorch-named weights, or the average of a run's newest checkpoint."""
-    if not path:
-        raise UserError("A teacher in config.distill.teachers has no weights; name the folder of its weights.")
-    folder = workdir.existing(path, "weights")
-    if not (folder / "checkpoints").is_dir():
-        return convert.load(config.model.architecture, folder, abstract)
-    params, _, _ = restore_params(folder / "checkpoints")
-    found, wanted = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (params, abstract))
-    if found != wanted:
-        raise UserError(f"The run {path} trained a network of other sizes than config.model has; give another one.")
-    return params
 
 
 def make_optimizers(config: ConfigDict, table: schedule.StepTable):

@@ -19,7 +19,10 @@ LOGISTICS += ("watchdog_minutes",)
 
 def identity(config: ConfigDict) -> dict:
     """The settings that make a run what it is."""
-    return {k: v for k, v in json.loads(config.to_json_best_effort()).items() if k not in LOGISTICS}
+    settings = {k: v for k, v in json.loads(config.to_json_best_effort()).items() if k not in LOGISTICS}
+    if not settings.get("lora", {}).get("rank"):
+        settings.pop("lora", None)  # runs that were begun without it are the same runs
+    return settings
 
 
 def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0, free: tuple[str, ...] = ()) -> Path:

@@ -54,7 +54,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
         if not path and leaf.ndim > 1:
             name = jax.tree_util.keystr(place)
             raise paths.PathError(f"{name} belongs to no parameter, so that no rule says where it lies.")
-        spec = partition(paths.match(RULES, path) if path else WHOLE, leaf.ndim)
+        spec = partition(division(path) if path else WHOLE, leaf.ndim)
         sharding = NamedSharding(mesh, spec)
         for size, parts in zip(leaf.shape, _parts(spec, leaf.ndim, mesh), strict=True):
             if size % parts:
@@ -66,6 +66,16 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"The parameter {problems[0]}{more}; change fsdp or tensor of config.mesh.")
     return placed
+
+
+def division(path: str) -> tuple:
+    """The axes that divide a parameter. The factors of an adapter lie as their kernel does, so that their product is
+    where it is added: a [..., in, rank] by its inputs, b [..., rank, out] by its outputs."""
+    kernel, _, side = path.rpartition("/")
+    if side not in ("a", "b") or not kernel.endswith("/kernel"):
+        return paths.match(RULES, path)
+    inputs, outputs = paths.match(RULES, kernel)
+    return (inputs, None) if side == "a" else (None, outputs)
 
 
 def partition(names: tuple, ndim: int) -> PartitionSpec:

@@ -1,0 +1,90 @@
+"""The weights that a configuration names: converted or PyTorch's, a run's, an adapter's; and what a LoRA run is
+together with its base."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from flashjax import convert, flow, models, paths, workdir
+from flashjax.checkpoint import digest, restore_params
+from flashjax.convert import adapters
+from flashjax.convert.sources import open_weights
+from flashjax.errors import UserError
+from flashjax.models import lora
+
+
+def load_weights(config: ConfigDict, form: flow.Params, path: str) -> flow.Params:
+    """A parameter tree of ``form``: from PyTorch-named weights, from the average of a run's newest checkpoint, from an
+    adapter file, which is merged with the base teacher; or, where ``form`` is an adapter's, a LoRA run's adapter."""
+    if not path:
+        raise UserError("A teacher in config.distill.teachers has no weights; name the folder of its weights.")
+    folder = workdir.existing(path, "weights")
+    if lora.is_adapter(form):
+        return _load_adapter(config, form, path)
+    if (file := _adapter_file(folder)) is not None:
+        return _merge_file(config, form, file, path)
+    if not (folder / "checkpoints").is_dir():
+        return convert.load(config.model.architecture, folder, form)
+    params, _, _ = load_run(folder)
+    _check_sizes(params, form, path)
+    return params
+
+
+def load_run(folder: Path, which: str = "ema", step: int | None = None) -> tuple[flow.Params, dict, int]:
+    """(whole parameters of "ema" or "student", meta, step) of a run's checkpoint: a LoRA run's are merged with its
+    base, which is read from where the run had it. Raises UserError if that is gone or was replaced."""
+    params, meta, step = restore_params(Path(folder) / "checkpoints", which, step)
+    config = ConfigDict(meta["config"])
+    adapted = lora.of(config)
+    if adapted is None:
+        return params, meta, step
+    model, path = models.architecture(config.model.architecture), base_path(config)
+    base = load_weights(config, model.abstract(models.make_config(model, config.model)), path)
+    if digest(base) != meta["sha256"][path]:
+        raise UserError(f"The weights in {path} are not those that the LoRA run {folder} adapts; bring them back.")
+    return lora.merge(*(jax.tree.map(np.asarray, tree) for tree in (base, params)), adapted.scale), meta, step
+
+
+def base_path(config: ConfigDict) -> str:
+    """Where the base of a LoRA run is: the base teacher, or what flow matching begins with."""
+    return config.init if config.objective == "flow_matching" else config.distill.teachers.base.weights
+
+
+def _load_adapter(config: ConfigDict, form: flow.Params, path: str) -> flow.Params:
+    """The adapter of a LoRA run over the same base, for this run's own scale."""
+    if not (Path(path) / "checkpoints").is_dir():
+        raise UserError(f"config.init is {path}, which is no run; a LoRA student begins as its base or as a LoRA run.")
+    params, meta, _ = restore_params(Path(path) / "checkpoints")
+    there = ConfigDict(meta["config"])
+    adapted, here = lora.of(there), lora.of(config)
+    if adapted is None or base_path(there) != base_path(config):
+        raise UserError(
+            f"The run {path} trained no adapter of {base_path(config)}, as a LoRA student's beginning has to be; give "
+            "another one as config.init."
+        )
+    _check_sizes(params, form, path)
+    factor = np.float32(adapted.scale / here.scale)
+    factors = {name: np.asarray(x) for name, x in paths.flatten(params).items()}
+    return paths.unflatten({name: x * factor if name.endswith("/b") else x for name, x in factors.items()})
+
+
+def _adapter_file(folder: Path) -> Path | None:
+    file = folder / adapters.FILES["flashjax"] if folder.is_dir() else folder
+    return file if file.is_file() and adapters.is_adapter(open_weights(file)) else None
+
+
+def _merge_file(config: ConfigDict, form: flow.Params, file: Path, path: str) -> flow.Params:
+    if path == base_path(config):
+        raise UserError(f"{path} is an adapter, which has no base of its own; give the base's weights there.")
+    adapter = adapters.read(file, config.model.architecture, form)
+    base = load_weights(config, form, base_path(config))
+    return lora.merge(base, paths.unflatten(adapter.factors), adapter.alpha / adapter.rank)
+
+
+def _check_sizes(params: Any, form: flow.Params, path: str) -> None:
+    found, wanted = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (params, form))
+    if found != wanted:
+        raise UserError(f"The run {path} trained a network of other sizes than config.model has; give another one.")

@@ -1,0 +1,154 @@
+"""A LoRA run: the base stays, adapters train, resume bit for bit, and leave as a whole network."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from test_train_resume import STEPS, cache, everything, fast, given  # noqa: F401
+
+from flashjax import checkpoint, convert, models, paths, pipeline, train, weights
+from flashjax import config as configs
+from flashjax import export as exports
+from flashjax.convert import adapters
+from flashjax.errors import UserError
+from flashjax.models import lora, qwen_image_21, text
+
+LORA = ("--config.lora.rank=2", "--config.lora.alpha=4.0")
+BLOCKS = ((r"blocks/.*/kernel", True), (r".*", False))
+EVERY = ((r".*/kernel", True), (r".*", False))
+
+
+def load(given, *settings: str):  # noqa: F811
+    return configs.load([given["dmd"], *LORA, *settings])
+
+
+@pytest.fixture(scope="module")
+def run(given, tmp_path_factory):  # noqa: F811
+    """(work directory, digests of the base after every row) of a whole run."""
+    folder, seen = tmp_path_factory.mktemp("lora"), []
+    with pytest.MonkeyPatch.context() as patch:
+        _without_the_encoder(patch)
+        run_row = train.run_row
+
+        def watched(programs, table, step, state, teachers, batch):
+            done = run_row(programs, table, step, state, teachers, batch)
+            seen.append(checkpoint.digest(teachers[0]))
+            return done
+
+        patch.setattr(train, "run_row", watched)
+        train.train(load(given), str(folder))
+    return folder, seen
+
+
+def _without_the_encoder(patch):
+    from test_train_resume import pictures, without_the_encoder
+
+    for where, name in ((text, "load_text_encoder"), (pictures, "make_drawer"), (pictures, "make_edit_drawer")):
+        patch.setattr(where, name, getattr(where, name))
+    without_the_encoder()
+
+
+@pytest.fixture(scope="module")
+def base(given):  # noqa: F811
+    config = load(given)
+    whole = qwen_image_21.abstract(models.make_config(qwen_image_21, config.model))
+    return convert.load("qwen_image_21", config.distill.teachers.base.weights, whole)
+
+
+def role(state: dict, start: str) -> dict:
+    """The tree of a role in a checkpoint."""
+    found = {name.removeprefix(start): x for name, x in state.items() if name.startswith(start)}
+    return paths.unflatten({name.strip("[]'").replace("']['", "/"): x for name, x in found.items()})
+
+
+def test_the_base_stays_and_the_adapters_move(run, base):
+    folder, seen = run
+    assert set(seen) == {checkpoint.digest(base)}
+    assert len(seen) == STEPS
+    state = everything(folder, STEPS)
+    form = lora.form(lora.Lora(2, 4.0, BLOCKS), base)
+    first = lora.init(lora.Lora(2, 4.0, BLOCKS), base, jax.random.key(0))
+    trees = [role(state, start) for start in ("['student']['params']", "['critic']['params']", "['ema']")]
+    for tree in trees:
+        assert jax.tree.structure(tree) == jax.tree.structure(form)
+        for path, leaf in paths.flatten(tree).items():
+            assert (leaf != paths.flatten(first)[path]).any(), path
+    assert any((x != y).any() for x, y in zip(*map(jax.tree.leaves, trees[:2]), strict=True))
+    # Nothing of a whole network's size is saved, moments included.
+    assert sum(x.size for x in state.values()) < 10 * sum(x.size for x in jax.tree.leaves(form))
+
+
+def test_a_lora_run_resumes_bit_for_bit(run, given, tmp_path):  # noqa: F811
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    shutil.rmtree(folder / "checkpoints" / str(STEPS))
+    train.train(load(given), str(folder))
+    a, b = everything(run[0], STEPS), everything(folder, STEPS)
+    assert [name for name in a if a[name].tobytes() != b[name].tobytes()] == []
+
+
+def test_an_exported_adapter_is_a_whole_network(run, base, tmp_path, monkeypatch):
+    folder, encoder, drawn = run[0], text.load_text_encoder(None), []
+    merged = lora.merge(base, role(everything(folder, STEPS), "['ema']"), 2.0)
+    out = exports.export(str(folder), str(tmp_path / "out"))
+    for pipe in (pipeline.load(str(folder)), pipeline.load(str(out))):
+        assert jax.tree.structure(pipe.params) == jax.tree.structure(merged)
+        jax.tree.map(np.testing.assert_array_equal, pipe.params, merged)
+        drawn.append(pipe.draw(["a lake"], [3], encoder))
+    np.testing.assert_array_equal(*drawn)
+    assert (paths.flatten(merged)["blocks/mlp/gate/kernel"] != paths.flatten(base)["blocks/mlp/gate/kernel"]).any()
+    monkeypatch.setattr(weights, "digest", lambda tree: "of other weights")
+    with pytest.raises(UserError, match="are not those that the LoRA run .* adapts"):
+        pipeline.load(str(folder))
+
+
+def test_a_lora_run_as_teacher_and_as_beginning(run, given, base):  # noqa: F811
+    config, folder = load(given), str(run[0])
+    average = role(everything(run[0], STEPS), "['ema']")
+    merged = lora.merge(base, average, 2.0)
+    jax.tree.map(np.testing.assert_array_equal, train.load_weights(config, base, folder), merged)
+    # Begun at twice the scale, it has to have half of b.
+    begun = paths.flatten(train.load_weights(load(given, "--config.lora.alpha=8.0"), average, folder))
+    for path, leaf in paths.flatten(average).items():
+        np.testing.assert_array_equal(begun[path], leaf / 2 if path.endswith("/b") else leaf)
+    with pytest.raises(UserError, match="other sizes"):
+        train.load_weights(config, lora.form(lora.Lora(3, 1.0, BLOCKS), base), folder)
+    whole = config.distill.teachers.base.weights
+    with pytest.raises(UserError, match="which is no run; a LoRA student begins as its base or as a LoRA run"):
+        train.load_weights(config, average, whole)
+
+
+def test_a_teacher_may_be_an_adapter_file(given, base, tmp_path):  # noqa: F811
+    config = configs.load([given["dmd"]])  # in a run that trains everything
+    tree = lora.init(lora.Lora(2, 1.0, EVERY), base, jax.random.key(1))
+    tree = jax.tree.map(lambda x: np.asarray(x) + np.float32(0.1), tree)
+    flat = paths.flatten(tree)
+    factors = {p.removesuffix("/a"): dict(a=x, b=flat[p[:-1] + "b"]) for p, x in flat.items() if p.endswith("/a")}
+    adapters.write(tmp_path / "adapter.safetensors", adapters.Adapter(factors, 2, 3.0), "qwen_image_21")
+    for path in (tmp_path, tmp_path / "adapter.safetensors"):
+        found = train.load_weights(config, base, str(path))
+        jax.tree.map(np.testing.assert_array_equal, found, lora.merge(base, tree, 1.5))
+    with config.unlocked():
+        config.distill.teachers.base.weights = str(tmp_path)
+    with pytest.raises(UserError, match="has no base of its own"):
+        train.load_weights(config, base, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("objective", "settings", "said"),
+    [
+        ("flow_matching", ("lora.rank=2", "optim.kind=adamw"), "adapts what config.init names"),
+        ("dmd", ("lora.rank=2", "critic_optim.kind=muon"), "config.critic_optim.kind is muon"),
+        ("dmd", ("lora.rank=-1",), "config.lora.rank is -1"),
+    ],
+)
+def test_settings_that_no_lora_run_can_have(given, tmp_path, objective, settings, said):  # noqa: F811
+    config = configs.load([given[objective], *(f"--config.{setting}" for setting in settings)])
+    with pytest.raises(UserError, match=said):
+        train.train(config, str(tmp_path / "run"))
+
+
+def test_runs_without_adapters_are_the_runs_that_they_were(given):  # noqa: F811
+    assert "lora" not in train.workdir.identity(configs.load([given["dmd"]]))
+    assert train.workdir.identity(load(given))["lora"]["rank"] == 2
