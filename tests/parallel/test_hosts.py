@@ -133,7 +133,7 @@ def late(*args):
 train.run_row = late
 """
     run = launch(
-        "local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path / 'run'}", "--config.watchdog_minutes=0.1",
+        "local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path / 'run'}", "--config.watchdog_minutes=0.5",
         FIRST=stuck, FLASHJAX_RESTARTS="1",
     )  # fmt: skip
     output = run.communicate(timeout=400)[0]
