@@ -456,6 +456,7 @@ def test_a_run_goes_on_on_another_mesh(given, uninterrupted, tmp_path, first, th
     assert max(worst.values()) < 1e-6, max(worst.items(), key=lambda item: item[1])
 
 
+@pytest.mark.long  # tests/parallel has the mesh of all axes
 def test_eight_devices_are_one(given, uninterrupted, tmp_path):
     one = everything(uninterrupted("dmd")[0], STEPS)
     train.train(configs.load([given["dmd"], "--config.mesh.data=8"]), str(tmp_path))

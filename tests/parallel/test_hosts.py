@@ -53,7 +53,8 @@ def uninterrupted(setting, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("who", [pytest.param("0", marks=pytest.mark.long), "1"])
+@pytest.mark.long
+@pytest.mark.parametrize("who", ["0", "1"])
 def test_sigterm_to_either_then_one_process_goes_on(launch, uninterrupted, tmp_path, who):
     told = launch(
         "local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path}", FIRST=AT_ROW_2, WHO=who,

@@ -24,7 +24,7 @@ def run(name: str) -> Run:
     return Run("qwen_image_21", MESHES.get(name, {}))
 
 
-@pytest.mark.parametrize("name", ["fsdp", "all", pytest.param("data", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["all", *(pytest.param(name, marks=pytest.mark.long) for name in ("fsdp", "data"))])
 def test_three_cycles_are_those_of_one_device(name):
     """Three student and three critic rows, with the shared updates: sums are taken in another order, and no more."""
     expected, found = run("one").finished, run(name).finished
