@@ -78,23 +78,32 @@ def make_drawer(
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``, two seeds of each of PROMPTS, and returns
     figures of them for the log: ``drift``."""
     cond, null = conditions(model, encoder, list(PROMPTS) * 2, config.max_text_tokens)
-    # On the host: an array of one process's device would not go together with parameters that live on all.
-    start = np.asarray(noise([1] * len(PROMPTS) + [2] * len(PROMPTS), size))
-    sample, settings = make_sampler(denoiser), sampling(config)
-    grid = flow.time_grid(settings["steps"], settings["shift"])
-    target = folder / "samples"
-    target.mkdir(exist_ok=True)
+    drawn = _drawer(config, denoiser, cond, null, [1] * len(PROMPTS) + [2] * len(PROMPTS), size, folder)
 
     def draw(params, step: int) -> dict[str, float]:
-        z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
-        if jax.process_index() != 0:
+        images = drawn(params)
+        if images is None:
             return {}
-        images = pixels.to_uint8(pixels.decode(z))
         rows = [images[: len(PROMPTS)], images[len(PROMPTS) :]]
-        contact_sheet(rows).save(target / f"step_{step:06d}.png")
+        contact_sheet(rows).save(folder / "samples" / f"step_{step:06d}.png")
         return drift(np.stack(rows))
 
     return draw
+
+
+def _drawer(config: ConfigDict, denoiser: flow.Denoiser, cond, null, seeds: list[int], size: int, folder: Path):
+    """``drawn(params)`` is uint8 pictures, one a seed, as the run's model is meant to be sampled; None on all processes
+    but the first, which take part. ``folder/samples`` is made."""
+    # On the host: an array of one process's device would not go together with parameters that live on all.
+    start, settings = np.asarray(noise(seeds, size)), sampling(config)
+    sample, grid = make_sampler(denoiser), flow.time_grid(settings["steps"], settings["shift"])
+    (folder / "samples").mkdir(exist_ok=True)
+
+    def drawn(params) -> np.ndarray | None:
+        z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
+        return pixels.to_uint8(pixels.decode(z)) if jax.process_index() == 0 else None
+
+    return drawn
 
 
 def drift(images: np.ndarray) -> dict[str, float]:
@@ -118,16 +127,12 @@ def make_edit_drawer(
     states = text.pack([record["text"].astype(np.float32) for record in records])
     cond = editing.condition(model, *states, pixels.from_uint8(sources))
     null = editing.null_condition(model, model.Condition(*text.pack(encoder.encode([""]))), cond)
-    start, settings = np.asarray(noise(list(range(1, len(records) + 1)), config.image_size)), sampling(config)
-    sample, grid = make_sampler(denoiser), flow.time_grid(settings["steps"], settings["shift"])
-    (folder / "samples").mkdir(exist_ok=True)
+    drawn = _drawer(config, denoiser, cond, null, list(range(1, len(records) + 1)), config.image_size, folder)
 
     def draw(params, step: int) -> dict[str, float]:
-        z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
-        if jax.process_index() != 0:
-            return {}
-        rows = [sources, pixels.to_uint8(pixels.decode(z))]
-        contact_sheet(rows).save(folder / "samples" / f"step_{step:06d}_edits.png")
+        images = drawn(params)
+        if images is not None:
+            contact_sheet([sources, images]).save(folder / "samples" / f"step_{step:06d}_edits.png")
         return {}
 
     return draw

@@ -82,8 +82,8 @@ ensure_venv() {
   [ "$DRY_RUN" = 1 ] || stamp >"$VENV/.flashjax-$extra"
 }
 
-# Takes --help and --dry-run off the front; what is left is for flashjax, in ARGS. The script defines usage().
-arguments() {
+# Takes --help and --dry-run off the front; ARGS is what is left. The script defines usage().
+options() {
   case "${1:-}" in
     -h | --help)
       usage
@@ -94,9 +94,14 @@ arguments() {
       shift
       ;;
   esac
-  [ $# -gt 0 ] || fail "there is nothing to run; see $0 --help."
   # shellcheck disable=SC2034  # read by the script that sources this
   ARGS=("$@")
+}
+
+# The same for scripts that run flashjax with what is left.
+arguments() {
+  options "$@"
+  [ "${#ARGS[@]}" -gt 0 ] || fail "there is nothing to run; see $0 --help."
 }
 
 # again COMMAND ...: runs it, and once more whenever its status says that this helps: 75 (told to stop, saved), 76 (a

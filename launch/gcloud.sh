@@ -4,6 +4,24 @@
 ZONE="${FLASHJAX_ZONE:-}"
 PROJECT="${FLASHJAX_PROJECT:-}"
 
+# What the usage of every script ends with, and in front of it of those that ask for a queued resource.
+worker_variables() {
+  cat <<'END'
+  FLASHJAX_EXTRAS    what the workers install of flashjax (default: tpu,postcards)
+  FLASHJAX_RESTARTS  how often a worker may start it again (default: 100)
+  FLASHJAX_WAIT      seconds that processes wait for each other at the start (default: 600)
+END
+}
+
+queue_variables() {
+  cat <<'END'
+  FLASHJAX_RUNTIME   runtime version (default: v2-alpha-tpuv6e)
+  FLASHJAX_SPOT      1: spot machines, cheap and taken away at any time (default: not)
+  FLASHJAX_PAUSE     seconds between two looks at the queue (default: 60)
+END
+  worker_variables
+}
+
 # tpus GROUP COMMAND ...: gcloud compute tpus GROUP COMMAND ... in the zone and project.
 tpus() {
   run gcloud compute tpus "$@" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"}
@@ -47,7 +65,7 @@ queue() {
   local name="$1" now
   shift
   tpus queued-resources create "$name" --accelerator-type="$FLASHJAX_TPU" \
-    --runtime-version="$FLASHJAX_RUNTIME" ${FLASHJAX_SPOT:+--spot} "$@"
+    --runtime-version="${FLASHJAX_RUNTIME:-v2-alpha-tpuv6e}" ${FLASHJAX_SPOT:+--spot} "$@"
   [ "$DRY_RUN" = 0 ] || return 0
   while now="$(state "$name")" && [ "$now" != ACTIVE ]; do
     case "$now" in

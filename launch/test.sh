@@ -15,18 +15,8 @@ Makes an environment with everything that the tests need, then runs pytest; its 
 END
 }
 
-case "${1:-}" in
-  -h | --help)
-    usage
-    exit 0
-    ;;
-  --dry-run)
-    DRY_RUN=1
-    shift
-    ;;
-esac
-
+options "$@"
 cd "$ROOT"
 ensure_venv test
 command -v chromium >/dev/null || say "there is no chromium: the tests of reports in a browser are left out"
-run "$VENV/bin/python" -m pytest "$@"
+run "$VENV/bin/python" -m pytest ${ARGS[@]+"${ARGS[@]}"}

@@ -21,18 +21,12 @@ NAME-1, ... Else as launch/tpu_queued.sh.
   FLASHJAX_ZONE      its zone (needed)
   FLASHJAX_PROJECT   its project (default: gcloud's own)
   FLASHJAX_TPU       accelerator type of a slice, v6e-16 for example (needed)
-  FLASHJAX_RUNTIME   runtime version (default: v2-alpha-tpuv6e)
-  FLASHJAX_SPOT      1: spot machines, cheap and taken away at any time (default: not)
-  FLASHJAX_PAUSE     seconds between two looks at the queue (default: 60)
-  FLASHJAX_EXTRAS    what the workers install of flashjax (default: tpu,postcards)
-  FLASHJAX_RESTARTS  how often a worker may start it again (default: 100)
-  FLASHJAX_WAIT      seconds that processes wait for each other at the start (default: 600)
 END
+  queue_variables
 }
 
 arguments "$@"
 need FLASHJAX_NAME FLASHJAX_ZONE FLASHJAX_TPU
-FLASHJAX_RUNTIME="${FLASHJAX_RUNTIME:-v2-alpha-tpuv6e}"
 nodes=""
 for ((i = 0; i < ${FLASHJAX_SLICES:-2}; i++)); do
   nodes+="$FLASHJAX_NAME-$i "

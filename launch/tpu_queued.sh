@@ -21,16 +21,10 @@ gcloud compute tpus queued-resources delete.
   FLASHJAX_ZONE      its zone (needed)
   FLASHJAX_PROJECT   its project (default: gcloud's own)
   FLASHJAX_TPU       accelerator type, v6e-16 for example (needed)
-  FLASHJAX_RUNTIME   runtime version (default: v2-alpha-tpuv6e)
-  FLASHJAX_SPOT      1: spot machines, cheap and taken away at any time (default: not)
-  FLASHJAX_PAUSE     seconds between two looks at the queue (default: 60)
-  FLASHJAX_EXTRAS    what the workers install of flashjax (default: tpu,postcards)
-  FLASHJAX_RESTARTS  how often a worker may start it again (default: 100)
-  FLASHJAX_WAIT      seconds that processes wait for each other at the start (default: 600)
 END
+  queue_variables
 }
 
 arguments "$@"
 need FLASHJAX_NAME FLASHJAX_ZONE FLASHJAX_TPU
-FLASHJAX_RUNTIME="${FLASHJAX_RUNTIME:-v2-alpha-tpuv6e}"
 queued "$FLASHJAX_NAME" "--node-id=$FLASHJAX_NAME" "$FLASHJAX_NAME" "${ARGS[@]}"

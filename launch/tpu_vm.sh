@@ -18,10 +18,8 @@ have to lie on a disk that all workers share (a mounted bucket or Filestore).
   FLASHJAX_NAME      name of the TPU VM (needed)
   FLASHJAX_ZONE      its zone (needed)
   FLASHJAX_PROJECT   its project (default: gcloud's own)
-  FLASHJAX_EXTRAS    what the workers install of flashjax (default: tpu,postcards)
-  FLASHJAX_RESTARTS  how often a worker may start it again (default: 100)
-  FLASHJAX_WAIT      seconds that processes wait for each other at the start (default: 600)
 END
+  worker_variables
 }
 
 arguments "$@"

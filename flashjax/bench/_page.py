@@ -1,5 +1,7 @@
 """The template of the report's page (jinja2, autoescaped), and its script, which writes texts as texts only."""
 
+from flashjax.evaluate.theme import THEME
+
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -10,16 +12,7 @@ PAGE = """<!doctype html>
       content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>{{ title }}</title>
 <style>
-:root { --paper: #fbfbfa; --card: #ffffff; --ink: #1c1d21; --soft: #63666f; --rule: #e3e3e0; --accent: #2a63c9;
-        --tint: #eef3fd; --bad: #b3372c; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #15161a; --card: #1d1f25; --ink: #e9e9ec; --soft: #a0a4b0; --rule: #33363f; --accent: #86aefc;
-          --tint: #232c40; --bad: #ff9b8f; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-       font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 36px 20px 80px; }
+""" + THEME + """main { max-width: 1120px; margin: 0 auto; padding: 36px 20px 80px; }
 h1 { font-size: 27px; line-height: 1.2; margin: 0 0 14px; overflow-wrap: anywhere; }
 h2 { font-size: 19px; margin: 40px 0 12px; }
 pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; background: var(--card); padding: 10px 12px;

@@ -1,5 +1,7 @@
 """The template of the report's page (jinja2, autoescaped)."""
 
+from flashjax.evaluate.theme import THEME
+
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -8,16 +10,7 @@ PAGE = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>{{ title }}</title>
 <style>
-:root { --paper: #fbfbfa; --card: #ffffff; --ink: #1c1d21; --soft: #63666f; --rule: #e3e3e0; --accent: #2a63c9;
-        --tint: #eef3fd; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #15161a; --card: #1d1f25; --ink: #e9e9ec; --soft: #a0a4b0; --rule: #33363f; --accent: #86aefc;
-          --tint: #232c40; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-       font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-main { max-width: 1040px; margin: 0 auto; padding: 40px 24px 80px; }
+""" + THEME + """main { max-width: 1040px; margin: 0 auto; padding: 40px 24px 80px; }
 h1 { font-size: 28px; line-height: 1.2; letter-spacing: -0.01em; margin: 0 0 14px; }
 h2 { font-size: 19px; margin: 44px 0 12px; }
 h3 { font-size: 15px; margin: 24px 0 8px; }

@@ -1,4 +1,4 @@
-"""Chips by name: what one of them computes, holds and moves. What MFU is measured against and ``flashjax plan`` plans
+"""Chips by name: what one of them computes and holds. What MFU is measured against and ``flashjax plan`` plans
 with."""
 
 import dataclasses
@@ -12,30 +12,26 @@ GIB = 2**30
 @dataclasses.dataclass(frozen=True)
 class Chip:
     """``kind``: JAX's ``device_kind``. flops: bf16 products, dense, per second; hbm: bytes a program may use;
-    bandwidth: of that memory, bytes/s; links: of the chip to others of its slice or host, all links and one direction,
-    bytes/s; devices: how many JAX sees in one chip, each with its part of all of these."""
+    devices: how many JAX sees in one chip, each with its part of both."""
 
     name: str
     kind: str
     flops: float
     hbm: float
-    bandwidth: float
-    links: float
     devices: int = 1
 
 
 CHIPS = (
-    # TPUs: cloud.google.com/tpu/docs/{v5e,v5p,v6e,tpu7x}; links are half of the documented bidirectional figure. Memory
-    # is what libtpu's compiler says it has left for programs (v5e 15.75 of 16 GB, v6e 31.25 of 32); where a program was
-    # not made to fail yet (v5p, tpu7x), the documented size.
-    Chip("v5e", "TPU v5 lite", 197e12, 15.75 * GIB, 819e9, 200e9),
-    Chip("v5p", "TPU v5", 459e12, 95e9, 2765e9, 300e9),
-    Chip("v6e", "TPU v6 lite", 918e12, 31.25 * GIB, 1638e9, 400e9),
-    Chip("tpu7x", "TPU7x", 2307e12, 192e9, 7380e9, 600e9, devices=2),
-    # GPUs: NVIDIA's data sheets of H100 SXM and H200 SXM, dense (half of the figure with sparsity); NVLink 4: 900 GB/s
-    # in both directions. A tenth of the memory stays with CUDA and the allocator (XLA_PYTHON_CLIENT_MEM_FRACTION).
-    Chip("h100", "NVIDIA H100 80GB HBM3", 989e12, 0.9 * 80e9, 3350e9, 450e9),
-    Chip("h200", "NVIDIA H200", 989e12, 0.9 * 141e9, 4800e9, 450e9),
+    # TPUs: cloud.google.com/tpu/docs/{v5e,v5p,v6e,tpu7x}. Memory is what libtpu's compiler says it has left for
+    # programs (v5e 15.75 of 16 GB, v6e 31.25 of 32); where none was made to fail yet (v5p, tpu7x), the documented size.
+    Chip("v5e", "TPU v5 lite", 197e12, 15.75 * GIB),
+    Chip("v5p", "TPU v5", 459e12, 95e9),
+    Chip("v6e", "TPU v6 lite", 918e12, 31.25 * GIB),
+    Chip("tpu7x", "TPU7x", 2307e12, 192e9, devices=2),
+    # GPUs: NVIDIA's data sheets of H100 SXM and H200 SXM, dense (half of the figure with sparsity). A tenth of
+    # the memory stays with CUDA and the allocator (XLA_PYTHON_CLIENT_MEM_FRACTION).
+    Chip("h100", "NVIDIA H100 80GB HBM3", 989e12, 0.9 * 80e9),
+    Chip("h200", "NVIDIA H200", 989e12, 0.9 * 141e9),
 )
 
 

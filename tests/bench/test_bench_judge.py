@@ -20,18 +20,6 @@ from flashjax.errors import UserError
 CANARY = "sk-canary-5f2b9c71e04d"
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(endpoint, "_FIRST_PAUSE", 0.01)
-
-
-@pytest.fixture
-def picture(tmp_path):
-    path = tmp_path / "a_0.png"
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
-    return read_picture(path)
-
-
 def test_a_secret_does_not_print(monkeypatch, tmp_path):
     secret = Secret(CANARY)
     assert CANARY not in f"{secret} {secret!r} {secret:>40} {[secret]} {Judge('n', 'http://a/v1', 'm', key=secret)}"

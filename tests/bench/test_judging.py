@@ -24,18 +24,6 @@ CANARY = "sk-canary-5f2b9c71e04d"
 PRICES = Prices(input=2.0, output=10.0, image_tokens=1000)
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(endpoint, "_FIRST_PAUSE", 0.01)
-
-
-@pytest.fixture
-def picture(tmp_path):
-    path = tmp_path / "a_0.png"
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
-    return read_picture(path)
-
-
 def make_judge(url: str, name: str = "j", **fields) -> Judge:
     return Judge(**dict(name=name, url=url, model="m", timeout=2.0, tries=4, concurrency=4) | fields)
 
