@@ -211,9 +211,10 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             profile.start()
         began = time.monotonic()
         state, metrics = run_row(programs, table, step, state, teachers, batch)
+        watchdog.dispatched(step)
         writer.add(step, table.labelled(step, metrics, names) | mixture.counts(step))
         stops = pace.add(step, began, jax.tree.leaves(metrics)[0], termination.received)
-        watchdog.beat(step)
+        watchdog.beat()
         if profile.ends(step):
             pace.drain()
             profile.stop()

@@ -1,8 +1,8 @@
 """A process that hangs in a collective says nothing, and nobody gets its machines back. The watchdog does both.
 
-Each process leaves a small file in the work directory every few seconds: the row that it has come to, and what it is
-doing. Where no row was finished for too long, every process reads all of them, says who is behind, prints the stacks of
-its threads and ends.
+Each process leaves a small file in the work directory every few seconds: the last row that it has given to its
+devices, and what it is doing. Where no row was finished for too long, every process reads all of them, says who is
+behind, prints the stacks of its threads and ends.
 """
 
 import faulthandler
@@ -37,9 +37,14 @@ class Watchdog:
     def __exit__(self, *_) -> None:
         self._over.set()
 
-    def beat(self, row: int) -> None:
-        """Row ``row`` was dispatched, and those before it that one waits for were finished."""
-        self._row, self._at = row, time.monotonic()
+    def dispatched(self, row: int) -> None:
+        """Row ``row`` was given to the devices. Told before one waits for rows before it: a process that waits for
+        another stands a row ahead of it, where else both would seem to be at the same."""
+        self._row = row
+
+    def beat(self) -> None:
+        """The rows that one waits for were finished."""
+        self._at = time.monotonic()
 
     def _watch(self) -> None:
         while not self._over.wait(self._period):

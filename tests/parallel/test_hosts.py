@@ -139,7 +139,7 @@ train.run_row = late
     )  # fmt: skip
     output = run.communicate(timeout=400)[0]
     assert run.returncode == 0, output
-    assert "process 1 is at row 1 (steps), others at" in output
+    assert "process 1 is at row 1 (steps), others at" in output, output
     assert "ended with status 76; start 1 of 1 more" in output
     assert "in late" in output  # the stack of what it waits in
     assert saved(tmp_path / "run") == [4, STEPS]

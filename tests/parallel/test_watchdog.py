@@ -46,7 +46,8 @@ def waits_for_something():
     time.sleep(silence)
 with Watchdog(Path(sys.argv[1]), 0, 1, 0.5 / 60, lambda: "data") as dog:
     for row in range(beats):
-        dog.beat(row)
+        dog.dispatched(row)
+        dog.beat()
         time.sleep(0.1)
     waits_for_something()
 time.sleep(0.8)
@@ -65,5 +66,5 @@ def test_a_stuck_process_ends_and_shows_its_stacks(tmp_path, beats, silence, sta
 
 def test_without_minutes_nothing_is_written(tmp_path):
     with watchdog.Watchdog(tmp_path / "hosts", 0, 1, 0, lambda: "data") as dog:
-        dog.beat(1)
+        dog.beat()
     assert not (tmp_path / "hosts").exists()
