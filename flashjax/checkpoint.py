@@ -8,9 +8,10 @@ and renames: a half-written checkpoint is never seen.
 import contextlib
 import hashlib
 import json
+import operator
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from flashjax.errors import UserError
 
 
 class Checkpoints:
-    """The checkpoints of one work directory; keeps the newest ``keep``."""
+    """The checkpoints of one work directory; keeps the newest ``keep`` and, of those that were saved with the figure
+    ``best``, the one in which it is smallest (``better`` is min) or largest (max)."""
 
-    def __init__(self, folder: Path, keep: int = 2):
+    def __init__(self, folder: Path, keep: int = 2, best: str = "", better: Callable = min):
+        kept = [policies.LatestN(keep)]
+        if best:
+            kept.append(
+                policies.BestN(
+                    get_metric_fn=operator.itemgetter(best), reverse=better is min, n=1,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )  # fmt: skip
         # What a killed run left half-written goes: on a full disk it is what stands in the way of the next save.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
-        )
+            preservation_policy=policies.AnyPreservationPolicy(kept), enable_async_checkpointing=True,
+            cleanup_tmp_directories=True, best_mode=better.__name__,
+            best_fn=operator.itemgetter(best) if best else None,
+        )  # fmt: skip
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=_handlers())
 
     def latest(self) -> int | None:
         """The newest step that was saved completely."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, data: dict, meta: dict) -> None:
+    def best(self) -> int | None:
+        """The step of the best checkpoint; None where none was saved with the figure."""
+        return self._manager.best_step()
+
+    def save(self, step: int, state: Any, data: dict, meta: dict, figures: dict[str, float] | None = None) -> None:
         """Starts an asynchronous save; errors of the previous one surface here. Raises FloatingPointError for a state
         that is not finite: saved, it would in the end push the last good one out."""
         check_finite(state, step)
         args = dict(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta))
         with self._writing():
-            self._manager.save(step, args=ocp.args.Composite(**args))
+            self._manager.save(step, args=ocp.args.Composite(**args), metrics=figures or None)
 
     def restore(self, step: int, abstract_state: Any, meta: dict, free: tuple[str, ...] = ()) -> tuple[Any, dict]:
         """State and data position of ``step``. ``abstract_state`` carries the shardings to restore to; ``meta`` must

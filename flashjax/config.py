@@ -30,6 +30,9 @@ OPERATIONS = dict(
     compile_cache="",  # folder of compiled programs; "": what JAX_COMPILATION_CACHE_DIR says
     # Rank of the adapters that are trained in place of the kernels that the rules choose; 0: everything is trained.
     lora=dict(rank=0, alpha=16.0, rules=((r"blocks/.*/kernel", True), (r".*", False))),
+    # A held-out set with pictures, of which the first ``count`` prompts are drawn and judged whenever samples are.
+    watch=dict(data="", count=300, classifier="weights/postcards_classifier"),
+    keep_best="",  # watch/frechet or watch/adherence: the best checkpoint by it is kept beside the newest
 )
 
 

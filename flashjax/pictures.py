@@ -78,7 +78,7 @@ def make_drawer(
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``, two seeds of each of PROMPTS, and returns
     figures of them for the log: ``drift``."""
     cond, null = conditions(model, encoder, list(PROMPTS) * 2, config.max_text_tokens)
-    drawn = _drawer(config, denoiser, cond, null, [1] * len(PROMPTS) + [2] * len(PROMPTS), size, folder)
+    drawn = make_drawn(config, denoiser, cond, null, [1] * len(PROMPTS) + [2] * len(PROMPTS), size, folder)
 
     def draw(params, step: int) -> dict[str, float]:
         images = drawn(params)
@@ -91,7 +91,7 @@ def make_drawer(
     return draw
 
 
-def _drawer(config: ConfigDict, denoiser: flow.Denoiser, cond, null, seeds: list[int], size: int, folder: Path):
+def make_drawn(config: ConfigDict, denoiser: flow.Denoiser, cond, null, seeds: list[int], size: int, folder: Path):
     """``drawn(params)`` is uint8 pictures, one a seed, as the run's model is meant to be sampled; None on all processes
     but the first, which take part. ``folder/samples`` is made."""
     # On the host: an array of one process's device would not go together with parameters that live on all.
@@ -127,7 +127,7 @@ def make_edit_drawer(
     states = text.pack([record["text"].astype(np.float32) for record in records])
     cond = editing.condition(model, *states, pixels.from_uint8(sources))
     null = editing.null_condition(model, model.Condition(*text.pack(encoder.encode([""]))), cond)
-    drawn = _drawer(config, denoiser, cond, null, list(range(1, len(records) + 1)), config.image_size, folder)
+    drawn = make_drawn(config, denoiser, cond, null, list(range(1, len(records) + 1)), config.image_size, folder)
 
     def draw(params, step: int) -> dict[str, float]:
         images = drawn(params)

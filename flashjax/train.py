@@ -25,6 +25,7 @@ from flashjax.data.mixture import Mixture, open_sources
 from flashjax.distill import rollout, schedule, steps
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
+from flashjax.evaluate import watch
 from flashjax.metrics import MetricsWriter
 from flashjax.models import lora, pixels, text
 from flashjax.parallel import hosts, sharding, stopping
@@ -83,7 +84,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     with hosts.together():
         folder = workdir.shared(workdir_path, config)
     note(f"{mesh.size} x {jax.devices()[0].device_kind} as {dict(mesh.shape)}; work directory {folder}")
-    checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints)
+    better = watch.FIGURES.get(config.keep_best, min)
+    checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints, config.keep_best, better)
     opened.callback(checkpoints.close)
     start = checkpoints.latest() or 0
     if start == len(table):
@@ -99,6 +101,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         sources, manifests = open_sources(config.sources)
         for name, manifest in manifests.items():
             check_data(manifest, config.sources[name].path, config)
+        watched = watch.load(config)
         known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
         mixture = Mixture(
             sources, table.task, batch_size=config.batch_size, seed=config.seed,
@@ -180,6 +183,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     if 1 in tasks:
         shown = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
         drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, shown, folder))
+    if watched is not None:
+        drawers.append(watch.make_watcher(config, model, denoiser, encoder, watched, folder))
     merge = jax.jit(partial(lora.merge, scale=adapted.scale)) if adapted else None
     writer = MetricsWriter(folder, writes=hosts.first())
     opened.callback(writer.close)
@@ -231,14 +236,16 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         if draws:
             with clock.during("drawing"):
                 average = merge(teachers[0], state.ema) if adapted else state.ema
-                figures = {name: value for draw in drawers for name, value in draw(average, done).items()}
+                own = {name: value for draw in drawers for name, value in draw(average, done).items()}
+                figures = hosts.of_first(own) if config.keep_best else own
                 del average
             writer.write(step, figures)
         # A checkpoint comes last: metrics of all steps before it have been seen to be finite.
         if saves:
             before = clock.seconds["saving"]
             with clock.during("saving"):
-                checkpoints.save(done, state, dict(loader=loader.get_state()), meta)
+                told = {config.keep_best: figures[config.keep_best]} if draws and config.keep_best else None
+                checkpoints.save(done, state, dict(loader=loader.get_state()), meta, told)
             writer.write(step, dict(ms_saving=(clock.seconds["saving"] - before) * 1e3))
         if draws or saves:
             writer.restart_clock()
@@ -247,8 +254,11 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
 
     ############################ 10. Leave
     clock.turn("saving")
+    best = checkpoints.best() if config.keep_best else None
     opened.close()
     note(clock.goodput())
+    if best is not None:
+        note(f"best by {config.keep_best}: step {best}, which sample, evaluate and export take as --step")
     if done < len(table):
         note(f"told to stop: step {done} is saved in {folder}; start again with the same arguments to go on")
         raise SystemExit(stopping.TRY_AGAIN)

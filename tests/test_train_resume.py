@@ -21,6 +21,7 @@ from flashjax import export as exports
 from flashjax.data import mixture, prepare
 from flashjax.distill import schedule
 from flashjax.errors import UserError
+from flashjax.evaluate import watch
 from flashjax.models import qwen_image_21, text
 
 STEPS = 8  # checkpoints at 4 and 8
@@ -284,6 +285,18 @@ def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypa
     assert steps == [2, 3, 5, 7]  # a row where something else came next, none of it twice
     assert times == [0, 0, 0, 0]
     assert now[0] == 5000  # drawn after 3, 6 and 8 steps, saved after 4 and 8
+
+
+def test_the_best_checkpoint_by_a_figure_stays(given, tmp_path, monkeypatch):
+    """Saved after 2, 4, 6 and 8 steps, drawn after 4 and 8, of which the first was the better."""
+    monkeypatch.setattr(watch, "load", lambda config: "something")
+    worse = {4: 1.0, 8: 2.0}
+    monkeypatch.setattr(watch, "make_watcher", lambda *_: lambda params, step: {"watch/frechet": worse[step]})
+    settings = ["keep_best=watch/frechet", "sample_every=4", "checkpoint_every=2", "keep_checkpoints=1"]
+    argv = [given["flow_matching"], *(f"--config.{setting}" for setting in settings)]
+    train.train(configs.load(argv), str(tmp_path))
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 8]
+    assert metrics.read(tmp_path)["watch/frechet"] == ([3, 7], [1.0, 2.0])
 
 
 @pytest.mark.parametrize("changed", ["data", "weights"])

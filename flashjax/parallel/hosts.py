@@ -84,6 +84,11 @@ def _all_texts(text: str) -> list[str]:
     return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in gathered]
 
 
+def of_first(values: dict) -> dict:
+    """What process 0 gives, JSON of up to LONGEST bytes, on every process; all have to call it."""
+    return json.loads(_all_texts(json.dumps(values))[0])
+
+
 def leave(code: int) -> None:
     """Ends a process of several with ``code``; a run of one process goes on. JAX's own end waits minutes for the others
     and then aborts; process 0 goes last, as its end ends the others."""
