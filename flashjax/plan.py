@@ -27,7 +27,8 @@ from flashjax.parallel import chips, sharding
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, step_call
 from flashjax.recipe import make_recipe, make_table, teacher_names
-from flashjax.train import check_settings, make_optimizers
+from flashjax.settings import check_settings
+from flashjax.train import make_optimizers
 
 EMPTY_PROMPT = 2  # tokens of text of a teacher without a negative prompt: the encoder's first and last
 DIMENSIONS = dict(v5e=2, v6e=2, v5p=3, tpu7x=3)  # of a topology's name

@@ -17,14 +17,14 @@ from absl import logging
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from flashjax import cost, flow, models, optim, pictures, workdir
+from flashjax import cost, models, optim, pictures, settings, workdir
 from flashjax.checkpoint import Checkpoints, digest, flat
 from flashjax.clock import Clock, Profile, Speed
 from flashjax.data.loader import make_loader
 from flashjax.data.mixture import Mixture, open_sources
-from flashjax.distill import rollout, schedule, steps
+from flashjax.distill import schedule
 from flashjax.distill.state import TrainState
-from flashjax.errors import UserError, about_settings
+from flashjax.errors import about_settings
 from flashjax.evaluate import watch
 from flashjax.metrics import MetricsWriter
 from flashjax.models import lora, pixels, text
@@ -34,16 +34,6 @@ from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
 from flashjax.weights import load_weights
-
-# What a configuration has to have, beside what all have.
-NEEDED = dict(
-    flow_matching=("steps", "init", "times", "drop_rate", "optim", "ema_decay", "sample"),
-    trajectory=("student_updates", "init", "distill", "student_optim"),
-    dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
-)
-EDITS = ("qwen_image_21",)  # architectures whose condition takes the picture to edit in front of the text
-LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
-LEAST |= dict(watchdog_minutes=0)
 
 
 def note(line: str) -> None:
@@ -67,7 +57,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         jax.config.update("jax_compilation_cache_dir", config.compile_cache)
     ############################ 1. What the run does: the step table
     with about_settings():
-        check_settings(config)
+        settings.check_settings(config)
         distilling, adapted = config.objective != "flow_matching", lora.of(config)
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
@@ -93,14 +83,13 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         return folder
 
     ############################ 3. Data
-    if table.task.any() and config.model.architecture not in EDITS:
-        raise UserError(f"{config.model.architecture} cannot be trained on edits yet; {', '.join(EDITS)} can.")
+    settings.check_edits(config, table)
     with hosts.together():
         for source in config.sources.values():
             workdir.existing(source.path, "data set")
         sources, manifests = open_sources(config.sources)
         for name, manifest in manifests.items():
-            check_data(manifest, config.sources[name].path, config)
+            settings.check_data(manifest, config.sources[name].path, config)
         watched = watch.load(config)
         known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
         mixture = Mixture(
@@ -266,78 +255,11 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     return folder
 
 
-def check_settings(config: ConfigDict) -> None:
-    """Raises ValueError for settings that no run can have. What the recipe, the step table and the mesh can tell is
-    told where they are made, which is as early."""
-    if config.objective not in NEEDED:
-        raise UserError(f"There is no objective {config.objective!r}; choose {' or '.join(NEEDED)}.")
-    missing = [name for name in NEEDED[config.objective] if name not in config]
-    if missing:
-        raise UserError(
-            f"The objective {config.objective} needs config.{missing[0]}, which this configuration does not have; "
-            "start from another configuration file."
-        )
-    for name, least in LEAST.items():
-        if config[name] < least:
-            raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
-    meshes.check_sizes(config.mesh)
-    if config.image_size < pixels.PATCH or config.image_size % pixels.PATCH:
-        raise UserError(f"config.image_size is {config.image_size}; it has to be a multiple of {pixels.PATCH}.")
-    if len(config.profile) != 2 or not 0 <= config.profile[0] <= config.profile[1]:
-        raise UserError(f"config.profile is {config.profile}; it has to be (first row, last row), or (0, 0) for none.")
-    if config.objective == "flow_matching":
-        check_flow_matching(config)
-    if lora.of(config) is not None:
-        check_lora(config)
-
-
-def check_flow_matching(config: ConfigDict) -> None:
-    steps.TimeSampler(**config.times)
-    flow.time_grid(config.sample.steps, config.sample.shift)
-    rollout.check_mode(config.sample.mode)
-    if config.steps < 1:
-        raise UserError(f"config.steps is {config.steps}; it has to be 1 or more.")
-    for name in ("drop_rate", "ema_decay"):
-        if not 0 <= config[name] < 1:
-            raise UserError(f"config.{name} is {config[name]}; it has to lie in [0, 1).")
-
-
-def check_lora(config: ConfigDict) -> None:
-    if config.objective == "flow_matching" and not config.init:
-        raise UserError("A LoRA run of flow matching adapts what config.init names; name it, or set lora.rank=0.")
-    for name in ("optim", "student_optim", "critic_optim"):
-        if name in config and config[name].kind != "adamw":
-            raise UserError(
-                f"config.{name}.kind is {config[name].kind}, which is for whole matrices; with adapters choose adamw."
-            )
-
-
-def check_data(manifest: dict, path: str, config: ConfigDict) -> None:
-    """Raises UserError where the data set cannot serve the configuration: before anything is compiled."""
-    longest, limit, batch = manifest["max_text_tokens"], config.max_text_tokens, config.batch_size
-    size = manifest["size"] or config.image_size
-    if size != config.image_size:
-        raise UserError(f"{path} has pictures of {size} px; set config.image_size from {config.image_size} to {size}.")
-    if config.objective == "flow_matching" and not manifest["size"]:
-        raise UserError(f"{path} holds prompts only; flow matching needs pictures, so prepare without --prompts-only.")
-    if longest > limit:
-        raise UserError(f"{path} has texts of up to {longest} tokens; raise config.max_text_tokens from {limit}.")
-    if manifest["count"] < batch:
-        raise UserError(f"{path} holds {manifest['count']} records, no batch of {batch}; lower config.batch_size.")
-    if config.objective != "flow_matching" and manifest.get("task") != "edit":
-        known = tuple(config.distill.classes)
-        if absent := [name for name in manifest["categories"] if name not in known]:
-            raise UserError(
-                f"{path} has the category {absent[0]!r}, which is not among config.distill.classes ("
-                f"{', '.join(known)}); add it."
-            )
-
-
 def make_optimizers(config: ConfigDict, table: schedule.StepTable):
     """(student's, critic's); a schedule counts the updates of its own network."""
     if config.objective != "dmd":
-        settings = config.optim if config.objective == "flow_matching" else config.student_optim
-        return optim.make_optimizer(settings, len(table)), None
+        chosen = config.optim if config.objective == "flow_matching" else config.student_optim
+        return optim.make_optimizer(chosen, len(table)), None
     distill, student_updates = config.distill, int((table.phase == schedule.STUDENT).sum())
     critic_updates = (len(table) - student_updates) * distill.critic_updates_per_rollout
     critic_updates += student_updates if distill.share_sample else 0

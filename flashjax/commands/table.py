@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
         return
     # Slow to import: a misspelt setting is told before.
     from flashjax.recipe import describe, make_recipe, make_table
-    from flashjax.train import check_settings
+    from flashjax.settings import check_settings
 
     with about_settings():
         check_settings(config)

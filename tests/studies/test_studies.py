@@ -10,8 +10,8 @@ import pytest
 from flashjax import cli
 from flashjax.errors import UserError
 from flashjax.recipe import make_recipe, make_table
+from flashjax.settings import check_settings
 from flashjax.studies import contrasts, grid
-from flashjax.train import check_settings
 
 SHIPPED = ("composition", "guidance", "mixture", "open_questions")
 STUDY = grid.Study(

@@ -1,0 +1,92 @@
+"""What no run can have, said before anything is compiled: settings by themselves, and settings beside their data."""
+
+from ml_collections import ConfigDict
+
+from flashjax import flow
+from flashjax.distill import rollout, schedule, steps
+from flashjax.errors import UserError
+from flashjax.models import lora, pixels
+from flashjax.parallel import mesh as meshes
+
+# What a configuration has to have, beside what all have.
+NEEDED = dict(
+    flow_matching=("steps", "init", "times", "drop_rate", "optim", "ema_decay", "sample"),
+    trajectory=("student_updates", "init", "distill", "student_optim"),
+    dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
+)
+EDITS = ("qwen_image_21",)  # architectures whose condition takes the picture to edit in front of the text
+LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
+LEAST |= dict(watchdog_minutes=0)
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Raises ValueError for settings that no run can have. What the recipe, the step table and the mesh can tell is
+    told where they are made, which is as early."""
+    if config.objective not in NEEDED:
+        raise UserError(f"There is no objective {config.objective!r}; choose {' or '.join(NEEDED)}.")
+    missing = [name for name in NEEDED[config.objective] if name not in config]
+    if missing:
+        raise UserError(
+            f"The objective {config.objective} needs config.{missing[0]}, which this configuration does not have; "
+            "start from another configuration file."
+        )
+    for name, least in LEAST.items():
+        if config[name] < least:
+            raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
+    meshes.check_sizes(config.mesh)
+    if config.image_size < pixels.PATCH or config.image_size % pixels.PATCH:
+        raise UserError(f"config.image_size is {config.image_size}; it has to be a multiple of {pixels.PATCH}.")
+    if len(config.profile) != 2 or not 0 <= config.profile[0] <= config.profile[1]:
+        raise UserError(f"config.profile is {config.profile}; it has to be (first row, last row), or (0, 0) for none.")
+    if config.objective == "flow_matching":
+        check_flow_matching(config)
+    if lora.of(config) is not None:
+        check_lora(config)
+
+
+def check_flow_matching(config: ConfigDict) -> None:
+    steps.TimeSampler(**config.times)
+    flow.time_grid(config.sample.steps, config.sample.shift)
+    rollout.check_mode(config.sample.mode)
+    if config.steps < 1:
+        raise UserError(f"config.steps is {config.steps}; it has to be 1 or more.")
+    for name in ("drop_rate", "ema_decay"):
+        if not 0 <= config[name] < 1:
+            raise UserError(f"config.{name} is {config[name]}; it has to lie in [0, 1).")
+
+
+def check_lora(config: ConfigDict) -> None:
+    if config.objective == "flow_matching" and not config.init:
+        raise UserError("A LoRA run of flow matching adapts what config.init names; name it, or set lora.rank=0.")
+    for name in ("optim", "student_optim", "critic_optim"):
+        if name in config and config[name].kind != "adamw":
+            raise UserError(
+                f"config.{name}.kind is {config[name].kind}, which is for whole matrices; with adapters choose adamw."
+            )
+
+
+def check_edits(config: ConfigDict, table: schedule.StepTable) -> None:
+    """Raises UserError for a table with edits and an architecture that takes no picture."""
+    if table.task.any() and config.model.architecture not in EDITS:
+        raise UserError(f"{config.model.architecture} cannot be trained on edits yet; {', '.join(EDITS)} can.")
+
+
+def check_data(manifest: dict, path: str, config: ConfigDict) -> None:
+    """Raises UserError where the data set cannot serve the configuration: before anything is compiled."""
+    longest, limit, batch = manifest["max_text_tokens"], config.max_text_tokens, config.batch_size
+    size = manifest["size"] or config.image_size
+    if size != config.image_size:
+        raise UserError(f"{path} has pictures of {size} px; set config.image_size from {config.image_size} to {size}.")
+    if config.objective == "flow_matching" and not manifest["size"]:
+        raise UserError(f"{path} holds prompts only; flow matching needs pictures, so prepare without --prompts-only.")
+    if longest > limit:
+        raise UserError(f"{path} has texts of up to {longest} tokens; raise config.max_text_tokens from {limit}.")
+    if manifest["count"] < batch:
+        raise UserError(f"{path} holds {manifest['count']} records, no batch of {batch}; lower config.batch_size.")
+    if config.objective != "flow_matching" and manifest.get("task") != "edit":
+        known = tuple(config.distill.classes)
+        if absent := [name for name in manifest["categories"] if name not in known]:
+            raise UserError(
+                f"{path} has the category {absent[0]!r}, which is not among config.distill.classes ("
+                f"{', '.join(known)}); add it."
+            )
