@@ -28,6 +28,8 @@ OPERATIONS = dict(
     profile=(0, 0),  # first and last row to trace into the work directory; (0, 0): none
     watchdog_minutes=0.0,  # the run ends where no row was finished for so long; 0: it waits for ever
     compile_cache="",  # folder of compiled programs; "": what JAX_COMPILATION_CACHE_DIR says
+    # What the denoiser reads in place of pixels, see models.latents; weights: folder of the decoder that draws samples.
+    autoencoder=dict(architecture="pixels", preset="", weights=""),
     # Rank of the adapters that are trained in place of the kernels that the rules choose; 0: everything is trained.
     lora=dict(rank=0, alpha=16.0, rules=((r"blocks/.*/kernel", True), (r".*", False))),
     # A held-out set with pictures, of which the first ``count`` prompts are drawn and judged whenever samples are.

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from flashjax.distill import schedule, steps
-from flashjax.models import flops, pixels
+from flashjax.models import flops, latents
 from flashjax.parallel import chips
 
 # "recomputed" is what remat adds: the device does it, MFU leaves it out.
@@ -79,7 +79,7 @@ class Cost:
 
 def sizes_of(config: ConfigDict, table: schedule.StepTable) -> dict[int, flops.Sizes]:
     """The tokens of a sample of each task; an edit's source is as large as what is made of it."""
-    tokens = (config.image_size // pixels.PATCH) ** 2
+    tokens = latents.of(config).tokens(config.image_size)
     tasks = set(table.task.tolist())
     return {task: flops.Sizes(tokens, config.max_text_tokens, tokens if task else 0) for task in tasks}
 

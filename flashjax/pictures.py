@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from flashjax import flow
 from flashjax.distill.sampling import make_sampler
 from flashjax.errors import UserError
-from flashjax.models import editing, pixels, text
+from flashjax.models import editing, latents, pixels, text
 
+Decode = Callable[[jax.Array], np.ndarray]  # latents [B, h, w, D] to uint8 [B, H, W, 3]
 PROMPTS = (
     "a landscape", "a landscape with a night sky and a lake", "snowy mountains with a red house",
     "desert dunes, the sun on the left, a rainbow", "a portrait", "a person with a pink mohawk",
@@ -35,9 +36,10 @@ def keys(seeds: list[int]) -> jax.Array:
     return jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
 
 
-def noise(seeds: list[int], size: int) -> jax.Array:
+def noise(seeds: list[int], size: int, autoencoder: latents.Latents = latents.PIXELS) -> jax.Array:
     """One noise image a seed, in the latents' layout [B, h, w, c]: picture i depends on seeds[i] alone."""
-    return pixels.encode(jax.vmap(lambda k: jax.random.normal(k, (size, size, 3)))(keys(seeds)))
+    shape = autoencoder.record_shape(size)
+    return autoencoder.encode(jax.vmap(lambda k: jax.random.normal(k, shape))(keys(seeds)))
 
 
 def contact_sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 3, labels: Sequence[str] = ()) -> Image.Image:
@@ -73,12 +75,12 @@ def sampling(config: ConfigDict) -> dict:
 
 
 def make_drawer(
-    config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, size: int, folder: Path
+    config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, decode: Decode, folder: Path
 ) -> Callable:
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``, two seeds of each of PROMPTS, and returns
-    figures of them for the log: ``drift``."""
+    figures of them for the log: ``drift``. ``decode``: latents [B, h, w, D] to uint8 pictures."""
     cond, null = conditions(model, encoder, list(PROMPTS) * 2, config.max_text_tokens)
-    drawn = make_drawn(config, denoiser, cond, null, [1] * len(PROMPTS) + [2] * len(PROMPTS), size, folder)
+    drawn = make_drawn(config, denoiser, cond, null, [1] * len(PROMPTS) + [2] * len(PROMPTS), decode, folder)
 
     def draw(params, step: int) -> dict[str, float]:
         images = drawn(params)
@@ -91,17 +93,19 @@ def make_drawer(
     return draw
 
 
-def make_drawn(config: ConfigDict, denoiser: flow.Denoiser, cond, null, seeds: list[int], size: int, folder: Path):
+def make_drawn(
+    config: ConfigDict, denoiser: flow.Denoiser, cond, null, seeds: list[int], decode: Decode, folder: Path
+) -> Callable:
     """``drawn(params)`` is uint8 pictures, one a seed, as the run's model is meant to be sampled; None on all processes
     but the first, which take part. ``folder/samples`` is made."""
     # On the host: an array of one process's device would not go together with parameters that live on all.
-    start, settings = np.asarray(noise(seeds, size)), sampling(config)
+    start, settings = np.asarray(noise(seeds, config.image_size, latents.of(config))), sampling(config)
     sample, grid = make_sampler(denoiser), flow.time_grid(settings["steps"], settings["shift"])
     (folder / "samples").mkdir(exist_ok=True)
 
     def drawn(params) -> np.ndarray | None:
         z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
-        return pixels.to_uint8(pixels.decode(z)) if jax.process_index() == 0 else None
+        return decode(z) if jax.process_index() == 0 else None
 
     return drawn
 
@@ -119,20 +123,23 @@ def drift(images: np.ndarray) -> dict[str, float]:
 
 
 def make_edit_drawer(
-    config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, records: Sequence[dict], folder: Path
-) -> Callable:
+    config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, decode: Decode,
+    records: Sequence[dict], folder: Path,
+) -> Callable:  # fmt: skip
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX_edits.png``: the sources of edit ``records``, and what
     their instructions make of them. It returns no figures."""
-    sources = np.stack([record["source"] for record in records])
+    autoencoder, sources = latents.of(config), np.stack([record["source"] for record in records])
     states = text.pack([record["text"].astype(np.float32) for record in records])
-    cond = editing.condition(model, *states, pixels.from_uint8(sources))
+    given = sources.astype(np.float32) if autoencoder.module else pixels.from_uint8(sources)
+    cond = editing.condition(model, *states, given, autoencoder)
     null = editing.null_condition(model, model.Condition(*text.pack(encoder.encode([""]))), cond)
-    drawn = make_drawn(config, denoiser, cond, null, list(range(1, len(records) + 1)), config.image_size, folder)
+    drawn = make_drawn(config, denoiser, cond, null, list(range(1, len(records) + 1)), decode, folder)
+    shown = decode(sources) if autoencoder.module else sources
 
     def draw(params, step: int) -> dict[str, float]:
         images = drawn(params)
         if images is not None:
-            contact_sheet([sources, images]).save(folder / "samples" / f"step_{step:06d}_edits.png")
+            contact_sheet([shown, images]).save(folder / "samples" / f"step_{step:06d}_edits.png")
         return {}
 
     return draw

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from flashjax import convert, flow, models, pictures
 from flashjax.distill.sampling import Sampler, make_sampler
 from flashjax.errors import UserError
-from flashjax.models import editing, pixels, text
+from flashjax.models import editing, latents, pixels, text
 from flashjax.weights import load_run
 
 # Raise it whenever the same model, prompt and seed give another picture: what evaluations keep is then drawn anew.
@@ -96,14 +96,14 @@ def _load_exported(folder: Path) -> Pipeline:
     model = models.architecture(described["architecture"])
     config = model.Config.from_diffusers(sizes)
     params = convert.load(described["architecture"], folder / "transformer", model.abstract(config))
-    return _pipeline(model, config, params, described)
+    return _pipeline(model, config, params, described, folder)
 
 
 def _load_run(folder: Path, which: str, step: int | None) -> Pipeline:
     params, meta, _ = load_run(folder, which, step)
     config = ConfigDict(meta["config"])
     model = models.architecture(config.model.architecture)
-    return _pipeline(model, models.make_config(model, config.model), params, describe(config))
+    return _pipeline(model, models.make_config(model, config.model), params, describe(config), folder)
 
 
 def describe(config: ConfigDict) -> dict:
@@ -115,7 +115,12 @@ def describe(config: ConfigDict) -> dict:
     )  # fmt: skip
 
 
-def _pipeline(model, config, params, described: dict) -> Pipeline:
+def _pipeline(model, config, params, described: dict, path: Path) -> Pipeline:
+    if config.in_channels != latents.PIXELS.channels:
+        raise UserError(
+            f"{path} makes latents of {config.in_channels} channels, which take an autoencoder: put transformer/ and "
+            "scheduler/ of its export in place of those of the released pipeline's folder, and draw with --weights."
+        )
     params = jax.device_put(params)
     sampler = make_sampler(model.denoiser(config))
     return Pipeline(

@@ -22,7 +22,7 @@ from flashjax.axes import AXES
 from flashjax.distill import schedule
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
-from flashjax.models import pixels
+from flashjax.models import latents
 from flashjax.parallel import chips, sharding
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, step_call
@@ -98,7 +98,8 @@ def plan(config: ConfigDict, target: Target) -> dict[str, Any]:
             mesh = meshes.make_mesh(config.mesh, target.devices)
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
-    tokens = (config.image_size // pixels.PATCH) ** 2
+    latents.check(config, model_config.in_channels)
+    tokens = latents.of(config).tokens(config.image_size)
     meshes.check_fits(mesh, batch=config.batch_size, heads=model_config.heads, tokens=tokens)
     call, example = programs_of(config, mesh, model, model_config, recipe, table)
     resident = sum(map(bytes_on_device, jax.tree.leaves(example)))
@@ -122,7 +123,8 @@ def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, re
     state = jax.eval_shape(partial(TrainState.create, student_optimizer=student, critic_optimizer=critic), params)
     teachers = tuple(sharding.with_shapes(params, mesh) for _ in names)
     rows = meshes.batch_sharded(mesh)
-    picture = (config.image_size, config.image_size, 3)
+    autoencoder = latents.of(config)
+    picture = autoencoder.record_shape(config.image_size)
     batches = {}
     for task in sorted(set(table.task.tolist())):
         shapes = dict(text=(config.max_text_tokens, model_config.context_dim), text_length=(), category=())
@@ -140,6 +142,7 @@ def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, re
     call = partial(
         step_call, config=config, model=model, denoiser=model.denoiser(model_config), recipe=recipe, table=table,
         nulls=nulls, size=config.image_size, student_optimizer=student, critic_optimizer=critic,
+        autoencoder=autoencoder,
     )  # fmt: skip
     return call, (sharding.with_shapes(state, mesh), teachers, batches)
 

@@ -11,23 +11,24 @@ from jax.sharding import Mesh
 
 from flashjax import axes
 from flashjax.distill import schedule, steps
-from flashjax.models import editing, lora, pixels
+from flashjax.models import editing, latents, lora
 from flashjax.parallel import mesh as meshes
 
 
 def step_call(
     state, teachers, batch, carry, k, *, program, config, model, denoiser, recipe, table, nulls, size,
-    student_optimizer, critic_optimizer, adapted=None,
+    student_optimizer, critic_optimizer, adapted=None, autoencoder=latents.PIXELS,
 ):  # fmt: skip
     """A program of the table on a loader's batch: unpacks the batch and calls the pure step of the program's phase.
 
     ``carry`` is the student's (context, z): made by "begin", moved by "advance", used up by "student" and "critic".
     ``adapted``: how the roles of the state adapt ``teachers[0]`` (lora.Lora), or None where they are whole.
+    ``size``: pixels a side of the pictures, which ``autoencoder`` (latents.Latents) turns into tokens.
     """
     if adapted is not None:
         denoiser = lora.denoiser(denoiser, teachers[0], adapted.scale)
     key = jax.random.key(config.seed)
-    cond = editing.condition(model, batch["text"], batch["text_length"], batch.get("source"))
+    cond = editing.condition(model, batch["text"], batch["text_length"], batch.get("source"), autoencoder)
     nulls = tuple(editing.null_condition(model, null, cond) for null in nulls)
     optimizers = dict(critic_optimizer=critic_optimizer)
     if recipe is not None:
@@ -35,13 +36,12 @@ def step_call(
     match program.phase:
         case schedule.FLOW_MATCHING:
             return steps.flow_matching_step(
-                state, pixels.encode(batch["image"]), cond, nulls[0], key, denoiser=denoiser,
+                state, autoencoder.encode(batch["image"]), cond, nulls[0], key, denoiser=denoiser,
                 optimizer=student_optimizer, times=steps.TimeSampler(**config.times), drop_rate=config.drop_rate,
                 ema_decay=config.ema_decay,
             )  # fmt: skip
         case schedule.BEGIN:
-            pixel_shape = jax.ShapeDtypeStruct((len(batch["text"]), size, size, 3), jnp.float32)
-            noise_like = jax.eval_shape(pixels.encode, pixel_shape)
+            noise_like = jax.ShapeDtypeStruct((len(batch["text"]), *autoencoder.shape(size)), jnp.float32)
             context, z = steps.begin(state.student.params, state.step, noise_like, cond, key, denoiser=denoiser)
             return context, axes.tokens(z)  # else every device would draw and keep the whole batch's noise
         case schedule.ADVANCE:

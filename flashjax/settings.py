@@ -1,11 +1,14 @@
 """What no run can have, said before anything is compiled: settings by themselves, and settings beside their data."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from flashjax import flow
 from flashjax.distill import rollout, schedule, steps
 from flashjax.errors import UserError
-from flashjax.models import lora, pixels
+from flashjax.models import latents, lora
 from flashjax.parallel import mesh as meshes
 
 # What a configuration has to have, beside what all have.
@@ -34,8 +37,9 @@ def check_settings(config: ConfigDict) -> None:
         if config[name] < least:
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
     meshes.check_sizes(config.mesh)
-    if config.image_size < pixels.PATCH or config.image_size % pixels.PATCH:
-        raise UserError(f"config.image_size is {config.image_size}; it has to be a multiple of {pixels.PATCH}.")
+    stride = latents.of(config).stride
+    if config.image_size < stride or config.image_size % stride:
+        raise UserError(f"config.image_size is {config.image_size}; it has to be a multiple of {stride}.")
     if len(config.profile) != 2 or not 0 <= config.profile[0] <= config.profile[1]:
         raise UserError(f"config.profile is {config.profile}; it has to be (first row, last row), or (0, 0) for none.")
     if config.objective == "flow_matching":
@@ -69,6 +73,25 @@ def check_edits(config: ConfigDict, table: schedule.StepTable) -> None:
     """Raises UserError for a table with edits and an architecture that takes no picture."""
     if table.task.any() and config.model.architecture not in EDITS:
         raise UserError(f"{config.model.architecture} cannot be trained on edits yet; {', '.join(EDITS)} can.")
+
+
+def check_latents(config: ConfigDict, model_config: Any, manifests: Mapping[str, dict]) -> latents.Latents:
+    """The latents of the configuration. Raises UserError where model, autoencoder and data sets do not go together."""
+    latents.check(config, model_config.in_channels)
+    made = latents.of(config)
+    for name, manifest in manifests.items():
+        path, width = config.sources[name].path, manifest["text_width"]
+        if width != model_config.context_dim:
+            raise UserError(
+                f"{path} holds text states of {width} channels (of {manifest['encoder']}), config.model takes "
+                f"{model_config.context_dim}; prepare it with the encoder of this model."
+            )
+        stored = manifest.get("autoencoder") or latents.PIXELS.name
+        if manifest["size"] and stored != made.name:
+            raise UserError(
+                f"{path} holds pictures as {stored}, and config.autoencoder is {made.name}; prepare it with that one."
+            )
+    return made
 
 
 def check_data(manifest: dict, path: str, config: ConfigDict) -> None:

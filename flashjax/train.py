@@ -27,13 +27,13 @@ from flashjax.distill.state import TrainState
 from flashjax.errors import about_settings
 from flashjax.evaluate import watch
 from flashjax.metrics import MetricsWriter
-from flashjax.models import lora, pixels, text
+from flashjax.models import lora, text
 from flashjax.parallel import hosts, sharding, stopping
 from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
-from flashjax.weights import load_weights
+from flashjax.weights import load_decoder, load_weights
 
 
 def note(line: str) -> None:
@@ -103,7 +103,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
     denoiser = model.denoiser(model_config)
-    tokens = (config.image_size // pixels.PATCH) ** 2
+    autoencoder = settings.check_latents(config, model_config, manifests)
+    tokens = autoencoder.tokens(config.image_size)
     meshes.check_fits(mesh, batch=config.batch_size, heads=model_config.heads, tokens=tokens)
     loader = make_loader(
         mixture, batch_size=config.batch_size, max_text_tokens=config.max_text_tokens,
@@ -162,18 +163,23 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     call = partial(
         step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, table=table, nulls=nulls,
         size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer, adapted=adapted,
+        autoencoder=autoencoder,
     )  # fmt: skip
     with clock.during("compiling"):
         programs = compile_programs(table, call, (state, teachers, first), mesh)
     note(f"compiled {len(programs)} programs in {clock.seconds['compiling']:.0f} s")
 
     ############################ 8. What is looked at on the way
-    drawers = [pictures.make_drawer(config, model, denoiser, encoder, config.image_size, folder)]
-    if 1 in tasks:
+    decode, drawers = load_decoder(autoencoder, config), []
+    if decode is None:
+        note("no samples are drawn: config.autoencoder.weights names no decoder")
+    else:
+        drawers.append(pictures.make_drawer(config, model, denoiser, encoder, decode, folder))
+    if 1 in tasks and decode is not None:
         shown = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
-        drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, shown, folder))
+        drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, decode, shown, folder))
     if watched is not None:
-        drawers.append(watch.make_watcher(config, model, denoiser, encoder, watched, folder))
+        drawers.append(watch.make_watcher(config, model, denoiser, encoder, decode, watched, folder))
     merge = jax.jit(partial(lora.merge, scale=adapted.scale)) if adapted else None
     writer = MetricsWriter(folder, writes=hosts.first())
     opened.callback(writer.close)

@@ -1,6 +1,7 @@
 """The weights that a configuration names: converted or PyTorch's, a run's, an adapter's; and what a LoRA run is
 together with its base."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,19 @@ from flashjax.checkpoint import digest, restore_params
 from flashjax.convert import adapters
 from flashjax.convert.sources import open_weights
 from flashjax.errors import UserError
-from flashjax.models import lora
+from flashjax.models import latents, lora, pixels
+
+RANDOM = "random"  # in place of a path: a configuration can be tried out before its weights are there
 
 
 def load_weights(config: ConfigDict, form: flow.Params, path: str) -> flow.Params:
     """A parameter tree of ``form``: from PyTorch-named weights, from the average of a run's newest checkpoint, from an
-    adapter file, which is merged with the base teacher; or, where ``form`` is an adapter's, a LoRA run's adapter."""
+    adapter file, which is merged with the base teacher; or, where ``form`` is an adapter's, a LoRA run's adapter. For
+    "random" they are numbers."""
     if not path:
         raise UserError("A teacher in config.distill.teachers has no weights; name the folder of its weights.")
+    if path == RANDOM and not lora.is_adapter(form):
+        return random(form)
     folder = workdir.existing(path, "weights")
     if lora.is_adapter(form):
         return _load_adapter(config, form, path)
@@ -31,6 +37,41 @@ def load_weights(config: ConfigDict, form: flow.Params, path: str) -> flow.Param
     params, _, _ = load_run(folder)
     _check_sizes(params, form, path)
     return params
+
+
+def random(form: flow.Params) -> flow.Params:
+    """Numbers from a fixed seed, at which outputs are of the size of inputs: the last layer too, which a network begins
+    with as 0, so that there is something to distil."""
+    rng, made = np.random.default_rng(0), {}
+    for path, leaf in paths.flatten(form).items():
+        value = np.full(leaf.shape, path.endswith(("/scale", "/var")))
+        if path.endswith("/kernel"):
+            value = rng.normal(0, leaf.shape[-2] ** -0.5, leaf.shape)
+        made[path] = value.astype(leaf.dtype)
+    return paths.unflatten(made)
+
+
+def load_decoder(autoencoder: latents.Latents, config: ConfigDict) -> Callable[[jax.Array], np.ndarray] | None:
+    """Latents [B, h, w, D] to uint8 pictures [B, H, W, 3], on white where they are transparent. None for an autoencoder
+    without weights in ``config.autoencoder``: such a run is not drawn."""
+    if autoencoder.module is None:
+        return lambda z: pixels.to_uint8(pixels.decode(z))
+    if not (path := config.autoencoder.weights):
+        return None
+    module, sizes = autoencoder.module, autoencoder.config
+    if path == RANDOM:
+        params = random(module.abstract(sizes))
+    else:
+        params = convert.load(autoencoder.name, workdir.existing(path, "weights"), module.abstract(sizes))
+    params, one = jax.device_put(params), jax.jit(module.autoencoder(sizes).decode)
+
+    def decode(z: jax.Array) -> np.ndarray:
+        # One at a time: a decoder's memory at 1024 px is gigabytes a picture.
+        images = np.concatenate([np.asarray(one(params, z[i][None])) for i in range(len(z))])
+        colour, alpha = images[..., :3], (images[..., 3:] + 1) / 2
+        return pixels.to_uint8(colour * alpha + 1 - alpha if alpha.size else colour)
+
+    return decode
 
 
 def load_run(folder: Path, which: str = "ema", step: int | None = None) -> tuple[flow.Params, dict, int]:

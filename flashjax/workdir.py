@@ -22,6 +22,8 @@ def identity(config: ConfigDict) -> dict:
     settings = {k: v for k, v in json.loads(config.to_json_best_effort()).items() if k not in LOGISTICS}
     if not settings.get("lora", {}).get("rank"):
         settings.pop("lora", None)  # runs that were begun without it are the same runs
+    if settings.get("autoencoder", {}).get("architecture") == "pixels":
+        settings.pop("autoencoder")
     return settings
 
 

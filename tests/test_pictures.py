@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from flashjax import config as configs
-from flashjax import flow, pictures
+from flashjax import flow, pictures, weights
 from flashjax.errors import UserError
+from flashjax.models import latents
 
 
 def test_contact_sheet_places_pictures_in_rows():
@@ -55,7 +56,8 @@ def test_a_run_is_drawn_on_the_grid_that_it_is_meant_for(monkeypatch, request, t
     monkeypatch.setattr(pictures, "make_sampler", lambda denoiser: sample)
     model = types.SimpleNamespace(Condition=lambda *parts: parts)
     encoder = types.SimpleNamespace(encode=lambda texts, max_tokens=None: [np.ones((2, 3), np.float32)] * len(texts))
-    pictures.make_drawer(config, model, None, encoder, 8, tmp_path)(None, 7)
+    decode = weights.load_decoder(latents.PIXELS, config)
+    pictures.make_drawer(config, model, None, encoder, decode, tmp_path)(None, 7)
     steps, shift, scale, mode = expected
     np.testing.assert_array_equal(seen[0][0], flow.time_grid(steps, shift))
     assert seen[0][1:] == (scale, mode)

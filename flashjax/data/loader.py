@@ -34,8 +34,8 @@ def make_loader(
     text float32 [B, max_text_tokens, width], zero after each text's end (if the records have
     text); text_length int32 [B] (likewise); image float32 [B, H, W, 3] in [-1, 1] (if they
     have images), the picture that the text asks for; source float32 [B, h, w, 3] in [-1, 1],
-    the picture to edit (rows of edits only); category int32 [B], the class in the lambda table;
-    index int64 [B].
+    the picture to edit (rows of edits only); both are latents, as they are, where the records hold
+    such; category int32 [B], the class in the lambda table; index int64 [B].
 
     Args:
         mixture: all samples of the run, see `flashjax.data.mixture`.
@@ -87,7 +87,8 @@ def _example(record: dict[str, Any], *, max_text_tokens: int) -> dict[str, np.nd
         raise RecordError(f"A record has no field {error}; the loader reads files that `prepare` wrote.") from error
     for name in ("image", "source"):
         if name in record:
-            example[name] = record[name].astype(np.float32) / np.float32(127.5) - np.float32(1)
+            stored, values = record[name], record[name].astype(np.float32)
+            example[name] = values / np.float32(127.5) - np.float32(1) if stored.dtype == np.uint8 else values
     if "text" in record:
         text = record["text"]
         if len(text) > max_text_tokens:

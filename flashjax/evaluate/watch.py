@@ -40,6 +40,8 @@ def load(config: ConfigDict) -> Watched | None:
         return None
     if config.image_size != classifier.SIDE:
         raise UserError(f"config.watch judges pictures of {classifier.SIDE} px, and the run draws {config.image_size}.")
+    if config.autoencoder.architecture != "pixels" and not config.autoencoder.weights:
+        raise UserError("config.watch judges pictures, which take a decoder: name its weights in config.autoencoder.")
     source = RecordSource(settings.data)
     if not 2 <= settings.count <= len(source) or "image" not in source[0]:
         raise UserError(
@@ -53,14 +55,16 @@ def load(config: ConfigDict) -> Watched | None:
     return Watched(said, kinds, named, real, judge)
 
 
-def make_watcher(config: ConfigDict, model, denoiser, encoder, watched: Watched, folder: Path) -> Callable:
+def make_watcher(
+    config: ConfigDict, model, denoiser, encoder, decode: pictures.Decode, watched: Watched, folder: Path
+) -> Callable:
     """``draw(params, step)`` draws every prompt once, always from the same noise, and returns FIGURES: the Fréchet
     distance of the pictures to the real ones of these prompts, in the classifier's features, and the share of what the
     prompts name that is right. Of N pictures the distance is larger than of many (metrics.frechet_distance): compare it
     within a run."""
     cond, null = pictures.conditions(model, encoder, watched.prompts, config.max_text_tokens)
     seeds = list(range(1, 1 + len(watched.prompts)))
-    drawn = pictures.make_drawn(config, denoiser, cond, null, seeds, config.image_size, folder)
+    drawn = pictures.make_drawn(config, denoiser, cond, null, seeds, decode, folder)
 
     def draw(params, step: int) -> dict[str, float]:
         images = drawn(params)

@@ -20,9 +20,10 @@ def architecture(name: str) -> ModuleType:
     return importlib.import_module(f"flashjax.models.{name}")
 
 
-def make_config(model: ModuleType, settings: Mapping[str, Any]) -> Any:
-    """The Config of ``settings["preset"]`` with every other setting but ``architecture`` as an override. Raises
-    UserError for a preset or a size that there is not, and for sizes that do not fit together."""
+def make_config(model: ModuleType, settings: Mapping[str, Any], where: str = "config.model") -> Any:
+    """The Config of ``settings["preset"]`` with every other setting but ``architecture`` as an override; ``where`` they
+    stand in the configuration. Raises UserError for a preset or a size that there is not, and for sizes that do not fit
+    together."""
     overrides = {k: v for k, v in settings.items() if k not in ("architecture", "preset")}
     name, preset = settings["architecture"], settings["preset"]
     if preset not in model.PRESETS:
@@ -32,6 +33,6 @@ def make_config(model: ModuleType, settings: Mapping[str, Any]) -> Any:
         if override not in fields:
             near = difflib.get_close_matches(override, fields, 1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(fields)}."
-            raise UserError(f"{name} has no setting {override!r} (config.model.{override}); {hint}")
+            raise UserError(f"{name} has no setting {override!r} ({where}.{override}); {hint}")
     with about_settings():
         return getattr(model.Config, preset)(**overrides)

@@ -1,6 +1,7 @@
 """What an autoencoder is to the rest of flashjax, and decoding of large pictures in tiles.
 
-An autoencoder's module offers ``PRESETS``, ``Config``, ``init``, ``abstract`` and ``autoencoder(config)``.
+An autoencoder's module offers ``PRESETS``, ``Config`` (with ``stride`` and ``token_channels``), ``init``, ``abstract``
+and ``autoencoder(config)``.
 """
 
 from collections.abc import Callable, Mapping

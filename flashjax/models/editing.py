@@ -6,15 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flashjax.models import pixels
+from flashjax.models import latents
 
 
-def condition(model: ModuleType, text: jax.Array, text_length: jax.Array, source: jax.Array | None = None) -> Any:
-    """The condition of a batch: text states [B, L, D], int32 [B], and for edits the pictures [B, H, W, 3] in [-1, 1];
-    they may be of another size than what is made of them."""
+def condition(
+    model: ModuleType, text: jax.Array, text_length: jax.Array, source: jax.Array | None = None,
+    autoencoder: latents.Latents = latents.PIXELS,
+) -> Any:  # fmt: skip
+    """The condition of a batch: text states [B, L, D], int32 [B], and for edits the pictures [B, H, W, 3] in [-1, 1],
+    or their latents where ``autoencoder`` makes such; they may be of another size than what is made of them."""
     if source is None:
         return model.Condition(text, text_length)
-    return model.Condition(text, text_length, (pixels.encode(source),), (0,))
+    return model.Condition(text, text_length, (autoencoder.encode(source),), (0,))
 
 
 def null_condition(model: ModuleType, null: Any, cond: Any) -> Any:

@@ -46,6 +46,15 @@ class Config:
         if odd := [width for width in (*self.widths, *self.decoder_widths) if width % self.groups]:
             raise ValueError(f"A width of {odd[0]} channels does not divide into {self.groups} groups.")
 
+    @property
+    def stride(self) -> int:
+        """Pixels a side of a token."""
+        return 2 ** len(self.widths)
+
+    @property
+    def token_channels(self) -> int:
+        return 4 * self.latent_channels
+
     @classmethod
     def from_diffusers(cls, config: dict) -> "Config":
         """From the ``config.json`` of an AutoencoderKLFlux2, or of an AutoencoderKL with a shift. Raises UserError for
@@ -147,7 +156,7 @@ abstract = partial(network.abstract, VAE)
 
 def autoencoder(config: Config) -> Autoencoder:
     """Latents [B, H/16, W/16, 128] of FLUX.2, [B, H/16, W/16, 64] of Z-Image; see the top of the file."""
-    return functional(network.graphdef(VAE, config), pixels=2 ** len(config.widths))
+    return functional(network.graphdef(VAE, config), pixels=config.stride)
 
 
 _SIZES = ("block_out_channels", "layers_per_block", "latent_channels")

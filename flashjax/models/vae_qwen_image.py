@@ -45,6 +45,15 @@ class Config:
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean has {len(self.mean)} latent channels, std has {len(self.std)}; give one of each.")
 
+    @property
+    def stride(self) -> int:
+        """Pixels a side of a token."""
+        return 2 ** len(self.widths)
+
+    @property
+    def token_channels(self) -> int:
+        return 4 * len(self.mean)
+
     @classmethod
     def from_diffusers(cls, config: dict) -> "Config":
         """From a diffusers ``config.json``. Raises UserError for one of another model, or with settings that are not
@@ -117,4 +126,4 @@ abstract = partial(network.abstract, VAE)
 
 def autoencoder(config: Config) -> Autoencoder:
     """Latents [B, H/16, W/16, 64] of the released model: (z - mean) / std, channels in the order (c, row, column)."""
-    return functional(network.graphdef(VAE, config), pixels=2 ** len(config.widths))
+    return functional(network.graphdef(VAE, config), pixels=config.stride)

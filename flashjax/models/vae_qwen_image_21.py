@@ -65,6 +65,15 @@ class Config:
                 f"{len(self.halves_time)} steps; n levels in both have n - 1 steps."
             )
 
+    @property
+    def stride(self) -> int:
+        """Pixels a side of a token."""
+        return 2 ** (len(self.widths) - 1)
+
+    @property
+    def token_channels(self) -> int:
+        return len(self.mean)
+
     @classmethod
     def from_diffusers(cls, config: dict) -> "Config":
         """From a diffusers ``config.json``. Raises UserError for one of another model, or with settings that are not
@@ -166,4 +175,4 @@ abstract = partial(network.abstract, VAE)
 def autoencoder(config: Config) -> Autoencoder:
     """Latents [B, H/16, W/16, 64] of the released model: (z - mean) / std. Pictures [B, H, W, 4]; plain ones have
     alpha 1."""
-    return functional(network.graphdef(VAE, config), pixels=2 ** (len(config.widths) - 1))
+    return functional(network.graphdef(VAE, config), pixels=config.stride)

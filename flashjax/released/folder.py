@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from flashjax import convert
@@ -84,15 +83,13 @@ def _check_together(encoder: Part, denoiser: Part, autoencoder: Part) -> int:
             f"{encoder.folder} makes states of {states} channels, {denoiser.folder} takes "
             f"{denoiser.config.context_dim}."
         )
-    module, config, side = autoencoder.module, autoencoder.config, 64
-    picture = jax.ShapeDtypeStruct((1, side, side, config.channels), np.float32)
-    _, height, _, channels = jax.eval_shape(module.autoencoder(config).encode, module.abstract(config), picture).shape
+    channels = autoencoder.config.token_channels
     if channels != denoiser.config.in_channels:
         raise UserError(
             f"{autoencoder.folder} makes latents of {channels} channels, {denoiser.folder} takes "
             f"{denoiser.config.in_channels}."
         )
-    return side // height
+    return autoencoder.config.stride
 
 
 def _scheduler(folder: Path) -> dict[str, Any]:
