@@ -34,6 +34,7 @@ from flashjax import config as configs
 from flashjax import convert, flow, models, programs, train
 from flashjax.distill import schedule, steps
 from flashjax.distill.state import Role, TrainState
+from flashjax.models import latents
 from flashjax.models import qwen_image_21 as qwen
 from flashjax.parallel import mesh as meshes
 from flashjax.parallel import sharding
@@ -174,6 +175,7 @@ class Timed:
     def __init__(self, config, params, batch, null):
         recipe = train.make_recipe(config.distill)
         table = train.make_table(config, recipe)
+        autoencoder = latents.of(config)
         model_config = models.make_config(qwen, config.model)
         optimizers = train.make_optimizers(config, table)
         mesh = meshes.make_mesh(config.mesh)
@@ -183,7 +185,7 @@ class Timed:
         call = partial(
             programs.step_call, config=config, model=qwen, denoiser=qwen.denoiser(model_config), recipe=recipe,
             table=table, nulls=(null,), size=config.image_size, student_optimizer=optimizers[0],
-            critic_optimizer=optimizers[1],
+            critic_optimizer=optimizers[1], autoencoder=autoencoder,
         )  # fmt: skip
         self.programs = programs.compile_programs(
             table, call, (self.state, self.teachers, {0: self.batch}), mesh
@@ -320,7 +322,8 @@ def main():
             "flashjax, factors of products in bfloat16": Timed(rounded, params, batch, null),
             "flashjax, plain cycle": Timed(plain, params, batch, null),
             "PyTorch, plain cycle": plain_torch.Cycle(
-                weights, model_config, config.distill, text_t, length_t, null_t,
+                weights, lambda w, *rest: plain_torch.velocity(w, model_config, *rest),
+                (*IMAGE, model_config.in_channels), config.distill, text_t, length_t, null_t,
                 student_lr=config.student_optim.lr, critic_lr=config.critic_optim.lr,
             ),
         }  # fmt: skip

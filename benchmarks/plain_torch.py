@@ -1,6 +1,6 @@
-"""The plain DMD cycle in PyTorch, as one writes it first: what benchmarks/dmd_cycle.py compares with.
+"""The plain DMD cycle in PyTorch, as one writes it first: what benchmarks/dmd_cycle.py and wide_cycle.py compare with.
 
-The network is that of flashjax/models/qwen_image_21.py, written from the formulas, over a dict of weights with the
+The network here is that of flashjax/models/qwen_image_21.py, written from the formulas, over a dict of weights with the
 names of the exported file: text and image run through the blocks as one sequence, under one mask. No torch.compile.
 """
 
@@ -66,11 +66,15 @@ def velocity(w: dict, c, text, length, z, t):
 
 
 class Cycle:
-    """One student update, then ``critic_updates`` of the critic, each on a rollout of its own. Nothing is shared."""
+    """One student update, then ``critic_updates`` of the critic, each on a rollout of its own. Nothing is shared.
+    ``network(weights, text, length, z, t)`` is the velocity of samples of ``shape``, (h, w, channels)."""
 
-    def __init__(self, weights: dict, config, distill, text, length, null, *, student_lr: float, critic_lr: float):
-        self.c, self.d, self.text, self.length, self.null = config, distill, text, length, null
-        self.grid = torch.linspace(1, 0, distill.nfe + 1)
+    def __init__(
+        self, weights: dict, network, shape, distill, text, length, null, *, student_lr: float, critic_lr: float
+    ):
+        self.network, self.shape = network, shape
+        self.d, self.text, self.length, self.null = distill, text, length, null
+        self.grid = torch.linspace(1, 0, distill.nfe + 1, device=text.device)
         self.teacher = {n: w.clone() for n, w in weights.items()}
         self.ema = {n: w.clone() for n, w in weights.items()}
         self.student, self.critic = ({n: w.clone().requires_grad_() for n, w in weights.items()} for _ in range(2))
@@ -80,17 +84,18 @@ class Cycle:
         )
 
     def velocity(self, weights, z, t):
-        return velocity(weights, self.c, self.text, self.length, z, t)
+        return self.network(weights, self.text, self.length, z, t)
 
     def noised(self, x, times):
-        t = flow.shift_time(torch.empty(len(x)).uniform_(times.low, times.high), times.shift)
+        t = torch.empty(len(x), device=x.device).uniform_(times.low, times.high)
+        t = flow.shift_time(t, times.shift)
         eps = torch.randn_like(x)
         s = t[:, None, None, None]
         return (1 - s) * x + s * eps, t, eps
 
     def generate(self, k: int):
         """The student's clean prediction at its step k; only that step keeps a gradient."""
-        z = torch.randn(len(self.text), 8, 8, self.c.in_channels)
+        z = torch.randn(len(self.text), *self.shape, device=self.text.device)
         with torch.no_grad():
             for i in range(k):
                 z = z + (self.grid[i + 1] - self.grid[i]) * self.velocity(self.student, z, self.grid[i].expand(len(z)))
@@ -107,9 +112,9 @@ class Cycle:
         with torch.no_grad():
             z, t, _ = self.noised(x, self.d.student_times)
             fake, real = self.velocity(self.critic, z, t), self.velocity(self.teacher, z, t)
-            none = velocity(self.teacher, self.c, *self.null, z, t)
+            none = self.network(self.teacher, *self.null, z, t)
             s = t[:, None, None, None]
-            scale = torch.tensor(np.interp(t, self.d.guidance.times, self.d.guidance.scales), dtype=t.dtype)
+            scale = torch.tensor(np.interp(t.cpu(), self.d.guidance.times, self.d.guidance.scales)).to(t)
             fake, real = z - s * fake, z - s * (none + scale[:, None, None, None] * (real - none))
             weight = 1 / ((x - real).abs().mean((1, 2, 3), keepdim=True) + 1e-6)
             target = x - weight * (fake - real)

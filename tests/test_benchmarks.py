@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from parity import carry_over, close, randomise
 
 from flashjax import flow
 from flashjax.models import qwen_image_21
@@ -19,7 +20,7 @@ def load(request, name: str):
 
 
 @pytest.fixture
-def cycle(request, monkeypatch):
+def cycle(request):
     """A plain cycle without a network, which notes the times that every one of its networks is asked at."""
     module = load(request, "plain_torch")
     times = dict(
@@ -27,17 +28,16 @@ def cycle(request, monkeypatch):
         critic_times=SimpleNamespace(low=0.7, high=0.8, shift=1.0),
     )
     guidance, weights = SimpleNamespace(times=(0.0,), scales=(2.0,)), {"w": torch.ones(())}
-    made = module.Cycle(
-        weights, SimpleNamespace(in_channels=3), SimpleNamespace(nfe=2, guidance=guidance, ema_decay=0.9, **times),
-        torch.zeros(4, 1, 1), None, (None, None), student_lr=0.0, critic_lr=0.0,
-    )  # fmt: skip
-    made.asked = []
 
-    def velocity(w, c, text, length, z, t):
+    def velocity(w, text, length, z, t):
         made.asked.append(t)
         return w["w"] * z
 
-    monkeypatch.setattr(module, "velocity", velocity)
+    made = module.Cycle(
+        weights, velocity, (8, 8, 3), SimpleNamespace(nfe=2, guidance=guidance, ema_decay=0.9, **times),
+        torch.zeros(4, 1, 1), None, (None, None), student_lr=0.0, critic_lr=0.0,
+    )  # fmt: skip
+    made.asked = []
     return made
 
 
@@ -66,3 +66,20 @@ def test_an_edit_with_the_cached_prefix_is_the_edit_without(request):
     )
     assert np.abs(cached - noise).max() > 0.1
     np.testing.assert_allclose(cached, recomputed, rtol=0, atol=1e-6)
+
+
+def test_the_module_of_diffusers_computes_the_same_cycle(request, tmp_path):
+    """Its weights as a role's, from the released names to ours."""
+    wide = load(request, "wide_cycle")
+    config = qwen_image_21.Config.tiny()
+    module = randomise(wide.diffusers_module(config, "cpu"), 0, centred=("text_norm",))
+    params = carry_over("qwen_image_21", module, qwen_image_21.abstract(config), tmp_path)
+    rng = np.random.default_rng(0)
+    text, z = rng.normal(size=(2, 5, 24)).astype(np.float32), rng.normal(size=(2, 4, 4, 8)).astype(np.float32)
+    t = np.array([0.3, 0.8], np.float32)
+    network = wide.diffusers_velocity(module, lambda f: f)
+    weights = {name: w.detach() for name, w in module.named_parameters()}
+    theirs = network(weights, torch.tensor(text), None, torch.tensor(z), torch.tensor(t)).detach().numpy()
+    denoiser = qwen_image_21.denoiser(config)
+    cond = qwen_image_21.Condition(text, np.full(2, 5, np.int32))
+    close(denoiser.velocity(params, denoiser.condition(params, cond), z, t), theirs)
