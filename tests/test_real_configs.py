@@ -1,0 +1,70 @@
+"""The configurations of released models: sizes that go together, and each distils in miniature from end to end."""
+
+import importlib
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from flashjax import checkpoint, models, paths, recipe, settings, train, weights
+from flashjax import config as configs
+from flashjax.data import prepare
+from flashjax.models import latents, lora, prompts, text
+
+FAMILIES = dict(qwen_image_21="qwen_image_21", qwen_image="qwen_image", klein="flux2_klein", z_image="z_image")
+
+
+def encode(captions, max_tokens=None):
+    """A stand-in for the text encoder: every caption has its own states."""
+    return [np.random.default_rng(len(c)).normal(size=(2 + len(c.split()), 384)).astype(np.float32) for c in captions]
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    asked = dict(split="train", count_per_category=4, size=None, seed=0, encode=encode, progress=False)
+    return prepare.prepare(tmp_path_factory.mktemp("data"), **asked)
+
+
+@pytest.mark.parametrize("arg", ["", ":lora"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sizes_go_together(name, arg):
+    config = configs.load([f"--config=configs/{name}.py{arg}"])
+    settings.check_settings(config)
+    recipe.make_table(config, recipe.make_recipe(config.distill))
+    model = models.architecture(config.model.architecture)
+    sizes, rules = models.make_config(model, config.model), prompts.FAMILIES[FAMILIES[name]]
+    latents.check(config, sizes.in_channels)
+    encoder = importlib.import_module(f"flashjax.models.{rules.encoder}").Config()
+    assert len(rules.features) * encoder.width == sizes.context_dim
+    if adapted := lora.of(config):
+        factors = paths.flatten(lora.form(adapted, model.abstract(sizes)))
+        assert not any("mod" in path for path in factors)
+        assert len(factors) >= 14
+        assert jax.tree.leaves(model.abstract(sizes))[0].dtype == "bfloat16"
+
+
+OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in ("qwen_image:lora", "klein", "z_image")]
+
+
+@pytest.mark.parametrize("name", ["qwen_image_21", *OTHERS])
+def test_a_tiny_run_goes_from_end_to_end(name, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "load_text_encoder", lambda source: types.SimpleNamespace(encode=encode))
+    file, _, arg = name.partition(":")
+    config = configs.load(
+        [f"--config=configs/{file}.py:tiny,{arg}", f"--config.sources.prompts.path={data}", "--config.mesh.fsdp=1"]
+    )
+    folder = train.train(config, str(tmp_path / "run"))
+    assert [file.name for file in (folder / "samples").iterdir()] == ["step_000020.png"]
+    params, _, step = checkpoint.restore_params(folder / "checkpoints", "student")
+    assert step == 20
+    if not arg:
+        model = models.architecture(config.model.architecture)
+        begun = weights.random(model.abstract(models.make_config(model, config.model)))
+        moved = [(paths.flatten(begun)[path] != x).any() for path, x in paths.flatten(params).items()]
+        assert np.mean(moved) > 0.9
