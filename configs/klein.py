@@ -1,5 +1,7 @@
 """FLUX.2-klein-base-4B (3.9 B) to a student of four steps, from prompts alone: all parameters, or adapters (:lora).
 
+    flashjax prepare --from prompts.jsonl --encoder flux2_klein --encoder-weights FLUX.2-klein-base-4B \\
+      --out data/klein
     flashjax train --config=configs/klein.py --workdir=runs/klein
     flashjax train --config=configs/klein.py:lora --workdir=runs/klein_lora
 

@@ -1,5 +1,7 @@
 """Qwen-Image (20.4 B) to a student of four steps, from prompts alone: all parameters, or adapters (:lora).
 
+    flashjax prepare --from prompts.jsonl --encoder qwen_image --encoder-weights Qwen-Image \\
+      --out data/qwen_image
     flashjax train --config=configs/qwen_image.py --workdir=runs/qwen_image
     flashjax train --config=configs/qwen_image.py:lora --workdir=runs/qwen_image_lora
 

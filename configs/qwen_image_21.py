@@ -1,5 +1,7 @@
 """Qwen-Image-2.1 (7.1 B) to a student of four steps, from prompts alone: all parameters, or adapters (:lora).
 
+    flashjax prepare --from prompts.jsonl --encoder qwen_image_21 --encoder-weights Qwen-Image-2.1 \\
+      --out data/qwen_image_21
     flashjax train --config=configs/qwen_image_21.py --workdir=runs/qwen_image_21
     flashjax train --config=configs/qwen_image_21.py:lora --workdir=runs/qwen_image_21_lora
 

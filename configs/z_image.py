@@ -1,5 +1,7 @@
 """Z-Image (6.2 B) to a student of four steps, from prompts alone: all parameters, or adapters (:lora).
 
+    flashjax prepare --from prompts.jsonl --encoder z_image --encoder-weights Z-Image \\
+      --out data/z_image
     flashjax train --config=configs/z_image.py --workdir=runs/z_image
     flashjax train --config=configs/z_image.py:lora --workdir=runs/z_image_lora
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from flashjax import cost, models, optim, pictures, settings, workdir
 from flashjax.checkpoint import Checkpoints, digest, flat
 from flashjax.clock import Clock, Profile, Speed
+from flashjax.data import said
 from flashjax.data.loader import make_loader
 from flashjax.data.mixture import Mixture, open_sources
 from flashjax.distill import schedule
@@ -96,7 +97,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             sources, table.task, batch_size=config.batch_size, seed=config.seed,
             classes=config.distill.classes if distilling else tuple(known),
         )  # fmt: skip
-    encoder = text.load_text_encoder(text.default_minilm_source())
+    encoder = said.of(config.sources, manifests) or text.load_text_encoder(text.default_minilm_source())
     note(mixture.describe())
 
     ############################ 4. Model: one architecture, roles are parameter trees

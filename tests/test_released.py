@@ -99,8 +99,9 @@ def pictures(count: int, mode: str = "RGB") -> list[Image.Image]:
 
 def small(ours, vision: int = SIDE):
     """With small references."""
-    about, rules = (dataclasses.replace(x, area=a) for x, a in ((ours.family, SIDE**2), (ours.rules, vision**2)))
-    return dataclasses.replace(ours, family=about, rules=rules)
+    about, rules = dataclasses.replace(ours.family, area=SIDE**2), ours.encoder.rules
+    encoder = dataclasses.replace(ours.encoder, rules=dataclasses.replace(rules, area=vision**2))
+    return dataclasses.replace(ours, family=about, encoder=encoder)
 
 
 def smaller(calculate_dimensions):
@@ -213,14 +214,15 @@ def test_one_network_is_in_memory_at_a_time(light, monkeypatch):
     ours, seen, read = released.load(light), [], convert.load
 
     def load(name, *args):
-        seen.append([part.name for part in (ours.encoder, ours.denoiser, ours.autoencoder) if "params" in vars(part)])
+        parts = ours.encoder.part, ours.denoiser, ours.autoencoder
+        seen.append([part.name for part in parts if "params" in vars(part)])
         return read(name, *args)
 
     monkeypatch.setattr(convert, "load", load)
     settings = dict(steps=2, **SIZE)
     drawn = small(ours).draw(["a red fox"], [1], pictures(1), **settings)
     assert seen == [[]] * 4  # the encoder, the autoencoder for the reference and again for the picture, the denoiser
-    assert not any("params" in vars(part) for part in (ours.encoder, ours.denoiser, ours.autoencoder))
+    assert not any("params" in vars(part) for part in (ours.encoder.part, ours.denoiser, ours.autoencoder))
     assert drawn.dtype == np.uint8 and drawn.shape == (1, 64, 96, 4)
     keeping = dataclasses.replace(small(ours), keep=True)
     np.testing.assert_array_equal(keeping.draw(["a red fox"], [1], pictures(1), **settings), drawn)
@@ -239,7 +241,7 @@ def test_weights_keep_their_precision(light):
     assert ours.denoiser.config.dtype == ours.denoiser.dtype == "bfloat16" and exact.denoiser.dtype == np.float32
     assert {leaf.dtype.name for leaf in jax.tree.leaves(ours.denoiser.params)} == {"bfloat16"}
     ours.denoiser.drop()
-    assert ours.encoder.dtype == np.float32
+    assert ours.encoder.part.dtype == np.float32
     assert ours.draw(["a red fox"], [1], steps=2, **SIZE).std() > 1
 
 

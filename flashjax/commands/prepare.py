@@ -29,25 +29,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     own.add_argument("--name", default="prompts", help="of the set in --out (default %(default)s)")
     own.add_argument(
+        "--encoder", help="write the text states of a released family, such as qwen_image_21 (default: MiniLM's)"
+    )
+    own.add_argument("--encoder-weights", metavar="DIR", help="its pipeline's folder: text_encoder/, tokenizer/")
+    own.add_argument("--also", nargs="+", default=[], metavar="TEXT", help="encode negative prompts of teachers too")
+    own.add_argument(
         "--skip-limit", type=non_negative, default=0, help="rows to leave out whose pictures cannot be read (default 0)"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    from flashjax.models import text
+    from flashjax.errors import UserError
 
+    if bool(args.encoder) != bool(args.encoder_weights):
+        raise UserError("--encoder and --encoder-weights go together: a family, and the folder of its pipeline.")
+    if (args.encoder and not args.files) or (args.also and not args.encoder):
+        raise UserError("--encoder is for prompts of your own (--from), and --also for what it encodes beside them.")
     if not args.files:
         return _postcards(args)
     from flashjax.data.prompts import prepare_prompts
 
-    encoder = text.load_text_encoder(text.default_minilm_source())
     path = prepare_prompts(
-        args.out, args.files, name=args.name, size=args.size, encode=encoder.encode, encoder_name="all-MiniLM-L6-v2",
-        skip_limit=args.skip_limit,
-    )  # fmt: skip
+        args.out, args.files, name=args.name, size=args.size, skip_limit=args.skip_limit, **_encoder(args)
+    )
     for line in read_manifest(path)["skipped"]:
         print(f"left out: {line}")
     print(path)
+
+
+def _encoder(args: argparse.Namespace) -> dict:
+    """What encodes the texts, and what training will say itself where no encoder is beside it."""
+    from flashjax.models import text
+
+    if not args.encoder:
+        encoder = text.load_text_encoder(text.default_minilm_source())
+        return dict(encode=encoder.encode, encoder_name="all-MiniLM-L6-v2")
+    from flashjax import released
+    from flashjax.pictures import PROMPTS
+
+    encoder = released.load_encoder(args.encoder_weights, args.encoder)
+    said = {"": encoder.rules.null} | {text: text for text in (*PROMPTS, *args.also)}
+    return dict(encode=encoder.encode, encoder_name=f"{args.encoder} of {args.encoder_weights}", said=said)
 
 
 def _postcards(args: argparse.Namespace) -> None:

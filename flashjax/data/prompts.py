@@ -7,6 +7,7 @@ the picture that the prompt asks for; paths are relative to the file that names 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,12 +29,13 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 def prepare_prompts(
     out_dir: str | Path, files: Sequence[str | Path], *, name: str, size: int, encode: Encode, encoder_name: str,
-    skip_limit: int = 0, progress: bool = True,
+    skip_limit: int = 0, progress: bool = True, said: Mapping[str, str] | None = None,
 ) -> Path:  # fmt: skip
     """Writes `<name>.arrayrecord` and its manifest, unless the folder holds exactly that set; returns the record file.
 
     Pictures are cut square about their middle and resized to ``size``. Rows whose pictures cannot be read are left out
-    and listed in the manifest as ``skipped``, ``skip_limit`` of them at the most. Raises PrepareError.
+    and listed in the manifest as ``skipped``, ``skip_limit`` of them at the most. ``said``: texts that training says
+    itself (data.said), by what it calls them; they stand behind the rows. Raises PrepareError.
     """
     rows = sorted((row for file in files for row in read_rows(Path(file))), key=lambda row: row["category"])
     if not rows:
@@ -47,6 +49,8 @@ def prepare_prompts(
         "files": {Path(file).name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files},
         "size": size if any(row.get(key) for row in rows for key in PICTURES) else None,
     }  # fmt: skip
+    if said is not None:
+        request["said"] = dict(said)
     folder, skipped = Path(out_dir), []
     path, manifest = folder / f"{name}.arrayrecord", folder / f"{name}.json"
     if already_there(path, manifest, request):
@@ -59,9 +63,17 @@ def prepare_prompts(
     stats["categories"] = list(dict.fromkeys(names))
     stats["ranges"] = {c: [names.index(c), names.index(c) + names.count(c)] for c in stats["categories"]}
     made = _records(kept, request["size"], encode, stats)
-    count = records.write_records(path, tqdm.tqdm(made, total=len(kept), disable=not progress, unit="prompt"))
-    write_manifest(manifest, request, count, path, stats | dict(skipped=skipped))
+    behind = _said(said or {}, len(kept), encode, stats)
+    bar = tqdm.tqdm(itertools.chain(made, behind), total=len(kept), disable=not progress, unit="prompt")
+    records.write_records(path, bar)
+    write_manifest(manifest, request, len(kept), path, stats | dict(skipped=skipped))
     return path
+
+
+def _said(said: Mapping[str, str], first: int, encode: Encode, stats: dict) -> Iterator[dict[str, Any]]:
+    if said:
+        for i, (name, text) in enumerate(zip(said, encode_all(encode, list(said.values()), stats), strict=True), first):
+            yield dict(index=i, caption=name, text=text)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

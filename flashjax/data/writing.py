@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from flashjax.data.manifest import read_manifest
@@ -16,7 +17,7 @@ from flashjax.errors import UserError
 
 __all__ = ["CHUNK", "Encode", "PrepareError", "already_there", "encode_all", "write_manifest"]
 
-# Takes captions, gives one float32 array [tokens, width] for each.
+# Takes captions, gives one array [tokens, width] for each: float32, or bfloat16 of an encoder that computes in it.
 Encode = Callable[[list[str]], Sequence[np.ndarray]]
 
 CHUNK = 2048  # captions that are encoded, and held in memory, at a time
@@ -60,17 +61,17 @@ def encode_all(encode: Encode, captions: list[str], stats: dict[str, Any]) -> li
 
 
 def _checked(text: np.ndarray, caption: str, stats: dict[str, Any]) -> np.ndarray:
-    """The encoded caption as float16, or a sentence on why it cannot be stored."""
+    """The encoded caption as float16, or as it is in bfloat16, or a sentence on why it cannot be stored."""
     if text.ndim != 2 or len(text) == 0 or stats["text_width"] not in (None, text.shape[1]):
         raise PrepareError(
             f"The text encoder gave an array of shape {text.shape} for '{caption}'; it has to "
             f"be [tokens, width] with at least one token and the same width for all."
         )
     with np.errstate(over="ignore"):
-        half = text.astype(np.float16)
+        half = text if text.dtype == ml_dtypes.bfloat16 else text.astype(np.float16)
     if not np.isfinite(half).all():
         raise PrepareError(
-            f"The text encoder gave values for '{caption}' that are not finite in float16; "
+            f"The text encoder gave values for '{caption}' that are not finite in {half.dtype}; "
             "scale its output to within 65504."
         )
     stats["max_text_tokens"] = max(stats["max_text_tokens"], len(text))

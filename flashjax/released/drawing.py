@@ -2,45 +2,20 @@
 
 import dataclasses
 import functools
-import importlib
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
-from flashjax import convert, flow, pictures, schedules
+from flashjax import pictures, schedules
 from flashjax.distill.sampling import make_sampler
 from flashjax.errors import UserError, about_settings
 from flashjax.models import pixels, prompts
+from flashjax.released.encoding import Encoder, Part
 from flashjax.released.families import Family, as_seen
-
-BUCKET = 64  # prompts are padded to multiples of so many tokens: few programs, and short beside a picture's tokens
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Part:
-    """One network of a folder. ``params`` are read when they are first asked for, and kept until ``drop``."""
-
-    name: str  # in flashjax.models and convert.MODELS
-    folder: Path
-    config: Any
-    dtype: np.dtype
-
-    @property
-    def module(self) -> ModuleType:
-        return importlib.import_module(f"flashjax.models.{self.name}")
-
-    @functools.cached_property
-    def params(self) -> flow.Params:
-        return jax.device_put(convert.load(self.name, self.folder, self.module.abstract(self.config), self.dtype))
-
-    def drop(self) -> None:
-        self.__dict__.pop("params", None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +40,9 @@ class Released:
 
     name: str
     family: Family
-    rules: prompts.Family
-    encoder: Part
+    encoder: Encoder
     denoiser: Part
     autoencoder: Part
-    tokenizer: prompts.Tokenizer
     scheduler: Mapping[str, Any]
     defaults: Mapping[str, Any]
     sigmas: Sequence[float] | None
@@ -103,7 +76,7 @@ class Released:
         height and width in pixels: both or neither; by default those of the reference, or a square. guidance_scale: 1
         is none; the family's null prompt stands where there is no ``negative_prompt``. Raises UserError.
         """
-        family, rules, step = self.family, self.rules, self.stride * self.family.block
+        family, rules, step = self.family, self.encoder.rules, self.stride * self.family.block
         self._check_references(images)
         mode = "RGBA" if self.autoencoder.config.channels == 4 else "RGB"
         images = [image.convert(mode) for image in images]
@@ -117,7 +90,8 @@ class Released:
         seen = [as_seen(rules, image) for image in images] if rules.images != (0, 0) else []
         sizes = [image.shape[:2] for image in seen]
         negative = [] if scale == 1 else [rules.null if negative_prompt is None else negative_prompt]
-        rows = [[prompts.read(rules, self.tokenizer, text, sizes) for text in some] for some in (texts, negative)]
+        tokenizer = self.encoder.tokenizer
+        rows = [[prompts.read(rules, tokenizer, text, sizes) for text in some] for some in (texts, negative)]
         return Plan(*rows, seen, [np.asarray(image) for image in fitted], size, self._grid(steps, size), scale)
 
     def noise(self, plan: Plan, seeds: Sequence[int]) -> jax.Array:
@@ -145,12 +119,12 @@ class Released:
 
     def _conditions(self, plan: Plan):
         """The conditions of the prompts and, of batch 1, of the negative one (None without guidance)."""
-        texts = [self._states(rows, plan.seen) if rows else None for rows in (plan.rows, plan.negative)]
-        self._drop(self.encoder)
+        texts = [self.encoder.states(rows, plan.seen) if rows else None for rows in (plan.rows, plan.negative)]
+        self._drop(self.encoder.part)
         given = [pixels.from_uint8(image)[None] for image in plan.references]
         references = [self._encode(self.autoencoder.params, image) for image in given]
         self._drop(self.autoencoder)
-        at = prompts.reference_at(self.rules, plan.rows[0])
+        at = prompts.reference_at(self.encoder.rules, plan.rows[0])
         return [text and self._condition(*text, references, at) for text in texts]
 
     def _condition(self, text, length, references, at):
@@ -158,17 +132,6 @@ class Released:
         references = tuple(np.repeat(x, len(text), axis=0) for x in references)
         given = dict(text=text, text_length=length, references=references, reference_at=at)
         return condition(**{field.name: given[field.name] for field in dataclasses.fields(condition)})
-
-    def _states(self, rows: Sequence[prompts.Tokens], seen: Sequence[np.ndarray]):
-        """What the denoiser is given of prompts: states [B, L, D] and how many of them are real (None: all)."""
-        rules = self.rules
-        longest = max(len(row.ids) for row in rows)
-        pad = prompts.token_id(self.tokenizer, prompts.PADDING)
-        tokens, lengths, at = prompts.pack(rules, rows, pad, -(-longest // BUCKET) * BUCKET)
-        images = dict(images=tuple(np.repeat(x[None], len(rows), axis=0) for x in seen), image_at=at) if seen else {}
-        kept = prompts.kept(rules, rows[0], tokens.shape[1])
-        states = self._read(self.encoder.params, tokens, lengths, **images)[:, kept]
-        return states, None if rules.padded else lengths - (tokens.shape[1] - len(kept))
 
     def _check_references(self, images: Sequence[Image.Image]) -> None:
         low, high = self.family.references
@@ -205,11 +168,6 @@ class Released:
     def _sampler(self):
         part = self.denoiser
         return make_sampler(part.module.denoiser(part.config), self.family.rescale)
-
-    @functools.cached_property
-    def _read(self):
-        static = () if self.rules.images == (0, 0) else ("image_at",)
-        return jax.jit(self.encoder.module.encoder(self.encoder.config), static_argnames=static)
 
     @functools.cached_property
     def _encode(self):

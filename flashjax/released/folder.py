@@ -10,7 +10,8 @@ from flashjax import convert
 from flashjax.convert import detect
 from flashjax.errors import UserError
 from flashjax.models import prompts
-from flashjax.released.drawing import Part, Released
+from flashjax.released.drawing import Released
+from flashjax.released.encoding import Encoder, Part
 from flashjax.released.families import FAMILIES, Family
 
 _DISTILLED = dict(steps=4, guidance_scale=1.0)  # what is_distilled in FLUX.2-klein's model_index.json stands for
@@ -30,14 +31,21 @@ def load(folder: str | Path, family: str | None = None, keep: bool = False) -> R
     name = _family(index, folder) if family is None else family
     if name not in FAMILIES:
         raise UserError(f"There is no family {name!r} of released models; there are {', '.join(FAMILIES)}.")
-    about, rules, scheduler, tokenizer = FAMILIES[name], prompts.FAMILIES[name], _scheduler(folder), _tokenizer(folder)
-    parts = [
-        _part(folder, "text_encoder", rules.encoder, **rules.settings),
-        _part(folder, "transformer", about.denoiser),
-        _part(folder, "vae", about.autoencoder),
-    ]
-    stride, defaults, sigmas = _check_together(*parts), _defaults(about, index, scheduler), index.get("sample_sigmas")
-    return Released(name, about, rules, *parts, tokenizer, scheduler, defaults, sigmas, stride, keep)
+    about, scheduler, encoder = FAMILIES[name], _scheduler(folder), load_encoder(folder, name)
+    denoiser, autoencoder = _part(folder, "transformer", about.denoiser), _part(folder, "vae", about.autoencoder)
+    stride, defaults = _check_together(encoder.part, denoiser, autoencoder), _defaults(about, index, scheduler)
+    sigmas = index.get("sample_sigmas")
+    return Released(name, about, encoder, denoiser, autoencoder, scheduler, defaults, sigmas, stride, keep)
+
+
+def load_encoder(folder: str | Path, name: str) -> Encoder:
+    """The condition encoder of a family, from a pipeline's folder, of which it takes text_encoder/ and tokenizer/ or
+    processor/. No weight is read. Raises UserError."""
+    folder = Path(folder)
+    if name not in prompts.FAMILIES:
+        raise UserError(f"There is no family {name!r} of released models; there are {', '.join(prompts.FAMILIES)}.")
+    rules, tokenizer = prompts.FAMILIES[name], _tokenizer(folder)
+    return Encoder(rules, _part(folder, "text_encoder", rules.encoder, **rules.settings), tokenizer)
 
 
 def _defaults(family: Family, index: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""A family's condition encoder by itself: prompts to the states that its denoiser reads."""
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from flashjax import convert, flow
+from flashjax.models import prompts
+
+BUCKET = 64  # prompts are padded to multiples of so many tokens: few programs, and short beside a picture's tokens
+BATCH = 8  # prompts a call, where there are many; of about the same length
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """One network of a folder. ``params`` are read when they are first asked for, and kept until ``drop``."""
+
+    name: str  # in flashjax.models and convert.MODELS
+    folder: Path
+    config: Any
+    dtype: np.dtype
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(f"flashjax.models.{self.name}")
+
+    @functools.cached_property
+    def params(self) -> flow.Params:
+        return jax.device_put(convert.load(self.name, self.folder, self.module.abstract(self.config), self.dtype))
+
+    def drop(self) -> None:
+        self.__dict__.pop("params", None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoder:
+    """A family's rules with the network and the tokenizer that they are for."""
+
+    rules: prompts.Family
+    part: Part
+    tokenizer: prompts.Tokenizer
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """For every prompt its states bfloat16 [n_i, width]: of its true tokens, or of all where the family pads. The
+        encoders compute in bfloat16, so that nothing is lost; float16 ends at 65504, and states that no norm has
+        passed may not. Raises UserError for a prompt that is too long."""
+        rows = [prompts.read(self.rules, self.tokenizer, text) for text in texts]
+        order, found = sorted(range(len(rows)), key=lambda i: len(rows[i].ids)), {}
+        for start in range(0, len(order), BATCH):
+            some = order[start : start + BATCH]
+            states, lengths = self.states([rows[i] for i in (some * BATCH)[:BATCH]])
+            lengths = np.full(BATCH, states.shape[1]) if lengths is None else lengths
+            host = np.asarray(states).astype(ml_dtypes.bfloat16)
+            found |= {i: host[j, : lengths[j]].copy() for j, i in enumerate(some)}
+        return [found[i] for i in range(len(rows))]
+
+    def states(self, rows: Sequence[prompts.Tokens], seen: Sequence[np.ndarray] = ()):
+        """What the denoiser is given of prompts: states [B, L, D] and how many of them are real (None: all). ``seen``:
+        pictures uint8 [H, W, 3] as the encoder sees them, the same for all prompts."""
+        rules = self.rules
+        longest = max(len(row.ids) for row in rows)
+        pad = prompts.token_id(self.tokenizer, prompts.PADDING)
+        tokens, lengths, at = prompts.pack(rules, rows, pad, -(-longest // BUCKET) * BUCKET)
+        images = dict(images=tuple(np.repeat(x[None], len(rows), axis=0) for x in seen), image_at=at) if seen else {}
+        kept = prompts.kept(rules, rows[0], tokens.shape[1])
+        states = self._read(self.part.params, tokens, lengths, **images)[:, kept]
+        return states, None if rules.padded else lengths - (tokens.shape[1] - len(kept))
+
+    @functools.cached_property
+    def _read(self):
+        static = () if self.rules.images == (0, 0) else ("image_at",)
+        return jax.jit(self.part.module.encoder(self.part.config), static_argnames=static)

@@ -1,0 +1,85 @@
+"""Text states of a released family in a data set: what the denoiser is given when a picture is drawn, and what training
+says itself, from the set."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+import tiny_pipelines
+
+from flashjax import cli, models, pictures, released, settings
+from flashjax import config as configs
+from flashjax.data import said
+from flashjax.data.manifest import places, read_manifest
+from flashjax.data.mixture import open_sources
+from flashjax.data.records import RecordSource
+from flashjax.errors import UserError
+
+TEXTS = ["a red fox", "a very red fox in the snow", "a fox", *(f"a red {'very ' * i}fox" for i in range(8))]
+
+
+@pytest.fixture(scope="module", params=["z_image", "flux2_klein"])
+def made(request, tmp_path_factory):
+    """(the family, the folder of its pipeline, that of a set which `flashjax prepare` encoded with it)."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tiny_pipelines.make(request.param, folder / "released")
+    rows = [dict(prompt=prompt, category="fox") for prompt in TEXTS]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["prepare", "--from", f"{folder}/prompts.jsonl", "--out", f"{folder}/set", "--also", "blurred"]
+    words += ["--encoder", request.param, "--encoder-weights", f"{folder}/released"]
+    assert cli.main(words) == 0
+    return request.param, folder / "released", folder / "set" / "prompts.arrayrecord"
+
+
+def test_states_are_those_that_a_picture_is_drawn_with(made):
+    """Whatever the neighbours in a batch, and but for rounding to bfloat16."""
+    family, folder, path = made
+    model, source, manifest = released.load(folder), RecordSource(path), read_manifest(path)
+    for i in (0, 1, 7):
+        record = source[i]
+        assert record["text"].dtype == ml_dtypes.bfloat16
+        states, lengths = model.encoder.states(model.plan([record["caption"]], guidance_scale=1.0).rows)
+        expected = np.asarray(states[0] if lengths is None else states[0, : lengths[0]])
+        assert len(record["text"]) == (512 if family == "flux2_klein" else len(expected))
+        np.testing.assert_allclose(record["text"].astype(np.float32), expected, rtol=2**-8, atol=1e-5)
+    assert manifest["text_width"] == model.denoiser.config.context_dim
+    assert manifest["count"] == len(TEXTS)
+    assert places(manifest)["fox"].tolist() == list(range(len(TEXTS)))
+
+
+def test_training_says_what_the_set_holds(made):
+    _, folder, path = made
+    sources = dict(own=dict(path=str(path)))
+    encoder = said.of(sources, open_sources(sources)[1])
+    rules = released.load_encoder(folder, made[0])
+    null, negative = encoder.encode(["", "blurred"])
+    expected = rules.encode([rules.rules.null, "blurred"])
+    assert all((x == y.astype(np.float32)).all() for x, y in zip((null, negative), expected, strict=True))
+    cond, _ = pictures.conditions(models.architecture("z_image"), encoder, list(pictures.PROMPTS), 512)
+    assert len(cond.text) == len(pictures.PROMPTS)
+    with pytest.raises(UserError, match="was prepared without the text 'ugly', .* --also 'ugly'"):
+        encoder.encode(["ugly"])
+
+
+def test_a_set_of_another_encoder_is_told(made):
+    config = configs.load(["--config=configs/z_image.py:tiny", f"--config.sources.prompts.path={made[2]}"])
+    model = models.architecture("z_image")
+    sizes, manifests = models.make_config(model, config.model), dict(prompts=read_manifest(made[2]))
+    with pytest.raises(UserError, match=r"text states of \d+ channels \(of .*\), config.model takes 384"):
+        settings.check_latents(config, sizes, manifests)
+    with pytest.raises(UserError, match="different text encoders"):
+        said.of(config.sources, manifests | dict(other=dict(encoder="all-MiniLM-L6-v2")))
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--encoder", "z_image"], "go together"), (["--also", "x"], "--also for what it encodes"),
+        (["--encoder", "z_imag", "--encoder-weights", "."], "no family 'z_imag'"),
+    ],
+)  # fmt: skip
+def test_words_that_are_no_request(words, told, tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text(json.dumps(dict(prompt="a", category="b")))
+    assert cli.main(["prepare", "--from", f"{tmp_path}/a.jsonl", "--out", f"{tmp_path}/o", *words]) == 2
+    assert told in capsys.readouterr().err
