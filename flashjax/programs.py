@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from flashjax import axes
 from flashjax.distill import schedule, steps
+from flashjax.distill.trajectory import trajectory_step
 from flashjax.models import editing, latents, lora
 from flashjax.parallel import mesh as meshes
 
@@ -53,7 +54,7 @@ def step_call(
         case schedule.CRITIC:
             return steps.critic_step(state, *carry, k, cond, key, recipe=recipe, denoiser=denoiser, **optimizers)
         case schedule.TRAJECTORY:
-            return steps.trajectory_step(
+            return trajectory_step(
                 state, teachers, carry[1], k, cond, nulls, batch["category"], active=program.active, recipe=recipe,
                 denoiser=denoiser, student_optimizer=student_optimizer,
             )  # fmt: skip

@@ -104,7 +104,7 @@ def flow_matching_step(
 
     loss, grads = jax.value_and_grad(loss_fn)(state.student.params)
     state = state.update_student(grads, optimizer, ema_decay)
-    return state, _metrics(loss=loss, grad_norm=optax.tree.norm(grads))
+    return state, as_metrics(loss=loss, grad_norm=optax.tree.norm(grads))
 
 
 def step_keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -165,42 +165,13 @@ def student_step(
 
     (loss, (x, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.student.params)
     state = state.update_student(grads, student_optimizer, recipe.ema_decay)
-    metrics = _metrics(student_loss=loss, student_grad_norm=optax.tree.norm(grads), **stats)
+    metrics = as_metrics(student_loss=loss, student_grad_norm=optax.tree.norm(grads), **stats)
     if recipe.share_sample:
         critic, critic_metrics = critic_update(
             state.critic, x, cond, critic_key, recipe=recipe, denoiser=denoiser, optimizer=critic_optimizer
         )
         state, metrics = state.replace(critic=critic), metrics | critic_metrics
     return state, metrics
-
-
-def trajectory_step(
-    state: TrainState, teachers: tuple[flow.Params, ...], z: jax.Array, k: jax.Array, cond: Any, nulls: Any,
-    classes: jax.Array, *, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
-    student_optimizer: optax.GradientTransformation,
-) -> tuple[TrainState, Metrics]:  # fmt: skip
-    """One update of the student's step k towards where the teachers' ``substeps`` smaller steps lead from its own state
-    z_k [B, ...]: ``E |v_theta(z_k, t_k) - (z_end - z_k) / (t_{k+1} - t_k)|^2``.
-
-    Distribution matching then begins near its goal: a student that starts as the teacher's own coarse steps has to find
-    guidance and proportions by the critic's noisy word. It cannot replace it: regression averages what the teachers'
-    finer steps tell apart, and stays soft.
-    """
-    grid = jnp.asarray(recipe.grid, jnp.float32)
-    velocity = teacher_velocity(teachers, cond, nulls, classes, k=k, active=active, recipe=recipe, denoiser=denoiser)
-    inner, end = jnp.linspace(grid[k], grid[k + 1], recipe.substeps + 1), z
-    for i in range(recipe.substeps):
-        end = rollout.take_step(velocity, end, inner[i], inner[i + 1], "euler", None)
-    wanted = jax.lax.stop_gradient((end - z) / (grid[k + 1] - grid[k]))
-
-    def loss_fn(params):
-        v = denoiser.velocity(params, denoiser.condition(params, cond), z, rollout.times(grid[k], len(z)))
-        return jnp.mean(jnp.square(v - wanted))
-
-    loss, grads = jax.value_and_grad(loss_fn)(state.student.params)
-    state = state.update_student(grads, student_optimizer, recipe.ema_decay)
-    heard = shares(classes, k=k, active=active, recipe=recipe)
-    return state, _metrics(trajectory_loss=loss, student_grad_norm=optax.tree.norm(grads), **heard)
 
 
 def critic_step(
@@ -295,8 +266,9 @@ def critic_update(
         return dmd.critic_loss(v, x, eps)
 
     loss, grads = jax.value_and_grad(loss_fn)(critic.params)
-    return critic.apply(grads, optimizer), _metrics(critic_loss=loss, critic_grad_norm=optax.tree.norm(grads))
+    return critic.apply(grads, optimizer), as_metrics(critic_loss=loss, critic_grad_norm=optax.tree.norm(grads))
 
 
-def _metrics(**values: jax.Array) -> Metrics:
+def as_metrics(**values: jax.Array) -> Metrics:
+    """Scalars as (sum, count)."""
     return {name: (value.astype(jnp.float32), jnp.ones((), jnp.float32)) for name, value in values.items()}

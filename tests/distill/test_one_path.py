@@ -26,6 +26,7 @@ from flashjax import flow
 from flashjax.distill import guidance, rollout, schedule, steps
 from flashjax.distill.sampling import make_sampler
 from flashjax.distill.state import TrainState
+from flashjax.distill.trajectory import trajectory_step
 from flashjax.programs import run_row
 
 # -- training and sampling are one ------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ def test_a_step_returns_a_state_of_the_types_it_takes(tiny, phase):
     common = dict(k=1, recipe=recipe(), denoiser=denoiser, critic_optimizer=OPTIMIZER)
     step = {
         "flow_matching": lambda s: flow_step(s, denoiser=denoiser, cond=cond, null=null),
-        "trajectory": lambda s: steps.trajectory_step(
+        "trajectory": lambda s: trajectory_step(
             s, (trees[2],), jnp.zeros(LIKE.shape), 1, cond, (null,), CLASSES, active=(0,), recipe=recipe(substeps=2),
             denoiser=denoiser, student_optimizer=OPTIMIZER,
         ),

@@ -15,6 +15,7 @@ from toys import linear, linear_velocity, recipe, trees_equal
 
 from flashjax import flow
 from flashjax.distill import guidance, schedule, steps
+from flashjax.distill.trajectory import trajectory_step
 from flashjax.models import pixels
 from flashjax.programs import run_row, step_call
 
@@ -106,7 +107,7 @@ def test_a_critic_row(table, k):
 @pytest.mark.parametrize("k", range(2))
 def test_a_trajectory_row(k):
     def direct(classes):
-        return steps.trajectory_step(
+        return trajectory_step(
             begun(), TEACHERS, rolled_out(k)[1], k, COND, (NULL, NULL), classes, active=(0, 1), recipe=RULE,
             denoiser=DENOISER, student_optimizer=STUDENT,
         )  # fmt: skip

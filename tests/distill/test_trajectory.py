@@ -8,14 +8,15 @@ import pytest
 from gaussians import DENOISER, affine, gaussian
 from toys import CLASSES, COND, LINEAR, OPTIMIZER, linear, linear_state, recipe, trees_equal
 
-from flashjax.distill import guidance, steps
+from flashjax.distill import guidance
 from flashjax.distill.state import TrainState
+from flashjax.distill.trajectory import trajectory_step
 
 MEAN, FACTOR = np.array([1.0, -0.5]), np.array([[0.6, 0.2], [0.2, 0.9]])
 
 
 def follow(state, teachers, z, *, k=0, cond=COND, null=None, classes=CLASSES, active=(0,), denoiser=LINEAR, **changes):
-    return steps.trajectory_step(
+    return trajectory_step(
         state, teachers, z, k, cond, (null,) * len(teachers), classes, active=active, recipe=recipe(**changes),
         denoiser=denoiser, student_optimizer=OPTIMIZER,
     )  # fmt: skip
@@ -62,7 +63,7 @@ def test_one_step_learns_the_whole_flow_of_a_gaussian():
 
     @jax.jit
     def step(state, z):
-        return steps.trajectory_step(
+        return trajectory_step(
             state, teacher, z, 0, classes, None, classes, active=(0,), recipe=rule, denoiser=DENOISER,
             student_optimizer=optimizer,
         )  # fmt: skip
