@@ -30,12 +30,17 @@ OPERATIONS = dict(
     compile_cache="",  # folder of compiled programs; "": what JAX_COMPILATION_CACHE_DIR says
     # What the denoiser reads in place of pixels, see models.latents; weights: folder of the decoder that draws samples.
     autoencoder=dict(architecture="pixels", preset="", weights=""),
+    # Parts of a batch whose gradients are added up before an update: less memory, the same update.
+    micro_batches=1,
     # Rank of the adapters that are trained in place of the kernels that the rules choose; 0: everything is trained.
     lora=dict(rank=0, alpha=16.0, rules=((r"blocks/.*/kernel", True), (r".*", False))),
     # A held-out set with pictures, of which the first ``count`` prompts are drawn and judged whenever samples are.
     watch=dict(data="", count=300, classifier="weights/postcards_classifier"),
     keep_best="",  # watch/frechet or watch/adherence: the best checkpoint by it is kept beside the newest
 )
+# So has every optimizer (optim.make_optimizer).
+OPTIMIZERS = ("optim", "student_optim", "critic_optim")
+OPTIMIZER = dict(mu_dtype="float32")
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -77,9 +82,11 @@ def load(argv: list[str]) -> ConfigDict:
     if file is None:
         raise UserError("No configuration given; write --config=configs/postcards.py, for example.")
     config = _run_file(file)
-    for key, value in OPERATIONS.items():
-        if key not in config:
-            config[key] = value
+    groups = [(config, OPERATIONS), *((config[name], OPTIMIZER) for name in OPTIMIZERS if name in config)]
+    for group, defaults in groups:
+        for key, value in defaults.items():
+            if key not in group:
+                group[key] = value
     for key, text in settings:
         _override(config, key, text)
     return config.lock()

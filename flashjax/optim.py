@@ -13,6 +13,7 @@ DECAY = ((r".*/(scale|bias)|.*_pad_token", False), (r".*/kernel(/[ab])?", True))
 # Muon is for the matrices inside the network; what reads pictures, text and time, and what writes velocities, is
 # Adam's, as Muon's authors advise.
 MUON = ((r"blocks/.*/kernel", True), (r".*", False))
+MU_DTYPES = ("float32", "bfloat16")
 
 
 def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
@@ -32,23 +33,27 @@ def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
     """AdamW, or Muon for the matrices and AdamW for the rest, behind a clip by global norm.
 
-    ``config``: kind ("adamw" or "muon"), lr, warmup, schedule, b1, b2, weight_decay, clip. One learning rate serves
-    both kinds: Muon's updates are scaled to the size of Adam's (root mean square 0.2, arXiv 2502.16982). With Muon
-    only its own matrices decay.
+    ``config``: kind ("adamw" or "muon"), lr, warmup, schedule, b1, b2, weight_decay, clip, and ``mu_dtype``, in which
+    the first moment (Muon's only one) is kept between updates: float32, or bfloat16 in half of its memory. The second
+    moment stays float32: at b2 = 0.999 an update moves it by less than bfloat16 resolves. One learning rate serves both
+    kinds: Muon's updates are scaled to the size of Adam's (root mean square 0.2, arXiv 2502.16982). With Muon only its
+    own matrices decay.
     """
     if config.kind not in ("adamw", "muon"):
         raise UserError(f"Unknown optimizer {config.kind!r}; choose adamw or muon.")
-    lr = learning_rate(config, steps)
+    if config.mu_dtype not in MU_DTYPES:
+        raise UserError(f"Unknown mu_dtype {config.mu_dtype!r}; choose {' or '.join(MU_DTYPES)}.")
+    lr, kept = learning_rate(config, steps), dict(mu_dtype=config.mu_dtype)
 
     def decays(params):
         return paths.map_paths(DECAY, params)
 
     if config.kind == "adamw":
-        rule = optax.adamw(lr, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay, mask=decays)
+        rule = optax.adamw(lr, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay, mask=decays, **kept)
     else:
         rule = contrib.muon(
             lr, beta=0.95, consistent_rms=0.2, weight_decay=config.weight_decay, weight_decay_mask=decays,
-            adam_b1=config.b1, adam_b2=config.b2,
+            adam_b1=config.b1, adam_b2=config.b2, **kept,
             muon_weight_dimension_numbers=_muon_dimensions,
         )  # fmt: skip
     return optax.chain(optax.clip_by_global_norm(config.clip), rule)

@@ -100,7 +100,8 @@ def plan(config: ConfigDict, target: Target) -> dict[str, Any]:
     model_config = models.make_config(model, config.model)
     latents.check(config, model_config.in_channels)
     tokens = latents.of(config).tokens(config.image_size)
-    meshes.check_fits(mesh, batch=config.batch_size, heads=model_config.heads, tokens=tokens)
+    fits = dict(batch=config.batch_size, parts=config.micro_batches, heads=model_config.heads, tokens=tokens)
+    meshes.check_fits(mesh, **fits)
     call, example = programs_of(config, mesh, model, model_config, recipe, table)
     resident = sum(map(bytes_on_device, jax.tree.leaves(example)))
     compiled = compiled_memory(table, call, example, mesh) if target.devices is not None else {}

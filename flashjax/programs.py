@@ -33,13 +33,15 @@ def step_call(
     nulls = tuple(editing.null_condition(model, null, cond) for null in nulls)
     optimizers = dict(critic_optimizer=critic_optimizer)
     if recipe is not None:
-        recipe = dataclasses.replace(recipe, lambdas=table.lambdas_at(state.step))
+        recipe = dataclasses.replace(
+            recipe, lambdas=table.lambdas_at(state.step), micro_batches=config.micro_batches
+        )
     match program.phase:
         case schedule.FLOW_MATCHING:
             return steps.flow_matching_step(
                 state, autoencoder.encode(batch["image"]), cond, nulls[0], key, denoiser=denoiser,
                 optimizer=student_optimizer, times=steps.TimeSampler(**config.times), drop_rate=config.drop_rate,
-                ema_decay=config.ema_decay,
+                ema_decay=config.ema_decay, parts=config.micro_batches,
             )  # fmt: skip
         case schedule.BEGIN:
             noise_like = jax.ShapeDtypeStruct((len(batch["text"]), *autoencoder.shape(size)), jnp.float32)

@@ -19,7 +19,7 @@ NEEDED = dict(
 )
 EDITS = ("qwen_image_21",)  # architectures whose condition takes the picture to edit in front of the text
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
-LEAST |= dict(watchdog_minutes=0)
+LEAST |= dict(watchdog_minutes=0, micro_batches=1)
 
 
 def check_settings(config: ConfigDict) -> None:

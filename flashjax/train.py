@@ -106,7 +106,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     denoiser = model.denoiser(model_config)
     autoencoder = settings.check_latents(config, model_config, manifests)
     tokens = autoencoder.tokens(config.image_size)
-    meshes.check_fits(mesh, batch=config.batch_size, heads=model_config.heads, tokens=tokens)
+    fits = dict(batch=config.batch_size, parts=config.micro_batches, heads=model_config.heads, tokens=tokens)
+    meshes.check_fits(mesh, **fits)
     loader = make_loader(
         mixture, batch_size=config.batch_size, max_text_tokens=config.max_text_tokens,
         rows=hosts.rows_of(meshes.batch_sharded(mesh), config.batch_size),

@@ -14,16 +14,20 @@ from flashjax.errors import UserError
 MIXTURE = ("sources", "edit_share")
 # What may change between the start of a run and its continuation without making it another run.
 LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "mesh", "profile", "compile_cache")
-LOGISTICS += ("watchdog_minutes", "watch", "keep_best")
+LOGISTICS += ("watchdog_minutes", "watch", "keep_best", "micro_batches")
 
 
 def identity(config: ConfigDict) -> dict:
     """The settings that make a run what it is."""
     settings = {k: v for k, v in json.loads(config.to_json_best_effort()).items() if k not in LOGISTICS}
+    # Runs that were begun without these are the same runs.
     if not settings.get("lora", {}).get("rank"):
-        settings.pop("lora", None)  # runs that were begun without it are the same runs
+        settings.pop("lora", None)
     if settings.get("autoencoder", {}).get("architecture") == "pixels":
         settings.pop("autoencoder")
+    for optimizer in ("optim", "student_optim", "critic_optim"):
+        if settings.get(optimizer, {}).get("mu_dtype") == "float32":
+            del settings[optimizer]["mu_dtype"]
     return settings
 
 

@@ -152,3 +152,26 @@ def test_settings_that_no_lora_run_can_have(given, tmp_path, objective, settings
 def test_runs_without_adapters_are_the_runs_that_they_were(given):  # noqa: F811
     assert "lora" not in train.workdir.identity(configs.load([given["dmd"]]))
     assert train.workdir.identity(load(given))["lora"]["rank"] == 2
+
+
+def test_runs_without_a_dtype_of_moments_are_the_runs_that_they_were_and_micro_batches_make_no_other(given):  # noqa: F811
+    plain = train.workdir.identity(configs.load([given["dmd"]]))
+    assert "mu_dtype" not in plain["student_optim"]
+    assert train.workdir.identity(configs.load([given["dmd"], "--config.micro_batches=4"])) == plain
+    half = train.workdir.identity(configs.load([given["dmd"], "--config.critic_optim.mu_dtype=bfloat16"]))
+    assert half["critic_optim"].pop("mu_dtype") == "bfloat16"
+    assert half == plain
+
+
+@pytest.mark.long  # eight devices compile for a while; tests/parallel has the meshes of whole networks
+def test_a_lora_run_on_eight_devices_is_that_of_one_and_goes_on_on_others(run, given, tmp_path):  # noqa: F811
+    """Base and adapters divided over all axes; then from its middle on eight devices along another axis."""
+    one = everything(run[0], STEPS)
+    for axes in ((2, 2, 2), (8, 1, 1)):
+        shutil.rmtree(tmp_path / "checkpoints" / str(STEPS), ignore_errors=True)
+        mesh = (f"--config.mesh.{name}={n}" for name, n in zip(("fsdp", "context", "tensor"), axes, strict=True))
+        train.train(load(given, *mesh), str(tmp_path))
+        found = everything(tmp_path, STEPS)
+        assert found["data"] == one["data"]
+        worst = {name: np.abs(x - found[name]).max() for name, x in one.items() if x.dtype == np.float32}
+        assert max(worst.values()) < 1e-5, max(worst.items(), key=lambda item: item[1])

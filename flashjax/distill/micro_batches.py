@@ -16,11 +16,11 @@ Loss = Callable[[Params, Any], tuple[jax.Array, Any]]
 
 
 def value_and_grad(loss: Loss, params: Params, inputs: Any, parts: int) -> tuple[tuple[jax.Array, Any], Params]:
-    """``((loss, aux), gradient in params)`` of a mean over samples, from ``parts`` parts of equal size, one after another.
+    """``((loss, aux), gradient in params)`` of a mean over samples, from equal parts of the batch, one after another.
 
-    ``loss(params, inputs) -> (scalar, aux)``: the scalar is a mean over samples, and every leaf of aux [B, ...] has what
-    belongs to each. Leaves of inputs: [B, ...], or [1, ...] for what all samples share. The gradient is summed up in
-    float32 and comes back in the parameters' dtype. Raises ValueError where the batch does not divide.
+    ``loss(params, inputs) -> (scalar, aux)``: the scalar is a mean over samples, and every leaf of aux [B, ...] has
+    what belongs to each. Leaves of inputs: [B, ...], or [1, ...] for what all samples share. The gradient is summed up
+    in float32 and comes back in the parameters' dtype. Raises ValueError where the batch does not divide.
     """
     both = jax.value_and_grad(loss, has_aux=True)
     if parts == 1:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from flashjax import flow
-from flashjax.distill import dmd, guidance, rollout
+from flashjax.distill import dmd, guidance, micro_batches, rollout
 from flashjax.distill.state import Role, TrainState
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
@@ -65,14 +65,16 @@ class Recipe:
     critic_updates_per_rollout: int = 1
     share_sample: bool = True  # hand the student's sample to one critic update in the same step
     substeps: int = 1  # of the teachers within one step of the student, where it learns their trajectory
+    micro_batches: int = 1  # parts of the batch, one after another, that an update's gradient is summed up from
 
     def __post_init__(self):
         rollout.check_mode(self.rollout_mode)
         updates = self.critic_updates_per_rollout
         if updates < 1:
             raise ValueError(f"critic_updates_per_rollout is {updates}; it has to be 1 or more.")
-        if self.substeps < 1:
-            raise ValueError(f"substeps is {self.substeps}; it has to be 1 or more.")
+        for name in ("substeps", "micro_batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it has to be 1 or more.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it has to lie in [0, 1).")
         if len(self.guidance_scales) not in (1, self.lambdas.shape[-1]):
@@ -85,9 +87,10 @@ class Recipe:
 
 def flow_matching_step(
     state: TrainState, x0: jax.Array, cond: Any, null: Any, key: jax.Array, *, denoiser: flow.Denoiser,
-    optimizer: optax.GradientTransformation, times: TimeSampler, drop_rate: float, ema_decay: float,
+    optimizer: optax.GradientTransformation, times: TimeSampler, drop_rate: float, ema_decay: float, parts: int = 1,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
-    """Trains the student's slot on real images x0 [B, ...]: ``E |v(z_t, t) - (eps - x0)|^2``.
+    """Trains the student's slot on real images x0 [B, ...]: ``E |v(z_t, t) - (eps - x0)|^2``; the gradient is summed up
+    from ``parts`` parts of the batch.
 
     ``null`` has cond's structure with batch 1; it replaces a sample's condition with probability ``drop_rate``, which
     is what makes classifier-free guidance possible later.
@@ -98,11 +101,13 @@ def flow_matching_step(
     drop = jax.random.bernoulli(drop_key, drop_rate, (len(x0),))
     cond = jax.tree.map(lambda n, c: jnp.where(drop.reshape(-1, *(1,) * (c.ndim - 1)), n, c), null, cond)
 
-    def loss_fn(params):
+    def loss_fn(params, part):
+        x0, eps, t, cond = part
         v = denoiser.velocity(params, denoiser.condition(params, cond), flow.interpolate(x0, eps, t), t)
-        return jnp.mean(jnp.square(v - flow.velocity(x0, eps)))
+        return jnp.mean(jnp.square(v - flow.velocity(x0, eps))), ()
 
-    loss, grads = jax.value_and_grad(loss_fn)(state.student.params)
+    inputs = x0, eps, t, cond
+    (loss, _), grads = micro_batches.value_and_grad(loss_fn, state.student.params, inputs, parts)
     state = state.update_student(grads, optimizer, ema_decay)
     return state, as_metrics(loss=loss, grad_norm=optax.tree.norm(grads))
 
@@ -111,6 +116,12 @@ def step_keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, ja
     """Four independent keys of a step: first noise, rollout, distribution matching, critic."""
     key, critic_key = jax.random.split(jax.random.fold_in(key, step))
     return *jax.random.split(key), jax.random.fold_in(key, 2), critic_key
+
+
+def draw(key: jax.Array, times: TimeSampler, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """(t [B], noise [B, ...]) at which samples of a shape are noised."""
+    time_key, noise_key = jax.random.split(key)
+    return times(time_key, shape[0]), jax.random.normal(noise_key, shape, jnp.float32)
 
 
 def begin(
@@ -155,17 +166,24 @@ def student_step(
     """
     _, _, dmd_key, critic_key = step_keys(key, state.step)
 
-    def loss_fn(params):
+    def loss_fn(params, part):
+        z, cond, nulls, classes, drawn = part
         x = predict(denoiser, params, denoiser.condition(params, cond), z, k, recipe)
-        grad, stats = dmd_gradient(
-            jax.lax.stop_gradient(x), state.critic.params, teachers, cond, nulls, classes, dmd_key,
+        grad, seen = dmd_gradient(
+            jax.lax.stop_gradient(x), state.critic.params, teachers, cond, nulls, classes, drawn,
             k=k, active=active, recipe=recipe, denoiser=denoiser,
         )  # fmt: skip
-        return dmd.student_loss(x, grad), (x, stats)
+        return dmd.student_loss(x, grad), (x, seen)
 
-    (loss, (x, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.student.params)
+    inputs = z, cond, nulls, classes, draw(dmd_key, recipe.student_times, z.shape)
+    (loss, (x, seen)), grads = micro_batches.value_and_grad(
+        loss_fn, state.student.params, inputs, recipe.micro_batches
+    )
     state = state.update_student(grads, student_optimizer, recipe.ema_decay)
-    metrics = as_metrics(student_loss=loss, student_grad_norm=optax.tree.norm(grads), **stats)
+    metrics = as_metrics(
+        student_loss=loss, student_grad_norm=optax.tree.norm(grads), sample_std=x.std(), **health(seen),
+        **shares(classes, k=k, active=active, recipe=recipe),
+    )  # fmt: skip
     if recipe.share_sample:
         critic, critic_metrics = critic_update(
             state.critic, x, cond, critic_key, recipe=recipe, denoiser=denoiser, optimizer=critic_optimizer
@@ -193,27 +211,36 @@ def critic_step(
 
 def dmd_gradient(
     x: jax.Array, critic: flow.Params, teachers: tuple[flow.Params, ...], cond: Any, nulls: Any, classes: jax.Array,
-    key: jax.Array, *, k: jax.Array, active: tuple[int, ...], recipe: Recipe, denoiser: flow.Denoiser,
+    drawn: tuple[jax.Array, jax.Array], *, k: jax.Array, active: tuple[int, ...], recipe: Recipe,
+    denoiser: flow.Denoiser,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:  # fmt: skip
-    """The weighted distribution-matching gradient at student samples x, and health figures.
+    """The weighted distribution-matching gradient at student samples x, noised by ``drawn`` = (t, noise), and what
+    ``health`` makes figures of, for each sample.
 
     The fake score is never guided; every active teacher is, and their velocities mix by lambda[k, class].
     """
-    time_key, noise_key = jax.random.split(key)
-    t = recipe.student_times(time_key, len(x))
-    x_t = flow.interpolate(x, jax.random.normal(noise_key, x.shape, jnp.float32), t)
+    t, noise = drawn
+    x_t = flow.interpolate(x, noise, t)
     v_fake = denoiser.velocity(critic, denoiser.condition(critic, cond), x_t, t)
     v_real = teacher_velocity(teachers, cond, nulls, classes, k=k, active=active, recipe=recipe, denoiser=denoiser)(
         x_t, t
     )
     x0_fake, x0_real = (flow.x0_from_velocity(x_t, v, t) for v in (v_fake, v_real))
     grad = dmd.gradient(x, x0_fake, x0_real)
-    cosine = jnp.sum(v_fake * v_real) / jnp.sqrt(jnp.sum(v_fake**2) * jnp.sum(v_real**2))
-    stats = dict(
-        dmd_grad_abs=jnp.abs(grad).mean(), dmd_direction_rms=jnp.sqrt(jnp.mean(jnp.square(x0_fake - x0_real))),
-        fake_real_cosine=cosine, sample_std=x.std(),
+    products = dict(
+        grad=jnp.abs(grad), direction=jnp.square(x0_fake - x0_real), both=v_fake * v_real, fake=v_fake**2,
+        real=v_real**2,
     )  # fmt: skip
-    return grad, stats | shares(classes, k=k, active=active, recipe=recipe)
+    return grad, {name: value.mean(axis=tuple(range(1, x.ndim))) for name, value in products.items()}
+
+
+def health(seen: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Figures of a batch from those of its samples [B] that ``dmd_gradient`` gives."""
+    mean = {name: value.mean() for name, value in seen.items()}
+    return dict(
+        dmd_grad_abs=mean["grad"], dmd_direction_rms=jnp.sqrt(mean["direction"]),
+        fake_real_cosine=mean["both"] / jnp.sqrt(mean["fake"] * mean["real"]),
+    )  # fmt: skip
 
 
 def shares(classes: jax.Array, *, k: jax.Array, active: tuple[int, ...], recipe: Recipe) -> dict[str, jax.Array]:
@@ -257,15 +284,14 @@ def critic_update(
     critic: Role, x: jax.Array, cond: Any, key: jax.Array, *, recipe: Recipe, denoiser: flow.Denoiser, optimizer
 ) -> tuple[Role, Metrics]:
     """One flow-matching update of the critic on student samples x, at its own t and noise."""
-    time_key, noise_key = jax.random.split(key)
-    x = jax.lax.stop_gradient(x)
-    t, eps = recipe.critic_times(time_key, len(x)), jax.random.normal(noise_key, x.shape, jnp.float32)
 
-    def loss_fn(params):
+    def loss_fn(params, part):
+        x, cond, (t, eps) = part
         v = denoiser.velocity(params, denoiser.condition(params, cond), flow.interpolate(x, eps, t), t)
-        return dmd.critic_loss(v, x, eps)
+        return dmd.critic_loss(v, x, eps), ()
 
-    loss, grads = jax.value_and_grad(loss_fn)(critic.params)
+    inputs = jax.lax.stop_gradient(x), cond, draw(key, recipe.critic_times, x.shape)
+    (loss, _), grads = micro_batches.value_and_grad(loss_fn, critic.params, inputs, recipe.micro_batches)
     return critic.apply(grads, optimizer), as_metrics(critic_loss=loss, critic_grad_norm=optax.tree.norm(grads))
 
 

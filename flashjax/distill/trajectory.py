@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from flashjax import flow
-from flashjax.distill import rollout
+from flashjax.distill import micro_batches, rollout
 from flashjax.distill.state import TrainState
 from flashjax.distill.steps import Metrics, Recipe, as_metrics, shares, teacher_velocity
 
@@ -25,17 +25,22 @@ def trajectory_step(
     finer steps tell apart, and stays soft.
     """
     grid = jnp.asarray(recipe.grid, jnp.float32)
-    velocity = teacher_velocity(teachers, cond, nulls, classes, k=k, active=active, recipe=recipe, denoiser=denoiser)
-    inner, end = jnp.linspace(grid[k], grid[k + 1], recipe.substeps + 1), z
-    for i in range(recipe.substeps):
-        end = rollout.take_step(velocity, end, inner[i], inner[i + 1], "euler", None)
-    wanted = jax.lax.stop_gradient((end - z) / (grid[k + 1] - grid[k]))
+    inner = jnp.linspace(grid[k], grid[k + 1], recipe.substeps + 1)
 
-    def loss_fn(params):
+    def loss_fn(params, part):
+        z, cond, nulls, classes = part
+        velocity = teacher_velocity(
+            teachers, cond, nulls, classes, k=k, active=active, recipe=recipe, denoiser=denoiser
+        )
+        end = z
+        for i in range(recipe.substeps):
+            end = rollout.take_step(velocity, end, inner[i], inner[i + 1], "euler", None)
+        wanted = jax.lax.stop_gradient((end - z) / (grid[k + 1] - grid[k]))
         v = denoiser.velocity(params, denoiser.condition(params, cond), z, rollout.times(grid[k], len(z)))
-        return jnp.mean(jnp.square(v - wanted))
+        return jnp.mean(jnp.square(v - wanted)), ()
 
-    loss, grads = jax.value_and_grad(loss_fn)(state.student.params)
+    inputs = z, cond, nulls, classes
+    (loss, _), grads = micro_batches.value_and_grad(loss_fn, state.student.params, inputs, recipe.micro_batches)
     state = state.update_student(grads, student_optimizer, recipe.ema_decay)
     heard = shares(classes, k=k, active=active, recipe=recipe)
     return state, as_metrics(trajectory_loss=loss, student_grad_norm=optax.tree.norm(grads), **heard)

@@ -61,16 +61,23 @@ def batch_sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
-def check_fits(mesh: Mesh, *, batch: int, heads: int, tokens: int) -> None:
-    """Raises UserError where batch, heads or an image's tokens do not divide: in a moment, not after compiling."""
+def check_fits(mesh: Mesh, *, batch: int, heads: int, tokens: int, parts: int = 1) -> None:
+    """Raises UserError where a batch, its ``parts`` micro-batches, heads or an image's tokens do not divide: in a
+    moment, not after compiling."""
+    if batch % parts:
+        raise UserError(
+            f"A batch of {batch} does not divide into {parts} micro-batches; change config.batch_size or "
+            "config.micro_batches."
+        )
     data = math.prod(mesh.shape[axis] for axis in BATCH)
-    for what, count, parts, mend in (
+    for what, count, devices, mend in (
         ("A batch of {}", batch, data, "config.batch_size or data and fsdp of config.mesh"),
+        ("A micro-batch of {}", batch // parts, data, "config.micro_batches or config.batch_size"),
         ("A model of {} heads", heads, mesh.shape["tensor"], "config.mesh.tensor"),
         ("An image of {} tokens", tokens, mesh.shape["context"], "config.mesh.context"),
     ):
-        if count % parts:
-            raise UserError(f"{what.format(count)} does not divide over {parts} devices; change {mend}.")
+        if count % devices:
+            raise UserError(f"{what.format(count)} does not divide over {devices} devices; change {mend}.")
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:

@@ -138,12 +138,11 @@ def test_the_normaliser_uses_the_mixed_clean_prediction():
     critic, x = gaussian([[0.5, 0.5]], np.eye(2)), jnp.zeros((1, 2))
     rule = steps.Recipe(grid=(1.0, 0.0), lambdas=guidance.lambda_table(1, 1, [0.75]))
     classes = jnp.zeros(1, jnp.int32)
+    t, noise = drawn = steps.draw(KEY, rule.student_times, x.shape)
     grad, _ = steps.dmd_gradient(
-        x, critic, teachers, classes, (None, None), classes, KEY, k=0, active=(0, 1), recipe=rule, denoiser=DENOISER
+        x, critic, teachers, classes, (None, None), classes, drawn, k=0, active=(0, 1), recipe=rule, denoiser=DENOISER
     )
-    time_key, noise_key = jax.random.split(KEY)
-    t = rule.student_times(time_key, 1)
-    x_t = flow.interpolate(x, jax.random.normal(noise_key, x.shape), t)
+    x_t = flow.interpolate(x, noise, t)
     clean = [flow.x0_from_velocity(x_t, DENOISER.velocity(p, classes, x_t, t), t) for p in (critic, *teachers)]
     mixed = 0.25 * clean[1] + 0.75 * clean[2]
     np.testing.assert_allclose(grad, dmd.gradient(x, clean[0], mixed), rtol=2e-4, atol=1e-5)  # x0 = x_t - t v cancels

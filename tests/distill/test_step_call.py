@@ -28,11 +28,13 @@ class Condition(NamedTuple):
 MODEL = types.SimpleNamespace(Condition=Condition)
 DENOISER = flow.Denoiser(lambda params, cond: params["c"] * cond.text, linear_velocity)
 TIMES = dict(kind="uniform", low=0.3, high=0.6)
-CONFIG = ConfigDict(dict(seed=3, times=TIMES, drop_rate=0.5, ema_decay=0.7))
+CONFIG = ConfigDict(dict(seed=3, micro_batches=2, times=TIMES, drop_rate=0.5, ema_decay=0.7))
 KEY, SIZE = jax.random.key(3), 4
 LAMBDAS = guidance.lambda_table(2, 2, [[[0.2, 0.9], [0.5, 0.1]]])  # two teachers, whose weights differ by class
 DOUBLE = guidance.Scale(scales=(2.0,))
-RULE = recipe(grid=tuple(flow.time_grid(2, 2.0).tolist()), lambdas=LAMBDAS, guidance_scales=(DOUBLE,))
+RULE = recipe(
+    grid=tuple(flow.time_grid(2, 2.0).tolist()), lambdas=LAMBDAS, guidance_scales=(DOUBLE,), micro_batches=2
+)
 TEACHERS = linear(0.9), linear(-0.7)
 STUDENT, CRITIC = optax.sgd(0.1), optax.sgd(0.3)
 NULL = Condition(jnp.full((1, 1, 1, 1), -2.0), jnp.ones(1, jnp.int32))
@@ -121,7 +123,7 @@ def test_a_trajectory_row(k):
 def test_a_flow_matching_row():
     expected = steps.flow_matching_step(
         begun(), pixels.encode(BATCH["image"]), COND, NULL, KEY, denoiser=DENOISER, optimizer=STUDENT,
-        times=steps.TimeSampler(**TIMES), drop_rate=0.5, ema_decay=0.7,
+        times=steps.TimeSampler(**TIMES), drop_rate=0.5, ema_decay=0.7, parts=2,
     )  # fmt: skip
     assert trees_equal(row(schedule.flow_matching_table(1), 0), expected)
 
@@ -135,6 +137,7 @@ def test_an_edit_row_conditions_on_its_source_and_so_does_its_null():
         seen.append(cond)
         return params["c"] * cond.text + sum(r.mean(axis=-1, keepdims=True) for r in cond.references)
 
+    config = ConfigDict(CONFIG.to_dict() | dict(micro_batches=1))  # whole, to be looked at
     denoiser, model = flow.Denoiser(condition, linear_velocity), types.SimpleNamespace(Condition=WithReferences)
     lambdas = np.pad(LAMBDAS, ((0, 0), (0, 1), (0, 0)), constant_values=1.0) * [1, 1]
     lambdas[:, 2] = [[0, 1], [1, 0]]  # of edits: the second teacher alone, then the base
@@ -144,7 +147,7 @@ def test_an_edit_row_conditions_on_its_source_and_so_does_its_null():
     step, batch = int(np.flatnonzero(table.k == 0)[0]), BATCH | dict(source=source, category=np.full(4, 2, np.int32))
     assert table.program(step).active == (1,)
     call = partial(
-        step_call, config=CONFIG, model=model, denoiser=denoiser, recipe=RULE, table=table, nulls=(NULL, NULL),
+        step_call, config=config, model=model, denoiser=denoiser, recipe=RULE, table=table, nulls=(NULL, NULL),
         size=SIZE, student_optimizer=STUDENT, critic_optimizer=CRITIC,
     )  # fmt: skip
     programs = {p: partial(call, program=p) for p in table.programs()}

@@ -233,7 +233,8 @@ def test_draws_of_one_step_are_independent():
     x = generate(net, zero, like, cond, KEY, k=1, recipe=rule)
     classes = jnp.zeros(4096, jnp.int32)
     steps.dmd_gradient(
-        x, zero, (zero,), cond, None, classes, dmd_key, k=1, active=(0,), recipe=rule, denoiser=net
+        x, zero, (zero,), cond, None, classes, steps.draw(dmd_key, rule.student_times, x.shape), k=1, active=(0,),
+        recipe=rule, denoiser=net,
     )
     (noise, _), (z1, _), (x_t, t), _ = drawn
     t = t[:, None]

@@ -1,9 +1,11 @@
 """Meshes: which there are, and which are refused before anything compiles."""
 
+import jax
 import numpy as np
 import pytest
 
 from flashjax.axes import AXES
+from flashjax.distill import micro_batches
 from flashjax.errors import UserError
 from flashjax.parallel import mesh as meshes
 
@@ -47,6 +49,8 @@ def test_meshes_that_cannot_be(wanted, said):
     ("changes", "said"),
     [
         (dict(batch=6), "A batch of 6 does not divide over 4 devices"),
+        (dict(parts=3), "A batch of 8 does not divide into 3 micro-batches"),
+        (dict(parts=4), "A micro-batch of 2 does not divide over 4 devices"),
         (dict(heads=3), "A model of 3 heads does not divide over 2 devices"),
         (dict(tokens=5), "An image of 5 tokens does not divide over 1 devices"),
     ],
@@ -66,3 +70,15 @@ def test_a_batch_is_divided_over_data_and_fsdp():
     batch = meshes.put_batch(dict(x=np.arange(8)), meshes.make_mesh(sizes(2, 2, 1, 2)))
     assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(2,)}
     assert np.array_equal(batch["x"], np.arange(8))
+
+
+def test_every_device_cuts_micro_batches_from_its_own_rows():
+    """[8, 3] over four devices into two parts and back: nothing is sent, and every part is divided as the batch was."""
+    mesh = meshes.make_mesh(sizes(2, 2, 1, 2))
+    x = meshes.put_batch(np.arange(24).reshape(8, 3), mesh)
+    divided = jax.jit(lambda x: micro_batches.divide(x, 2)).lower(x).compile()
+    joined = jax.jit(micro_batches.join).lower(divided(x)).compile()
+    for program in (divided, joined):
+        assert not any(word in program.as_text() for word in ("all-", "collective", "permute"))
+    assert {shard.data.shape for shard in divided(x).addressable_shards} == {(2, 1, 3)}
+    np.testing.assert_array_equal(joined(divided(x)), x)

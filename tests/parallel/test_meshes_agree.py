@@ -16,15 +16,18 @@ from flashjax.parallel import mesh as meshes
 from flashjax.parallel import sharding
 
 ALL = dict(fsdp=2, context=2, tensor=2)
-MESHES = dict(data=dict(data=8), fsdp=dict(fsdp=8), all=ALL)
+MESHES = dict(data=dict(data=8), fsdp=dict(fsdp=8), all=ALL, parts=dict(fsdp=2, context=2))
+PARTS = dict(parts=4)  # micro-batches: of its four rows, a device takes one at a time
 
 
 @functools.cache
 def run(name: str) -> Run:
-    return Run("qwen_image_21", MESHES.get(name, {}))
+    return Run("qwen_image_21", MESHES.get(name, {}), PARTS.get(name, 1))
 
 
-@pytest.mark.parametrize("name", ["all", *(pytest.param(name, marks=pytest.mark.long) for name in ("fsdp", "data"))])
+@pytest.mark.parametrize(
+    "name", ["all", *(pytest.param(name, marks=pytest.mark.long) for name in ("fsdp", "data", "parts"))]
+)
 def test_three_cycles_are_those_of_one_device(name):
     """Three student and three critic rows, with the shared updates: sums are taken in another order, and no more."""
     expected, found = run("one").finished, run(name).finished
@@ -33,7 +36,7 @@ def test_three_cycles_are_those_of_one_device(name):
 
 
 @pytest.mark.parametrize("phase", [schedule.STUDENT, schedule.CRITIC])
-@pytest.mark.parametrize("name", ["fsdp", "all"])
+@pytest.mark.parametrize("name", ["fsdp", "all", pytest.param("parts", marks=pytest.mark.long)])
 def test_a_state_is_updated_where_it_is(name, phase):
     """The next state takes the place of the last one, to the byte, and lies as it did."""
     made = run(name)
@@ -58,6 +61,16 @@ def test_nothing_whole_is_in_the_programs():
         found = {tuple(map(int, dims.split(","))) for dims in re.findall(r"f32\[([\d,]+)\]", text)}
         assert not found & shapes, phase
         assert (32, 96) in found, "the MLP's kernel, gathered for one layer"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("phase", [schedule.STUDENT, schedule.CRITIC])
+def test_micro_batches_sum_gradients_up_where_they_lie(phase):
+    """In no device's program is there a whole stack of layers, nor the sum of its gradients."""
+    made = run("parts")
+    text = made.program(phase).as_text()
+    stacks = {x.shape for x in jax.tree.leaves(made.shapes.student.params["blocks"]) if x.ndim == 3}
+    assert not {tuple(map(int, dims.split(","))) for dims in re.findall(r"f32\[([\d,]+)\]", text)} & stacks
 
 
 def test_the_rollout_is_divided():

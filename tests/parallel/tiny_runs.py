@@ -27,6 +27,7 @@ RECIPE = steps.Recipe(
 LR = 2e-4
 OPTIM = ConfigDict(
     dict(kind="adamw", lr=LR, warmup=0, schedule="constant", b1=0.5, b2=0.99, weight_decay=0.01, clip=1.0)
+    | dict(mu_dtype="float32")
 )
 
 
@@ -61,7 +62,7 @@ def batch_of(config) -> dict:
 class Run:
     """State, teachers, programs of one architecture on one mesh."""
 
-    def __init__(self, architecture: str, mesh_sizes: dict, **changes):
+    def __init__(self, architecture: str, mesh_sizes: dict, micro_batches: int = 1, **changes):
         model, config = tiny(architecture, **changes)
         self.mesh, self.table = meshes.make_mesh(ONE | mesh_sizes), table()
         optimizers = [sharding.divided(optim.make_optimizer(OPTIM, 10), self.mesh) for _ in range(2)]
@@ -75,9 +76,9 @@ class Run:
         null = model.Condition(jnp.asarray(batch["text"][:1, :2] / 2), jnp.full((1,), 2, jnp.int32))
         self.batch = meshes.put_batch(batch, self.mesh)
         call = partial(
-            step_call, config=ConfigDict(dict(seed=0)), model=model, denoiser=model.denoiser(config), recipe=RECIPE,
-            table=self.table, nulls=(null,), size=SIZE, student_optimizer=optimizers[0],
-            critic_optimizer=optimizers[1],
+            step_call, config=ConfigDict(dict(seed=0, micro_batches=micro_batches)), model=model,
+            denoiser=model.denoiser(config), recipe=RECIPE, table=self.table, nulls=(null,), size=SIZE,
+            student_optimizer=optimizers[0], critic_optimizer=optimizers[1],
         )  # fmt: skip
         begin = next(program for program in self.table.programs() if program.phase == schedule.BEGIN)
         example = self.state, self.teachers, {0: self.batch}
