@@ -156,6 +156,28 @@ def check_meta(found: dict, expected: dict, what: str, free: tuple[str, ...] = (
 def restore_params(folder: Path, which: str = "ema", step: int | None = None) -> tuple[Any, dict, int]:
     """(parameters of "ema" or "student", meta, step) of the checkpoint of ``step``, or the newest, in ``folder``, a
     run's ``checkpoints``, on the default device."""
+    with _opened(folder, step) as (manager, step):
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # the run's own devices may not exist here
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        tree = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+            manager.item_metadata(step).state,
+        )
+        restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(tree))).state
+    return (restored["ema"] if which == "ema" else restored["student"]["params"]), meta, step
+
+
+def form(folder: Path) -> tuple[Any, dict, int]:
+    """(abstract parameters, meta, step) of the newest checkpoint in ``folder``; no parameter is read."""
+    with _opened(folder, None) as (manager, step):
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        state = manager.item_metadata(step).state
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state["ema"]), meta, step
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, step: int | None) -> Iterator[tuple[ocp.CheckpointManager, int]]:
+    """The checkpoints in ``folder``, and which one is meant. Raises UserError where there is none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"There are no checkpoints in {folder.parent}; give the work directory of a training run.")
@@ -169,15 +191,8 @@ def restore_params(folder: Path, which: str = "ema", step: int | None = None) ->
         step = steps[-1] if step is None else step
         if step not in steps:
             raise UserError(f"{folder} holds no checkpoint of step {step}; it has {', '.join(map(str, steps))}.")
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # the run's own devices may not exist here
         with _reading(folder, step):
-            meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-            tree = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-                manager.item_metadata(step).state,
-            )
-            restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(tree))).state
-    return (restored["ema"] if which == "ema" else restored["student"]["params"]), meta, step
+            yield manager, step
 
 
 def _handlers() -> dict:

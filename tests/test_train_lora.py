@@ -10,6 +10,7 @@ from test_train_resume import STEPS, cache, everything, fast, given  # noqa: F40
 from flashjax import checkpoint, convert, models, paths, pipeline, train, weights
 from flashjax import config as configs
 from flashjax import export as exports
+from flashjax.commands import inspect
 from flashjax.convert import adapters
 from flashjax.errors import UserError
 from flashjax.models import lora, qwen_image_21, text
@@ -77,6 +78,13 @@ def test_the_base_stays_and_the_adapters_move(run, base):
     assert any((x != y).any() for x, y in zip(*map(jax.tree.leaves, trees[:2]), strict=True))
     # Nothing of a whole network's size is saved, moments included.
     assert sum(x.size for x in state.values()) < 10 * sum(x.size for x in jax.tree.leaves(form))
+
+
+def test_inspect_tells_a_lora_run(run):
+    told = inspect.describe(run[0])
+    assert told["architecture"] == "a run of qwen_image_21, dmd, its adapter, rank 2"
+    assert told["files"] == f"the newest checkpoint is of step {STEPS}; counted is the average (ema)"
+    assert told["dtypes"].startswith("float32 ")
 
 
 def test_a_lora_run_resumes_bit_for_bit(run, given, tmp_path):  # noqa: F811

@@ -3,11 +3,15 @@
 import argparse
 import re
 from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a model's folder, a whole pipeline, or one .safetensors file")
+    parser.add_argument(
+        "path", type=Path, help="a model's folder, a whole pipeline, one .safetensors file, or a run's work directory"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,28 +34,107 @@ def describe(path: Path) -> dict[str, str]:
       UserError: there is nothing that can be read.
     """
     from flashjax import convert
-    from flashjax.convert import detect, lora
+    from flashjax.convert import adapters, detect, lora, manifest
 
+    if (path / "checkpoints").is_dir():
+        return _run(path)
+    if (path / manifest.ORBAX).is_dir():
+        return _orbax(path)
     reader = convert.open_weights(path)
     folder = path if path.is_dir() else path.parent
-    if lora.is_lora(reader):
-        rank = ", ".join(map(str, sorted(lora.ranks(reader))))
-        told = {"architecture": f"a LoRA, {lora.spelling(reader)} naming, rank {rank}"}
-        use = f"merge it into its model: flashjax convert --source MODEL --lora {path} --out FOLDER"
+    if adapters.is_adapter(reader):
+        told, use = _adapter(path, reader)
+    elif lora.is_lora(reader):
+        told, use = _lora(path, reader)
     else:
         config = detect.read_config(folder / "config.json") if (folder / "config.json").is_file() else {}
-        model, name = detect.model_of(config), detect.class_of(config)
-        told = {"architecture": f"{name or 'not told (no config.json names it)'}{f', here {model}' if model else ''}"}
-        use = _use(model, path, convert.is_flax(path))
-    shapes = reader.shapes().values()
-    told["parameters"] = f"{_count(sum(map(_size, shapes)))} in {len(reader)} tensors"
-    sizes: Counter = Counter()
-    for spec in shapes:
-        sizes[str(spec.dtype)] += _size(spec)
-    told["dtypes"] = ", ".join(f"{dtype} {_count(size)}" for dtype, size in sizes.most_common())
+        told, use = _architecture(config), _use(detect.model_of(config), path, convert.is_flax(path))
     files = reader.files()
+    told |= _sizes(reader.shapes())
     told["files"] = f"{len(files)}, {sum(file.stat().st_size for file in files) / 1e9:.4g} GB"
     return {**told, "licence": _licence(folder), "use": use}
+
+
+def _architecture(config: Mapping[str, Any]) -> dict[str, str]:
+    from flashjax.convert import detect
+
+    model, name = detect.model_of(config), detect.class_of(config)
+    known = f"{name or 'not told (no config.json names it)'}{f', here {model}' if model else ''}"
+    return {"architecture": known}
+
+
+def _adapter(path: Path, reader: Any) -> tuple[dict[str, str], str]:
+    """A LoRA as flashjax writes it."""
+    about, kernels = reader.metadata, sorted({name.rpartition("/")[0] for name in reader})
+    told = f"an adapter (LoRA) of {about.get('model')}, rank {about.get('rank')}, alpha {about.get('alpha')}"
+    use = (
+        "a teacher's weights (config.distill.teachers), merged with the base teacher; merge it for good, or give it to "
+        f"other tools: flashjax convert --source MODEL --lora {path} [--keep-lora diffusers] --out FOLDER"
+    )
+    return {"architecture": told, "targets": _listed(kernels)}, use
+
+
+def _lora(path: Path, reader: Any) -> tuple[dict[str, str], str]:
+    """A LoRA of another tool."""
+    from flashjax.convert import detect, lora
+
+    rank, modules = ", ".join(map(str, sorted(lora.ranks(reader)))), lora.modules(reader)
+    told = {"architecture": f"a LoRA, {lora.spelling(reader)} naming, rank {rank}"}
+    told["targets"] = _listed(sorted({re.sub(r"(?<=[._])\d+(?=[._])", "*", name) for name in modules}))
+    if fitting := detect.fitting(modules):
+        told["fits"] = f"the names of {', '.join(fitting)}"
+    return told, f"merge it into its model: flashjax convert --source MODEL --lora {path} --out FOLDER"
+
+
+def _orbax(path: Path) -> dict[str, str]:
+    """What `flashjax convert --to orbax` wrote."""
+    from flashjax.convert import detect, manifest, pods
+
+    config = detect.read_config(path / "config.json")
+    use = _use(detect.model_of(config), path, converted=True)
+    size = sum(file.stat().st_size for file in (path / manifest.ORBAX).rglob("*") if file.is_file())
+    return {
+        **_architecture(config),
+        **_sizes(pods.Stored(path).shapes()),
+        "files": f"an Orbax checkpoint, {size / 1e9:.4g} GB; each host of a pod reads its part",
+        "licence": _licence(path),
+        "use": use,
+    }
+
+
+def _run(path: Path) -> dict[str, str]:
+    """A run's work directory: its newest checkpoint."""
+    from flashjax import checkpoint, paths
+    from flashjax.convert.reader import Spec
+
+    form, meta, step = checkpoint.form(path / "checkpoints")
+    config = meta["config"]
+    shapes = {name: Spec(tuple(x.shape), x.dtype) for name, x in paths.flatten(form).items()}
+    rank = (config.get("lora") or {}).get("rank") or 0
+    whole = f"its adapter, rank {rank}" if rank else "a whole network"
+    return {
+        "architecture": f"a run of {config['model']['architecture']}, {config['objective']}, {whole}",
+        **_sizes(shapes),
+        "files": f"the newest checkpoint is of step {step}; counted is the average (ema)",
+        "licence": _licence(path),
+        "use": f"draw with it: flashjax sample --checkpoint {path}; for other tools: flashjax export --workdir {path}",
+    }
+
+
+def _sizes(shapes: Mapping[str, Any]) -> dict[str, str]:
+    sizes: Counter = Counter()
+    for spec in shapes.values():
+        sizes[str(spec.dtype)] += _size(spec)
+    parameters = f"{_count(sum(sizes.values()))} in {len(shapes)} tensors"
+    return {
+        "parameters": parameters,
+        "dtypes": ", ".join(f"{dtype} {_count(size)}" for dtype, size in sizes.most_common()),
+    }
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = list(names)[:6]
+    return f"{len(names)}: {', '.join(shown)}{', ...' if len(names) > len(shown) else ''}"
 
 
 def _use(model: str | None, path: Path, converted: bool) -> str:

@@ -6,23 +6,7 @@ from flashjax.convert.table import Rule, Transform, permute, with_bias
 
 SIDE = "{side:encoder|decoder}"
 KERNEL = permute(2, 3, 1, 0)  # [O, I, h, w] -> [h, w, I, O]
-
-
-def _last_slice(x: np.ndarray) -> np.ndarray:
-    if x.ndim != 5 or x.shape[2] != x.shape[3]:
-        raise ValueError("no kernel of a cube")
-    return KERNEL.forward(x[:, :, -1])
-
-
-def _only_last_slice(x: np.ndarray) -> np.ndarray:
-    last = KERNEL.inverse(x)
-    out = np.zeros((*last.shape[:2], *last.shape[2:3], *last.shape[2:]), x.dtype)
-    out[:, :, -1] = last
-    return out
-
-
-# A cubic kernel of a causal convolution over time, of which a single frame meets the last slice only.
-LAST_SLICE = Transform("last slice in time", _last_slice, _only_last_slice)
+VIDEO_KERNEL = permute(2, 3, 4, 1, 0)  # [O, I, t, h, w] -> [t, h, w, I, O]
 # A linear layer [O, I] as a 1 x 1 convolution [1, 1, I, O].
 LINEAR = Transform("linear to 1 x 1", lambda x: permute(1, 0).forward(x)[None, None], lambda x: x[0, 0].T)
 

@@ -2,12 +2,14 @@
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flashjax.convert import MODELS
+from flashjax.convert.lora import PREFIXES
 from flashjax.convert.reader import ConversionError
+from flashjax.convert.table import Table
 
 
 def model_of(config: Mapping[str, Any]) -> str | None:
@@ -39,6 +41,19 @@ def choose(wanted: str | None, config: Mapping[str, Any], file: Path) -> str:
             f"{file} names {kind}, and flashjax knows {known}; give --model if it is one of these by another name."
         )
     return wanted or found
+
+
+def fitting(layers: Sequence[str]) -> list[str]:
+    """The models whose tables know all these layers of a LoRA (`lora.modules`). kohya's names, whose dots are lost, are
+    known to none."""
+
+    def known(table: Table, layer: str) -> bool:
+        names = [layer]
+        for prefix in PREFIXES:
+            names.append(names[-1].removeprefix(prefix))
+        return any(rule.place(f"{name}.weight") for rule in table.rules for name in dict.fromkeys(names))
+
+    return [name for name, module in MODELS.items() if all(known(module.TABLE, layer) for layer in layers)]
 
 
 def form(model: str, config: Mapping[str, Any]) -> dict[str, Any]:

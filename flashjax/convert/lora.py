@@ -25,7 +25,7 @@ from flashjax.convert.reader import ConversionError, Reader, Spec
 from flashjax.convert.sources import open_weights
 from flashjax.convert.writer import write_arrays
 
-_PREFIXES = ("base_model.model.", "model.", "diffusion_model.", "transformer.", "unet.")
+PREFIXES = ("base_model.model.", "model.", "diffusion_model.", "transformer.", "unet.")
 _FLAT = re.compile(r"(?:lora_unet|lora_transformer|lycoris)_(.+)")
 _DOWN, _UP = (
     re.compile(rf"(.+)[.](?:lora_{a}|lora_{b}|lora[.]{b}|lora_linear_layer[.]{b})(?:[.]default\w*)*(?:[.]weight)?")
@@ -129,6 +129,11 @@ def ranks(reader: Reader) -> set[int]:
     return {spec.shape[0] for name, spec in reader.shapes().items() if _DOWN.fullmatch(name) and spec.shape}
 
 
+def modules(reader: Reader) -> list[str]:
+    """The layers that a LoRA changes, named as in the file."""
+    return sorted(found[1] for name in reader if (found := _DOWN.fullmatch(name)))
+
+
 def _some(names: Any) -> str:
     return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
 
@@ -137,7 +142,7 @@ def _weight_of(module: str, weights: Mapping[str, Spec]) -> str | None:
     if flat := _FLAT.fullmatch(module):
         found = [name for name in weights if name.removesuffix(".weight").replace(".", "_") == flat[1]]
         return found[0] if len(found) == 1 else None
-    for prefix in ("", *_PREFIXES):
+    for prefix in ("", *PREFIXES):
         module = module.removeprefix(prefix)
         if f"{module}.weight" in weights:
             return f"{module}.weight"

@@ -2,7 +2,7 @@
 `flashjax.models.vae_qwen_image_21`."""
 
 from flashjax.convert.convolutions import KERNEL, convolution, qwen_rows, vector
-from flashjax.convert.table import Rule, Table, drop
+from flashjax.convert.table import Rule, Table
 
 CLASSES = ("AutoencoderKLQwenImage21",)
 
@@ -14,7 +14,8 @@ TABLE = Table(
         *convolution(_BLOCK + "{p:conv1|conv2|conv_shortcut}", _AT + "{p}"),
         Rule(_BLOCK + "{p:norm1|norm2}.gamma", _AT + "{p}/scale", vector(4)),
         *convolution("encoder.down_blocks.{i}.downsampler.resample.1", "encoder/down/{i}/resample"),
+        *convolution("encoder.down_blocks.{i}.downsampler.time_conv", "encoder/down/{i}/resample/time_conv"),
         *convolution("decoder.up_blocks.{i}.upsampler.resample.1", "decoder/up/{i}/resample"),
+        *convolution("decoder.up_blocks.{i}.upsampler.time_conv", "decoder/up/{i}/resample/time_conv"),
     ),
-    drops=(drop(r".*[.]time_conv[.](weight|bias)", "acts between the frames of a video; a picture has one frame"),),
 )

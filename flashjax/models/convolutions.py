@@ -19,16 +19,46 @@ class Conv(nnx.Module):
     2 halves it and pads at the right and at the bottom only."""
 
     def __init__(self, n_in: int, n_out: int, size: int, rngs: nnx.Rngs, stride: int = 1):
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (size, size, n_in, n_out), jnp.float32))
+        self.kernel = _kernel((size, size, n_in, n_out), rngs)
         self.bias = nnx.Param(jnp.zeros((n_out,)))
         self.stride, self.padding = (stride, stride), ((0, 1) if stride == 2 else (size // 2, size // 2),) * 2
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = jax.lax.conv_general_dilated(
-            x, self.kernel[...].astype(jnp.float32), self.stride, self.padding,
+            x, self._of_a_picture().astype(jnp.float32), self.stride, self.padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=jax.lax.Precision.HIGHEST,
         )  # fmt: skip
         return y + self.bias[...].astype(jnp.float32)
+
+    def _of_a_picture(self) -> jax.Array:
+        """The kernel [size, size, n_in, n_out] that is computed with."""
+        return self.kernel[...]
+
+    def with_time(self, times: int, frames: tuple[int, ...], rngs: nnx.Rngs) -> "Conv":
+        """Itself, with the ``time_conv`` that the checkpoint has here: it acts between the frames of a video, which a
+        picture has not, and is kept so that the checkpoint comes back whole. Its kernel is
+        [*frames, 1, 1, n, times * n]."""
+        n = self.kernel.shape[-2]
+        self.time_conv = Conv(n, times * n, 1, rngs)
+        if frames:
+            self.time_conv.kernel = _kernel((*frames, 1, 1, n, times * n), rngs)
+        return self
+
+
+def _kernel(shape: tuple[int, ...], rngs: nnx.Rngs) -> nnx.Param:
+    return nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape, jnp.float32))
+
+
+class CausalConv(Conv):
+    """A convolution over a video's frame and those before it, ``kernel`` [size, size, size, n_in, n_out]. A picture is
+    one frame with zeros before it: of the first axis only the last slice acts."""
+
+    def __init__(self, n_in: int, n_out: int, size: int, rngs: nnx.Rngs):
+        super().__init__(n_in, n_out, size, rngs)
+        self.kernel = _kernel((size, size, size, n_in, n_out), rngs)
+
+    def _of_a_picture(self) -> jax.Array:
+        return self.kernel[...][-1]
 
 
 class UpConv(Conv):
@@ -65,11 +95,12 @@ class GroupNorm(nnx.Module):
 
 
 class Style(NamedTuple):
-    """In what the families differ: the norm of a width, and whether the checkpoint has queries, keys and values of the
-    attention in one kernel."""
+    """In what the families differ: the norm of a width, whether the checkpoint has queries, keys and values of the
+    attention in one kernel, and what its convolutions of stride 1 are."""
 
     norm: Callable[[int], nnx.Module]
     fused_qkv: bool
+    conv: type[Conv] = Conv
 
 
 class Numbered(nnx.Module):
@@ -89,9 +120,9 @@ class Numbered(nnx.Module):
 
 class ResidualBlock(nnx.Module):
     def __init__(self, n_in: int, n_out: int, style: Style, rngs: nnx.Rngs):
-        self.norm1, self.conv1 = style.norm(n_in), Conv(n_in, n_out, 3, rngs)
-        self.norm2, self.conv2 = style.norm(n_out), Conv(n_out, n_out, 3, rngs)
-        self.conv_shortcut = Conv(n_in, n_out, 1, rngs) if n_in != n_out else None
+        self.norm1, self.conv1 = style.norm(n_in), style.conv(n_in, n_out, 3, rngs)
+        self.norm2, self.conv2 = style.norm(n_out), style.conv(n_out, n_out, 3, rngs)
+        self.conv_shortcut = style.conv(n_in, n_out, 1, rngs) if n_in != n_out else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.conv1(layers.silu(self.norm1(x)))
@@ -151,9 +182,9 @@ class Encoder(nnx.Module):
     """Pictures [B, H, W, n_in] to moments [B, h, w, n_out]; ``down`` leads from the first to the last width."""
 
     def __init__(self, n_in: int, n_out: int, widths: tuple, down: Sequence[nnx.Module], style: Style, rngs: nnx.Rngs):
-        self.conv_in, self.down = Conv(n_in, widths[0], 3, rngs), Numbered(down)
+        self.conv_in, self.down = style.conv(n_in, widths[0], 3, rngs), Numbered(down)
         self.mid = Mid(widths[-1], style, rngs)
-        self.norm_out, self.conv_out = style.norm(widths[-1]), Conv(widths[-1], n_out, 3, rngs)
+        self.norm_out, self.conv_out = style.norm(widths[-1]), style.conv(widths[-1], n_out, 3, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.mid(self.down(self.conv_in(x)))
@@ -164,9 +195,9 @@ class Decoder(nnx.Module):
     """Latents [B, h, w, n_in] to pictures [B, H, W, n_out]; ``up`` leads from the last to the first width."""
 
     def __init__(self, n_in: int, n_out: int, widths: tuple, up: Sequence[nnx.Module], style: Style, rngs: nnx.Rngs):
-        self.conv_in, self.up = Conv(n_in, widths[-1], 3, rngs), Numbered(up)
+        self.conv_in, self.up = style.conv(n_in, widths[-1], 3, rngs), Numbered(up)
         self.mid = Mid(widths[-1], style, rngs)
-        self.norm_out, self.conv_out = style.norm(widths[0]), Conv(widths[0], n_out, 3, rngs)
+        self.norm_out, self.conv_out = style.norm(widths[0]), style.conv(widths[0], n_out, 3, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.up(self.mid(self.conv_in(x)))

@@ -2,7 +2,7 @@
 
 Source: diffusers' ``AutoencoderKLQwenImage21``, which handles a picture as the first frame of a video: where a level
 changes the resolution in time too, the shortcut around it knows of a frame that is not there. Its weights include
-convolutions over time, which act from the second frame on and are left out here.
+convolutions (``time_conv``) which act from the second frame on; they are kept and never computed with.
 """
 
 import dataclasses
@@ -152,6 +152,8 @@ def _down(config: Config, rngs: nnx.Rngs) -> list[nnx.Module]:
         inner = i < len(config.widths) - 1
         space, time = (2, 1 + config.halves_time[i]) if inner else (1, 1)
         resample = Conv(width, width, 3, rngs, stride=2) if inner else None
+        if time == 2:
+            resample.with_time(1, (), rngs)
         shortcut = partial(average_down, channels=width, space=space, time=time)
         levels.append(Level(n_in, width, config.blocks, resample, _STYLE, rngs, shortcut))
         n_in = width
@@ -162,6 +164,8 @@ def _up(config: Config, rngs: nnx.Rngs) -> list[nnx.Module]:
     levels, n_in = [], config.decoder_widths[-1]
     for i, width in reversed(list(enumerate(config.decoder_widths))):
         resample = UpConv(width, width, 3, rngs) if i else None
+        if i and config.halves_time[i - 1]:
+            resample.with_time(2, (), rngs)
         shortcut = partial(repeat_up, channels=width, time=1 + config.halves_time[i - 1]) if i else None
         levels.append(Level(n_in, width, config.blocks + 1, resample, _STYLE, rngs, shortcut))
         n_in = width
