@@ -73,6 +73,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["flashjax", "flashjax.*"]),
+    package_data={"flashjax.bench": ["handwritten/*.jsonl"]},  # prompts of the benches
     install_requires=core,
     extras_require=dict(
         postcards=postcards, parquet=parquet, judge=judge, test=test, tpu=tpu, plan=plan, cuda=cuda

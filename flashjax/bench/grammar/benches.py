@@ -1,9 +1,10 @@
-"""The two benches in the paper's shape, deduplicated, and what can be said of them in figures."""
+"""The two benches in the paper's shape, by hand and by grammar, deduplicated, and what figures say of them."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,15 @@ from flashjax.bench.grammar.edits import WRITERS
 from flashjax.bench.grammar.landscape import landscape
 from flashjax.bench.grammar.portrait import portrait
 from flashjax.bench.grammar.text import text, text_zh
-from flashjax.bench.prompts import Prompt
+from flashjax.bench.prompts import Prompt, read_bench
 from flashjax.errors import UserError
 
-__all__ = ["describe", "editing_bench", "t2i_bench"]
+__all__ = ["describe", "editing_bench", "handwritten", "t2i_bench"]
 
 _ALIKE = 0.6  # two prompts whose marks share more are one
 _TRIES = 40  # a prompt
 _CHINESE = 3  # every third text-centric prompt
+_HANDWRITTEN = Path(__file__).parents[1] / "handwritten"
 
 
 def t2i_bench(per_category: int = 600, seed: int = 0) -> list[Prompt]:
@@ -37,10 +39,18 @@ def editing_bench(per_category: int = 250, seed: int = 0) -> list[Prompt]:
     return [p for category in WRITERS for p in _category(category, None, per_category, seed)]
 
 
+def handwritten(kind: str) -> list[Prompt]:
+    """The prompts that were written one by one, without templates: 158 of "t2i", 60 of "edit". A bench begins with
+    them."""
+    return read_bench(_HANDWRITTEN / f"{kind}.jsonl")
+
+
 def _category(category: str, writer: Callable[[Draft], str] | None, count: int, seed: int) -> list[Prompt]:
-    """``count`` prompts, none like another. Each has its own source of randomness, so that a smaller bench is the
-    beginning of a larger one."""
-    kind, made, seen = "t2i" if writer else "edit", [], []
+    """``count`` prompts, none like another: those written by hand, then the grammar's. Each of these has its own source
+    of randomness, so that a smaller bench is the beginning of a larger one."""
+    kind = "t2i" if writer else "edit"
+    made = [p for p in handwritten(kind) if p.category == category][:count]
+    seen = [_mark(p) for p in made]
     for tried in range(_TRIES * count):
         if len(made) == count:
             return made
