@@ -20,10 +20,11 @@ _NUMBERS = {"concurrency": (int, 1), "per_minute": (int, 0), "timeout": ((int, f
 _TEXTS = ("name", "url", "model", "key_env", "key_file", "reply_format")
 
 
-def read_judges(path: str | Path, prices: str | Path | None = None) -> list[Judge]:
+def read_judges(path: str | Path, prices: str | Path | None = None, most_tokens: int = 1024) -> list[Judge]:
     """The judges of ``path``: {"judges": [{"name", "url", "model", "key_env" or "key_file", ...fields of Judge}]}.
 
-    ``prices``: {model: {"input", "output", "image_tokens"}} in US dollars for a million tokens.
+    ``prices``: {model: {"input", "output", "image_tokens"}} in US dollars for a million tokens. ``most_tokens``: of a
+    reply, where an entry has no params of its own.
 
     Raises:
         UserError: names the file, the judge and the field. A key itself has no place in either file.
@@ -32,6 +33,7 @@ def read_judges(path: str | Path, prices: str | Path | None = None) -> list[Judg
     if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
         raise UserError(f'{path} has to be {{"judges": [...]}} with one object for each judge.')
     table = _read(prices) if prices else {}
+    entries = [dict(params=dict(max_tokens=most_tokens)) | entry for entry in entries]
     judges = [_judge(entry, f"Judge {i} of {path}", table, str(prices)) for i, entry in enumerate(entries, 1)]
     if len({j.name for j in judges}) < len(judges):
         raise UserError(f"Two judges of {path} have one name; the report could not tell them apart.")
@@ -51,7 +53,7 @@ def _judge(entry: Mapping[str, Any], where: str, table: Mapping[str, Any], price
             raise UserError(f"{where}: {name} has to be a number of {least} or more.")
     if entry.get("reply_format", "json_schema") not in _FORMATS:
         raise UserError(f"{where}: reply_format is one of {', '.join(_FORMATS)}.")
-    params = entry.get("params", {"max_tokens": 1024})
+    params = entry["params"]
     if not isinstance(params, dict) or {"model", "messages", "response_format", "stream"} & set(params):
         raise UserError(f"{where}: params are further fields of the request, without model, messages or a format.")
     key = read_secret(entry.get("key_env"), entry.get("key_file"))

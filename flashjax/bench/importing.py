@@ -1,4 +1,4 @@
-"""Public benches, from the user's own copy of their files, as prompts of ours.
+"""Public benches, from the user's own copy of their files, and prompts in Parquet, as prompts of ours.
 
 Their own scores are not comparable with ours: the rubrics and the judges differ.
 """
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flashjax.bench.prompts import Prompt, json_lines, make_prompt
+from flashjax.bench.prompts import Prompt, is_id, json_lines, make_prompt
+from flashjax.data.parquet import read_parquet
 from flashjax.errors import UserError
 
 __all__ = ["FORMATS", "take"]
@@ -20,6 +21,12 @@ __all__ = ["FORMATS", "take"]
 _IMGEDIT = {
     "background": "scene", "style": "style", "action": "identity", "add": "object", "remove": "object",
     "replace": "object", "extract": "object", "adjust": "object", "compose": "object", "hybrid": "object",
+}  # fmt: skip
+
+_GEDIT = {
+    "background_change": "scene", "tone_transfer": "scene", "style_change": "style", "text_change": "text",
+    "motion_change": "identity", "ps_human": "identity", "color_alter": "object", "material_alter": "object",
+    "subject-add": "object", "subject-remove": "object", "subject-replace": "object",
 }  # fmt: skip
 
 
@@ -58,12 +65,43 @@ def _imgedit(path: Path, images: Path | None, out: Path) -> Iterator[tuple[str, 
         yield f"Edit {key} of {path}", made
 
 
+def _gedit(path: Path, images: Path | None, out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """GEdit-Bench: Parquet, one file or a folder, with key, task_type, instruction, instruction_language and the
+    source's bytes in input_image. The sources are written to ``out``/sources."""
+    for file in _parquet_files(path):
+        for number, row in enumerate(read_parquet(file), 1):
+            kind, key = str(_field(row, "task_type")), str(_field(row, "key"))
+            made = dict(id=f"gedit-{key}", category=_GEDIT.get(kind, kind), prompt=_field(row, "instruction"))
+            made["language"] = "zh" if _field(row, "instruction_language") in ("cn", "zh") else "en"
+            picture = _field(_field(row, "input_image"), "bytes")
+            if is_id(made["id"]) and isinstance(picture, bytes):
+                made["source"] = f"sources/{made['id']}.png"
+                (out / "sources").mkdir(parents=True, exist_ok=True)
+                (out / made["source"]).write_bytes(picture)
+            yield f"Row {number} of {file}", made | dict(source=made.get("source"))  # None: a field that is no text
+
+
+def _parquet(path: Path, images: Path | None, out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Parquet, one file or a folder, whose columns are the fields of a prompt; sources are paths in it, relative to
+    the file."""
+    for file in _parquet_files(path):
+        for number, row in enumerate(read_parquet(file), 1):
+            made = {name: value for name, value in row.items() if value is not None}
+            if isinstance(made.get("source"), str):
+                made["source"] = os.path.relpath(file.parent / made["source"], out)
+            yield f"Row {number} of {file}", made
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+
+
 def _field(row: Any, name: str, default: Any = None) -> Any:
     return row.get(name, default) if isinstance(row, dict) else None
 
 
 FORMATS: dict[str, Callable[[Path, Path | None, Path], Iterator[tuple[str, dict[str, Any]]]]] = {
-    "dpg": _dpg, "longtext": _longtext, "imgedit": _imgedit,
+    "dpg": _dpg, "longtext": _longtext, "imgedit": _imgedit, "gedit": _gedit, "parquet": _parquet,
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ bench and the text in pictures are data: they stand between markers, and the jud
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 __all__ = ["EDITS", "PAIR", "T2I", "Edit", "Outcome", "Rubric", "edit_rubric", "read_reply", "t2i_user"]
@@ -143,11 +143,13 @@ EDITS: dict[str, Edit] = {
 
 
 class Rubric(NamedTuple):
-    """A system prompt, the schema of its replies, and the sub-scores that cap the overall one."""
+    """A system prompt, the schema of its replies, what makes an outcome of a reply that is a JSON object, and the
+    sub-scores that cap the overall one."""
 
     name: str
     system: str
     schema: Mapping[str, Any]
+    read: Callable[[Rubric, Mapping[str, Any]], Outcome]
     capping: tuple[str, ...] = ()
 
 
@@ -158,8 +160,6 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 _SCORE = dict(type="number", minimum=LOW, maximum=HIGH)
 _TEXT = dict(type="string")
-T2I = Rubric("t2i", _T2I, _object(score=_SCORE, reasoning=_TEXT))
-PAIR = Rubric("pair", _PAIR, _object(winner=dict(type="string", enum=["A", "B", "tie"]), reasoning=_TEXT))
 
 
 def edit_rubric(category: str) -> Rubric:
@@ -173,7 +173,7 @@ def edit_rubric(category: str) -> Rubric:
     schema = _object(
         overall_score=_SCORE, sub_scores=subscores, reasoning=_TEXT, failure_modes=dict(type="array", items=_TEXT)
     )
-    return Rubric(f"edit:{category}", system, schema, edit.capping)
+    return Rubric(f"edit:{category}", system, schema, _scored, edit.capping)
 
 
 def t2i_user(prompt: str, facts: Sequence[str] = (), label: str = "The prompt") -> str:
@@ -188,12 +188,13 @@ def _inside(text: str) -> str:
 
 
 class Outcome(NamedTuple):
-    """What became of a call: ``kind`` is one of scored, refused, unparsable, out_of_range. Only ``scored`` has a value:
-    a score, or "A", "B", "tie". ``capped``: the judge's own overall score where a severe failure lowered it."""
+    """What became of a call: ``kind`` is one of scored, refused, unparsable, out_of_range, written. Only ``scored`` has
+    a value, a score or "A", "B", "tie", and ``written``, whose value is what came. ``capped``: the judge's own overall
+    score where a severe failure lowered it."""
 
     kind: str
     reason: str
-    value: float | str | None = None
+    value: float | str | list[Any] | None = None
     subscores: Mapping[str, float] = {}
     failures: tuple[str, ...] = ()
     capped: float | None = None
@@ -215,7 +216,7 @@ def read_reply(rubric: Rubric, content: str | None, refusal: str | None, finish:
         return Outcome("unparsable", f"not JSON{cut}: {clean(content)[:200]}")
     if not isinstance(reply, dict):
         return Outcome("unparsable", f"not a JSON object: {clean(content)[:200]}")
-    return _pair(reply) if rubric.name == "pair" else _scored(rubric, reply)
+    return rubric.read(rubric, reply)
 
 
 def _unfenced(content: str) -> str:
@@ -224,7 +225,7 @@ def _unfenced(content: str) -> str:
     return text.removeprefix("```json").removeprefix("```").removesuffix("```") if text.startswith("```") else text
 
 
-def _pair(reply: Mapping[str, Any]) -> Outcome:
+def _pair(rubric: Rubric, reply: Mapping[str, Any]) -> Outcome:
     if reply.get("winner") not in ("A", "B", "tie"):
         return Outcome("unparsable", f"winner is {clean(repr(reply.get('winner')))[:80]}, not A, B or tie")
     return Outcome("scored", clean(str(reply.get("reasoning", ""))), reply["winner"])
@@ -256,3 +257,7 @@ def clean(text: str, most: int = 2000) -> str:
     """Text of a stranger as text that can be stored: valid Unicode without control characters, cut at ``most``."""
     whole = text.encode("utf-8", "replace").decode("utf-8")
     return "".join(c if c.isprintable() or c == "\n" else " " for c in whole)[:most]
+
+
+T2I = Rubric("t2i", _T2I, _object(score=_SCORE, reasoning=_TEXT), _scored)
+PAIR = Rubric("pair", _PAIR, _object(winner=dict(type="string", enum=["A", "B", "tie"]), reasoning=_TEXT), _pair)

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sources", help="folder of the source pictures of edits")
     parser.add_argument("--judges", required=True, help="judges.json: name, url, model, key_env or key_file, ...")
     parser.add_argument("--prices", help="prices.json: model to input, output (dollars a million tokens), image_tokens")
-    parser.add_argument("--budget", type=_dollars, help="US dollars that everything in --out may cost in all")
+    parser.add_argument("--budget", type=dollars, help="US dollars that everything in --out may cost in all")
     parser.add_argument("--out", required=True, help="folder of journal.jsonl (all replies) and scores.jsonl")
     parser.add_argument("--limit", type=positive, help="use only so many prompts (default: all)")
     parser.add_argument("--probes", type=non_negative, default=20, help="pictures a probe (default %(default)s)")
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int | None:
     bench = prompts.read_bench(args.bench, args.limit)
     calls = _plan(args, judges, bench)
     if args.dry_run:
-        print(_told(judging.dry_run(calls, _answered(args.out)), args.budget))
+        print(told(judging.dry_run(calls, answered(args.out)), args.budget))
         return None
     with Journal(args.out) as journal:
         if journal.doubtful:
@@ -78,13 +78,13 @@ def _plan(args: argparse.Namespace, judges: Sequence, bench: Sequence) -> list:
     return calls + (plan.drift(*probed, args.drift) if args.drift else [])
 
 
-def _answered(out: str) -> dict:
+def answered(out: str) -> dict:
     from flashjax.bench.journal import read_rows
 
     return {row["key"]: row for row in read_rows(Path(out) / "journal.jsonl") if row["kind"] == "reply"}
 
 
-def _told(rows: Sequence[dict], budget: float | None) -> str:
+def told(rows: Sequence[dict], budget: float | None) -> str:
     lines = []
     for row in rows:
         price = "no price" if row["most"] is None else f"about {row['about']:.2f}, at most {row['most']:.2f} US dollars"
@@ -97,7 +97,7 @@ def _told(rows: Sequence[dict], budget: float | None) -> str:
     return "\n".join(lines)
 
 
-def _dollars(text: str) -> float:
+def dollars(text: str) -> float:
     """An argparse type: an amount above 0."""
     try:
         value = float(text)

@@ -1,42 +1,107 @@
-"""``flashjax bench prompts``: writes T2I-Bench and Editing-Bench, or imports a public bench."""
+"""``flashjax bench prompts``: T2I-Bench and Editing-Bench, new prompts from a language model, or a public bench."""
 
 import argparse
+from pathlib import Path
 
 from flashjax.commands import positive, seed
+from flashjax.commands.bench_judge import answered, dollars, told
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder for t2i.jsonl and edit.jsonl")
     parser.add_argument("--t2i", type=positive, default=600, help="prompts a category, of three (default %(default)s)")
     parser.add_argument("--edits", type=positive, default=250, help="edits a category, of six (default %(default)s)")
-    parser.add_argument("--take", nargs=2, metavar=("FORMAT", "PATH"), help="import instead: dpg, longtext or imgedit")
+    parser.add_argument(
+        "--take", nargs=2, metavar=("FORMAT", "PATH"),
+        help="import instead: dpg, longtext, imgedit, gedit, or parquet with a prompt's fields as columns",
+    )  # fmt: skip
     parser.add_argument("--images", help="the source pictures of imgedit")
     parser.add_argument("--seed", type=seed, default=0, help="another seed, other prompts (default 0)")
+    parser.add_argument(
+        "--endpoint", metavar="FILE", help="have new prompts written: a file as judges.json, whose models write in turn"
+    )
+    parser.add_argument("--prices", help="with --endpoint, as bench judge has it")
+    parser.add_argument("--budget", type=dollars, help="US dollars that everything in --out may cost in all")
+    parser.add_argument("--dry-run", action="store_true", help="with --endpoint: print calls and cost, ask nothing")
 
 
-def run(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
-    from flashjax.bench import grammar, importing, prompts
+def run(args: argparse.Namespace) -> int | None:
+    from flashjax.bench import grammar
     from flashjax.errors import UserError
 
+    folder, names = Path(args.out), [args.take[0]] if args.take else ["t2i", "edit"]
+    if there := [name for name in names if (folder / f"{name}.jsonl").exists()]:
+        raise UserError(f"{folder}/{there[0]}.jsonl exists; give a new --out, nothing is overwritten.")
+    if args.endpoint:
+        return _written(args, folder)
     if args.take:
-        kind, path = args.take
-        if kind not in importing.FORMATS:
-            raise UserError(f"--take {kind}: there are {', '.join(importing.FORMATS)}.")
-        made = {kind: importing.take(kind, path, args.out, args.images)}
+        made = _taken(args, folder)
     else:
         made = {"t2i": grammar.t2i_bench(args.t2i, args.seed), "edit": grammar.editing_bench(args.edits, args.seed)}
-    folder = Path(args.out)
-    if there := [name for name in made if (folder / f"{name}.jsonl").exists()]:
-        raise UserError(f"{folder}/{there[0]}.jsonl exists; give a new --out, nothing is overwritten.")
+    _save(folder, made)
+    return None
+
+
+def _taken(args: argparse.Namespace, folder: Path) -> dict:
+    from flashjax.bench import importing
+    from flashjax.errors import UserError
+
+    kind, path = args.take
+    if kind not in importing.FORMATS:
+        raise UserError(f"--take {kind}: there are {', '.join(importing.FORMATS)}.")
+    return {kind: importing.take(kind, path, folder, args.images)}
+
+
+def _written(args: argparse.Namespace, folder: Path) -> int | None:
+    """New prompts of all categories; what was paid for stays in the journal of the folder if this has to stop."""
+    from tqdm import tqdm
+
+    from flashjax.bench import config, grammar, judging, writing
+    from flashjax.bench.journal import Journal
+    from flashjax.bench.rubrics import EDITS
+    from flashjax.commands import quiet
+
+    quiet()
+    writers = config.read_judges(args.endpoint, args.prices, most_tokens=4096)
+    kinds = {"t2i": ("landscape", "portrait", "text"), "edit": tuple(EDITS)}
+    counts = {"t2i": args.t2i, "edit": args.edits}
+    wanted = [(kind, category) for kind in kinds for category in kinds[kind]]
+    if args.dry_run:
+        plans = (writing.plan(writers, category, k == "edit", counts[k], args.seed) for k, category in wanted)
+        print(told(judging.dry_run([call for calls in plans for call in calls], answered(args.out)), args.budget))
+        return None
+    known = {"t2i": grammar.t2i_bench(), "edit": grammar.editing_bench()}
+    made, thrown, unasked = {"t2i": [], "edit": []}, {}, {}
+    with Journal(folder) as journal, tqdm(desc="writing", unit="call") as bar:
+        for kind, category in wanted:
+            new = writing.write(
+                writers, category, kind == "edit", counts[kind], known[kind], journal,
+                seed=args.seed, budget=args.budget, tick=bar.update,
+            )  # fmt: skip
+            made[kind], thrown[category], unasked = made[kind] + new.prompts, new.thrown, unasked | new.unasked
+            if new.unasked:
+                break
+    for category, reasons in thrown.items():
+        for reason, count in reasons.items():
+            print(f"{category}: {count} left out, {reason}")
+    if unasked:
+        print(f"{len(unasked)} calls have no reply: {next(iter(unasked.values()))}")
+        print(f"Nothing is written; what came so far is kept in {folder}, and the same command goes on from there.")
+        return 1
+    _save(folder, {kind: bench for kind, bench in made.items() if bench})
+    return None
+
+
+def _save(folder: Path, made: dict) -> None:
+    from flashjax.bench import grammar, prompts
+
     folder.mkdir(parents=True, exist_ok=True)
     for name, bench in made.items():
         prompts.write_bench(folder / f"{name}.jsonl", bench)
         print(f"{folder}/{name}.jsonl: {len(bench)} prompts")
-        for category, told in grammar.describe(bench).items():
-            length = "/".join(str(v) for v in told["length"].values())
+        for category, told_ in grammar.describe(bench).items():
+            length = "/".join(str(v) for v in told_["length"].values())
             print(
-                f"  {category}: {told['prompts']}, {told['chinese']} of them Chinese; length {length} (5, 50, 95 %); "
-                f"{told['facts']} facts and {told['letters']} letters to render on average; {told['hard']:.0%} hard"
+                f"  {category}: {told_['prompts']}, {told_['chinese']} of them Chinese; length {length} (5, 50, 95 %); "
+                f"{told_['facts']} facts and {told_['letters']} letters to render on average; {told_['hard']:.0%} hard"
             )

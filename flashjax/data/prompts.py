@@ -18,6 +18,7 @@ import tqdm
 from PIL import Image
 
 from flashjax.data import records
+from flashjax.data.parquet import read_parquet
 from flashjax.data.writing import CHUNK, Encode, PrepareError, already_there, encode_all, write_manifest
 
 __all__ = ["prepare_prompts", "read_rows", "read_square"]
@@ -77,10 +78,10 @@ def _said(said: Mapping[str, str], first: int, encode: Encode, stats: dict) -> I
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a .jsonl or .parquet file, each with ``where`` it stands and absolute paths. Raises PrepareError."""
+    """The rows of a .jsonl or .parquet file, each with ``where`` it stands and absolute paths. Raises UserError."""
     if not path.is_file():
         raise PrepareError(f"There is no file of prompts at {path}.")
-    readers = {".jsonl": _json_lines, ".parquet": _parquet}
+    readers = {".jsonl": _json_lines, ".parquet": read_parquet}
     if path.suffix not in readers:
         raise PrepareError(f"{path} is neither .jsonl nor .parquet; prompts are read from these.")
     for number, row in enumerate(readers[path.suffix](path), 1):
@@ -99,18 +100,6 @@ def _json_lines(path: Path) -> Iterator[Any]:
                 yield json.loads(line)
             except ValueError as error:
                 raise PrepareError(f"Line {number} of {path} is not JSON ({error}).") from error
-
-
-def _parquet(path: Path) -> Iterator[Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise PrepareError('Parquet needs pyarrow; run `pip install "flashjax[parquet]"`.') from error
-    try:
-        yield from pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise PrepareError(f"{path} cannot be read as Parquet ({error}).") from error
 
 
 def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:

@@ -1,8 +1,12 @@
 """Public benches in the formats of their files."""
 
+import io
 import json
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from flashjax import cli
 from flashjax.bench import importing, plan, prompts
@@ -32,8 +36,6 @@ def imgedit(tmp_path, **changes):
 
 
 def test_imgedit_from_the_command_to_its_sources(tmp_path, capsys):
-    from PIL import Image
-
     (tmp_path / "pictures" / "animal").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "animal" / "0.png")
     argv = ["bench", "prompts", f"--out={tmp_path}/out", "--take", "imgedit", str(imgedit(tmp_path))]
@@ -72,3 +74,55 @@ def test_all_bad_lines_are_named(tmp_path):
         importing.take("dpg", tmp_path / "none", tmp_path)
     with pytest.raises(UserError, match="holds no prompts in the format dpg"):
         importing.take("dpg", tmp_path, tmp_path)
+
+
+def parquet(path, rows):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def gedit_row(key="k1", **changes):
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    row = dict(key=key, task_type="subject-add", instruction="add a hat", instruction_language="en")
+    return row | dict(input_image=dict(bytes=picture.getvalue(), path=None), Intersection_exist=True) | changes
+
+
+def test_gedit_with_its_pictures(tmp_path):
+    rows = [gedit_row(), gedit_row("k2", task_type="text_change", instruction="改成“茶”", instruction_language="cn")]
+    parquet(tmp_path / "train.parquet", rows)
+    (tmp_path / "out").mkdir()
+    argv = ["bench", "prompts", f"--out={tmp_path}/out", "--take", "gedit", str(tmp_path)]
+    assert cli.main(argv) == 0
+    bench = prompts.read_bench(tmp_path / "out" / "gedit.jsonl")
+    assert [(p.id, p.category, p.language) for p in bench] == [("gedit-k1", "object", "en"), ("gedit-k2", "text", "zh")]
+    found = plan.find_sources(bench, tmp_path / "out" / "gedit.jsonl", None)
+    assert {p.path.resolve().parent.name for pictures in found.values() for p in pictures.values()} == {"sources"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (dict(task_type="fly"), "Row 1 of .* is no prompt: fly is no category of edits"),
+        (dict(key="../x"), "Row 1 of .* is no prompt: source is no text"),
+        (dict(input_image=None), "Row 1 of .* is no prompt: source is no text"),
+        (dict(instruction=None), "Row 1 of .* is no prompt: prompt is no text"),
+    ],
+)
+def test_bad_rows_of_gedit_are_named(tmp_path, changes, reason):
+    with pytest.raises(UserError, match=reason):
+        importing.take("gedit", parquet(tmp_path / "a.parquet", [gedit_row(**changes)]), tmp_path / "out")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_parquet_of_ones_own(tmp_path):
+    rows = [
+        dict(id="a", category="text", prompt='a sign "OPEN"', facts=["It reads OPEN."], texts=["OPEN"], source=None),
+        dict(id="b", category="scene", prompt="make it night", facts=[], texts=None, source="b.png"),
+    ]
+    first, second = importing.take("parquet", parquet(tmp_path / "a.parquet", rows), tmp_path / "out")
+    assert (first.texts, first.facts, first.is_edit) == (("OPEN",), ("It reads OPEN.",), False)
+    assert (tmp_path / "out" / second.source).resolve() == tmp_path / "b.png"
+    (tmp_path / "b.parquet").write_text("no")
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
+        importing.take("parquet", tmp_path / "b.parquet", tmp_path)
