@@ -20,6 +20,8 @@ __all__ = [
     "adherence",
     "adherence_scores",
     "bootstrap",
+    "contrast",
+    "contrast_drift",
     "diversity",
     "diversity_ratio",
     "frechet_distance",
@@ -108,10 +110,27 @@ def saturation_drift(student: np.ndarray, teacher: np.ndarray) -> float:
     Raises:
         UserError: the teacher's pictures have no colour at all; or not pictures.
     """
-    base = saturation(teacher).mean()
-    if base == 0:
-        raise UserError("The teacher's pictures are all gray, so there is no saturation to compare with.")
-    return float(saturation(student).mean() / base - 1)
+    return _drift(saturation(student), saturation(teacher), "all gray", "saturation")
+
+
+def contrast(images: np.ndarray) -> np.ndarray:
+    """Standard deviation of the luma in 0..1 within each of the pictures uint8 [N, H, W, 3]: float64 [N]."""
+    return (_pictures(images) @ _LUMA).std((1, 2))
+
+
+def contrast_drift(student: np.ndarray, teacher: np.ndarray) -> float:
+    """How much more contrast the student's pictures have than the teacher's, relative: 0.1 is 10 % more.
+
+    Raises:
+        UserError: each of the teacher's pictures is of one brightness; or not pictures.
+    """
+    return _drift(contrast(student), contrast(teacher), "all of one brightness", "contrast")
+
+
+def _drift(student: np.ndarray, teacher: np.ndarray, kind: str, what: str) -> float:
+    if teacher.mean() == 0:
+        raise UserError(f"The teacher's pictures are {kind}, so there is no {what} to compare with.")
+    return float(student.mean() / teacher.mean() - 1)
 
 
 def _pictures(images: np.ndarray) -> np.ndarray:

@@ -32,11 +32,16 @@ _COLUMNS = (
     ("word_accuracy", "Words (OCR)", "higher", "{:.1%}"),
     ("word_accuracy_classifier", "Words (classifier)", "higher", "{:.1%}"),
     ("frechet_to_teacher", "Fréchet to teacher", "lower", "{:.2f}"),
+    ("cmmd_to_teacher", "CMMD to teacher", "lower", "{:.2f}"),
+    ("precision", "Precision", "higher", "{:.1%}"),
+    ("recall", "Recall", "higher", "{:.1%}"),
     ("frechet_to_real", "Fréchet to real", "lower", "{:.2f}"),
     ("proportion_shift", "Shift of proportions", "lower", "{:.3f}"),
     ("diversity", "Diversity", "as teacher", "{:.2f}"),
     ("sharpness", "Sharpness", "as teacher", "{:.4f}"),
+    ("high_frequency", "High frequencies", "as teacher", "{:.2%}"),
     ("saturation", "Saturation", "as teacher", "{:.3f}"),
+    ("contrast", "Contrast", "as teacher", "{:.3f}"),
 )
 
 

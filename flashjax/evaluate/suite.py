@@ -11,7 +11,7 @@ import numpy as np
 
 from flashjax.errors import UserError
 from flashjax.evaluate import classifier as judge
-from flashjax.evaluate import metrics
+from flashjax.evaluate import distributions, metrics
 from flashjax.evaluate import ocr as reader
 
 __all__ = ["evaluate"]
@@ -20,6 +20,8 @@ _FEW = ("teacher4", "teacher4_guided")
 _FRECHET_DRAWS = 200
 # Below this the covariance of the features is far from full rank, and the distance mostly noise.
 _FRECHET_COMFORT = 256
+_DISTANCES = ("frechet_to_teacher", "cmmd_to_teacher", "precision", "recall", "proportion_shift")
+_NEIGHBOUR = 3  # of precision and recall, as their authors have it
 
 
 def evaluate(
@@ -116,8 +118,7 @@ def _entry(name: str, sets, judged, real: np.ndarray, cards, spread) -> dict[str
     scores = own["scores"][np.isfinite(own["scores"])]
     reference = judged.get("reference") if name != "reference" else None
     return {
-        "frechet_to_teacher": reference and metrics.frechet_distance(own["features"], reference["features"]),
-        "proportion_shift": reference and metrics.proportion_shift(own["seen"], reference["seen"], kinds),
+        **(_to_teacher(own, reference, kinds) if reference else dict.fromkeys(_DISTANCES)),
         "frechet_to_real": None if name == "real" else metrics.frechet_distance(own["features"], real),
         "adherence": told["mean"],
         "adherence_interval": list(metrics.bootstrap(scores)[1:]),
@@ -127,7 +128,25 @@ def _entry(name: str, sets, judged, real: np.ndarray, cards, spread) -> dict[str
         "sharpness": float(metrics.sharpness(images).mean()),
         "saturation": float(metrics.saturation(images).mean()),
         "saturation_drift": metrics.saturation_drift(images, sets["teacher80"]),
+        "contrast": float(metrics.contrast(images).mean()),
+        "contrast_drift": metrics.contrast_drift(images, sets["teacher80"]),
+        "high_frequency": distributions.high_frequency(images),
         "diversity": _mean(spread.get(name)),
+    }
+
+
+def _to_teacher(own: Mapping[str, Any], reference: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
+    """Distances of one set to the teacher's other one, as distributions in the features of the classifier."""
+    ours, theirs = own["features"], reference["features"]
+    # The kernel of CMMD is meant for features of length 1, as CLIP's are.
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (ours, theirs)]
+    near = distributions.precision_recall(theirs, ours, _NEIGHBOUR) if len(ours) > _NEIGHBOUR else None
+    return {
+        "frechet_to_teacher": metrics.frechet_distance(ours, theirs),
+        "cmmd_to_teacher": distributions.cmmd(*unit),
+        "precision": near and near.precision,
+        "recall": near and near.recall,
+        "proportion_shift": metrics.proportion_shift(own["seen"], reference["seen"], kinds),
     }
 
 
@@ -224,9 +243,10 @@ def _verdict(result: Mapping[str, Any]) -> list[str]:
             lines.append(_gap_line(f"{_TITLES[name]}, at equal cost", gap["equal_cost"], False, labels))
     student = result["entries"].get("student4")
     if student:
-        lines.append(f"Saturation of the student: {student['saturation_drift']:+.1%} against the teacher's.")
-        ratio = student["sharpness"] / max(result["entries"]["teacher80"]["sharpness"], 1e-12)
-        lines.append(f"Sharpness of the student: {ratio:.2f} of the teacher's.")
+        drifts = f"{student['saturation_drift']:+.1%} and {student['contrast_drift']:+.1%}"
+        lines.append(f"Saturation and contrast of the student: {drifts} against the teacher's.")
+        fine = [_ratio(student, result["entries"]["teacher80"], key) for key in ("sharpness", "high_frequency")]
+        lines.append("Sharpness of the student: {:.2f} of the teacher's; high frequencies: {:.2f}.".format(*fine))
         shifts = [result["entries"][name]["proportion_shift"] for name in ("student4", "teacher80")]
         if None not in shifts:
             lines.append(
@@ -240,6 +260,10 @@ def _verdict(result: Mapping[str, Any]) -> list[str]:
             f"{_FRECHET_COMFORT}."
         )
     return lines
+
+
+def _ratio(student: Mapping[str, Any], teacher: Mapping[str, Any], key: str) -> float:
+    return student[key] / max(teacher[key], 1e-12)
 
 
 def _gap_line(title: str, gap: Mapping[str, Any], distance: bool, labels: Mapping[str, str]) -> str:

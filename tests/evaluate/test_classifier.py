@@ -9,7 +9,7 @@ import pytest
 
 from flashjax.data import postcards
 from flashjax.errors import UserError
-from flashjax.evaluate import classifier, suite
+from flashjax.evaluate import classifier, distributions, suite
 from flashjax.evaluate.classifier import Config
 
 
@@ -93,6 +93,16 @@ def test_suite_measures_every_set_and_is_json(judge, images, records):
     distances = [entries[k]["frechet_to_teacher"] for k in ("teacher80", "student4", "teacher4")]
     assert 0 < distances[0] < distances[1] < distances[2]
     assert entries["reference"]["frechet_to_teacher"] is None
+    kernel = [entries[k]["cmmd_to_teacher"] for k in ("teacher80", "student4", "teacher4")]
+    assert kernel[0] < kernel[1] < kernel[2]
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True)
+            for x in (classifier.features(judge, samples[k]) for k in ("teacher4", "reference"))]  # fmt: skip
+    assert kernel[2] == pytest.approx(distributions.cmmd(*unit), rel=1e-9)
+    among = [(entries[k]["precision"], entries[k]["recall"]) for k in ("student4", "teacher4")]
+    assert among[0] == (1.0, 1.0)
+    assert among[1] < among[0]
+    assert entries["teacher4"]["high_frequency"] > 1.5 * entries["student4"]["high_frequency"]
+    assert entries["teacher4"]["contrast_drift"] > 0 == entries["teacher80"]["contrast_drift"]
     assert gap["frechet_to_teacher"]["many_step"] == distances[0]
     assert entries["student4"]["word_accuracy"] is None
     assert gap["adherence"]["few_step_set"] == "teacher4"

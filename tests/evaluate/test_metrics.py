@@ -67,6 +67,16 @@ def test_saturation_and_its_drift():
         metrics.saturation(red.astype(np.float32))
 
 
+def test_contrast_and_its_drift():
+    board = np.repeat((np.indices((8, 8)).sum(0) % 2)[None, ..., None], 3, -1)
+    strong, weak = (255 * board).astype(np.uint8), (100 + 51 * board).astype(np.uint8)
+    assert metrics.contrast(strong)[0] == pytest.approx(0.5)
+    assert metrics.contrast(weak)[0] == pytest.approx(0.1)  # a shift of brightness is no contrast
+    assert metrics.contrast_drift(weak, strong) == pytest.approx(-0.8)
+    with pytest.raises(UserError, match="of one brightness, so there is no contrast"):
+        metrics.contrast_drift(weak, np.full_like(weak, 9))
+
+
 def test_diversity_is_the_mean_distance_of_pairs():
     triangle = np.array([[[0.0, 0], [3, 4], [0, 0]], [[1, 1], [1, 1], [1, 1]]])
     np.testing.assert_allclose(metrics.diversity(triangle), [10 / 3, 0])

@@ -1,7 +1,7 @@
 """How far two sets of pictures lie apart as distributions, on the features of any network.
 
 A feature extractor is a function from pictures uint8 [N, H, W, 3] to float [N, D]; ``pinned`` gives the file of its
-weights after comparing its sha256, and fetches nothing. The Fréchet distance is in ``evaluate.metrics``.
+weights after comparing its sha256, and fetches nothing. The Fréchet distance is in ``metrics``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from flashjax.errors import UserError
 
-__all__ = ["PrecisionRecall", "cmmd", "patches", "pinned", "precision_recall", "spectrum"]
+__all__ = ["PrecisionRecall", "cmmd", "high_frequency", "patches", "pinned", "precision_recall", "spectrum"]
 
 _CHUNK = 1024  # rows of a kernel matrix at a time
 
@@ -111,6 +111,12 @@ def spectrum(images: np.ndarray, bands: int = 8) -> np.ndarray:
     sums = np.stack([power[:, ring == i].sum(1) for i in range(bands)], 1)
     total = sums.sum(1, keepdims=True)
     return (sums / np.where(total == 0, 1, total)).mean(0)
+
+
+def high_frequency(images: np.ndarray, side: int = 16, per_image: int = 4) -> float:
+    """Share of the luma variance above three quarters of the highest frequency, in patches of full resolution: of
+    pictures uint8 [N, H, W, 3]. Edges of patches leak into it, alike in all sets; compare it with a teacher's."""
+    return float(spectrum(patches(images, side, per_image))[6:].sum())
 
 
 def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
 
-from flashjax.bench import distributions
 from flashjax.errors import UserError
+from flashjax.evaluate import distributions
 
 RNG = np.random.default_rng(0)
 
@@ -73,6 +73,16 @@ def test_the_spectrum_finds_a_grid():
     # The chequerboard's variance is 10^2 beside 100^2 / 2 of the wave.
     assert rough[-1] == pytest.approx(100 / 5100, rel=0.05)
     assert distributions.spectrum(np.zeros((1, 8, 8, 3), np.uint8)).sum() == 0
+
+
+def test_high_frequencies_see_a_grid_that_a_mean_does_not():
+    """A grid of +-4 of 255 on waves of one period a patch: its share of the variance follows from the amplitudes."""
+    y, x = np.mgrid[:16, :16]
+    wave = 128 + 40 * np.cos(2 * np.pi * x / 16)
+    both = wave, wave + 4 * (-1.0) ** (x + y)
+    calm, rough = (np.rint(np.repeat(v[None, ..., None], 3, -1)).astype(np.uint8) for v in both)
+    assert distributions.high_frequency(calm, 16) < 1e-3  # what rounding to bytes leaves
+    assert distributions.high_frequency(rough, 16) == pytest.approx(16 / (800 + 16), rel=0.02)
 
 
 def test_weights_are_pinned(tmp_path):
