@@ -43,19 +43,18 @@ class Endpoint:
         self._next_start = self._not_before = 0.0
 
     async def __aenter__(self) -> Endpoint:
-        import httpx2
+        import aiohttp
 
-        self._http, self._url = httpx2, httpx2.URL(f"{self.judge.url.rstrip('/')}/chat/completions")
-        secure, wait = httpx2.create_ssl_context(), self.judge.timeout
-        self._waits = dict(connect=wait, read=wait, write=wait, pool=wait)
-        # A bare transport a call in flight. One client with a pool of 64 connections takes half as long again a call,
-        # and would follow redirects and proxies: a key goes to the named host or nowhere.
-        self._idle = [httpx2.AsyncHTTPTransport(verify=secure, trust_env=False) for _ in range(self.judge.concurrency)]
+        self._http, self._url = aiohttp, f"{self.judge.url.rstrip('/')}/chat/completions"
+        # No cookies, no proxies from the environment: a key goes to the named host or nowhere.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self.judge.concurrency), cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.judge.timeout),
+        )  # fmt: skip
         return self
 
     async def __aexit__(self, *_) -> None:
-        for transport in self._idle:
-            await transport.aclose()
+        await self._session.close()
 
     async def ask(self, call: Call) -> Reply:
         """Asks until there is a complete reply, ``judge.tries`` times at most.
@@ -95,41 +94,34 @@ class Endpoint:
 
     async def _once(self, call: Call) -> tuple[int, float | None, str, dict[str, Any] | None]:
         """(status or _UNSENT or _UNSEEN, Retry-After in seconds, what was wrong, the body of a complete reply)."""
-        transport = self._idle.pop()
+        data = json.dumps(call.request()).encode()
         try:
             # A server that sends a byte now and then would never run into the timeouts of single reads.
-            async with asyncio.timeout(self.judge.timeout):
-                answer = await transport.handle_async_request(self._request(call))
-                await answer.aread()
-        except (self._http.ConnectError, self._http.ConnectTimeout) as error:
+            async with asyncio.timeout(self.judge.timeout), self._posted(call.key, data) as answer:
+                content = await _read(answer)
+        except (self._http.ClientConnectorError, self._http.ConnectionTimeoutError) as error:
             return _UNSENT, None, self._hidden(f"the connection failed ({type(error).__name__}: {error})"), None
-        except (self._http.TimeoutException, TimeoutError):
+        except TimeoutError:
             return _UNSEEN, None, f"no answer within {self.judge.timeout:g} s", None
-        except (self._http.TransportError, self._http.DecodingError) as error:
+        except (self._http.ClientError, ConnectionError) as error:
             return _UNSEEN, None, self._hidden(f"the connection broke ({type(error).__name__}: {error})"), None
-        finally:
-            self._idle.append(transport)
-        if answer.status_code != 200:
-            return answer.status_code, retry_after(answer.headers), self._complaint(answer), None
-        return self._complete(answer)
+        if answer.status != 200:
+            return answer.status, retry_after(answer.headers), self._complaint(answer.status, content), None
+        return self._complete(content)
 
-    def _request(self, call: Call):
+    def _posted(self, key: str, data: bytes):
         # Endpoints that know Idempotency-Key answer a repeated question from their memory and charge once.
-        headers = {"Idempotency-Key": call.key, "Content-Type": "application/json", "User-Agent": "flashjax"}
-        request = self._http.Request(
-            "POST", self._url, headers=headers, content=json.dumps(call.request()).encode(),
-            extensions=dict(timeout=self._waits),
-        )  # fmt: skip
+        headers = {"Idempotency-Key": key, "Content-Type": "application/json", "User-Agent": "flashjax"}
         if self.judge.key:
-            request.headers["Authorization"] = f"Bearer {self.judge.key.reveal()}"
-        return request
+            headers["Authorization"] = f"Bearer {self.judge.key.reveal()}"
+        return self._session.post(self._url, data=data, headers=headers, allow_redirects=False)
 
-    def _complete(self, answer) -> tuple[int, float | None, str, dict[str, Any] | None]:
+    def _complete(self, content: bytes) -> tuple[int, float | None, str, dict[str, Any] | None]:
         """A 200 that is no chat completion came from a proxy or a broken server, and nobody has scored anything."""
-        if len(answer.content) > _LARGEST:
+        if len(content) > _LARGEST:
             return _UNSEEN, None, f"the reply has more than {_LARGEST >> 20} MiB", None
         try:
-            body = json.loads(answer.content)
+            body = json.loads(content)
             choice = body["choices"][0]
             if not isinstance(choice["message"], dict):
                 raise TypeError("the message is no object")
@@ -150,16 +142,27 @@ class Endpoint:
         filtered = any(word in trouble.lower() for word in ("content_filter", "content_policy", "safety"))
         return "refused" if filtered else "rejected"
 
-    def _complaint(self, answer) -> str:
+    def _complaint(self, status: int, content: bytes) -> str:
         try:
-            error = json.loads(answer.content)["error"]
+            error = json.loads(content)["error"]
             told = f"{error.get('code') or ''} {error.get('message') or ''}" if isinstance(error, dict) else str(error)
         except (ValueError, KeyError, TypeError, RecursionError):
-            told = answer.content[:300].decode("utf-8", "replace")
-        return self._hidden(f"status {answer.status_code}: {' '.join(told.split())}")
+            told = content[:300].decode("utf-8", "replace")
+        return self._hidden(f"status {status}: {' '.join(told.split())}")
 
     def _hidden(self, text: str) -> str:
         return clean(self.judge.key.hide(text), 300)
+
+
+async def _read(answer) -> bytes:
+    """The body, or so much of it that it is seen to be too large."""
+    parts, size = [], 0
+    async for part in answer.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > _LARGEST:
+            break
+    return b"".join(parts)
 
 
 def retry_after(headers) -> float | None:

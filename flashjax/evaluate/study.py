@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from flashjax import checkpoint, pipeline
+from flashjax import __version__, checkpoint, pipeline
 from flashjax import metrics as run_metrics
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError, about_settings
@@ -213,9 +214,12 @@ def write(
         chosen = [i for i, r in enumerate(records) if r["category"] == category][:SHOWN]
         columns = {label: [sets[name][i] for i in chosen] for name, label in labels.items()}
         grids[category] = dict(captions=[records[i]["caption"] for i in chosen], columns=columns)
-    config = json.loads((workdir / "config.json").read_text())
     rows = [[image for grid in grids.values() for image in grid["columns"][label][:3]] for label in labels.values()]
     contact_sheet(rows, labels=list(labels.values())).save(target.with_suffix(".png"))
+    if worst := figures["worst"]:
+        columns = {label: [sets[name][w["prompt"]] for w in worst] for name, label in labels.items()}
+        grids["Worst of the student first"] = dict(captions=[_missed(w, records) for w in worst], columns=columns)
+    config = json.loads((workdir / "config.json").read_text())
     ms = figures["ms_per_image"]
     report.write_report(
         target, title=title, command=command, metrics=figures, grids=grids,
@@ -223,5 +227,11 @@ def write(
         step_table=(workdir / "step_table.txt").read_text(),
         config_text=json.dumps(config, indent=1),
         facts={"ms per image, student": round(ms["student"], 2), "ms per image, teacher": round(ms["teacher"], 2),
-               "speed-up": f"{figures['speedup']:.1f} x"},
+               "speed-up": f"{figures['speedup']:.1f} x", "flashjax": __version__, "date": f"{date.today()}"},
     )  # fmt: skip
+
+
+def _missed(worst: Mapping[str, Any], records: Sequence[Mapping]) -> str:
+    """The caption of a bad picture, with what the classifier sees in it."""
+    parts = (f"{name}: {seen} for {named}" for name, (named, seen) in worst["missed"].items())
+    return f"{records[worst['prompt']]['caption']} [seen {'; '.join(parts)}]"

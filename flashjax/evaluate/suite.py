@@ -52,7 +52,8 @@ def evaluate(
 
     Returns:
         {"entries": name to figures, "gap": metric to what `metrics.gap_closed` says, "diversity_ratio", "counts",
-        "verdict": sentences}.
+        "worst": the student's pictures that miss the most, each {"prompt": its position, "missed": attribute to what
+        was named and what the classifier sees}, "verdict": sentences}.
 
     Raises:
         UserError: sets are missing, empty, or do not fit together.
@@ -73,6 +74,7 @@ def evaluate(
         "gap": _gaps(judged, seed) if "student4" in judged else {},
         "diversity_ratio": _ratios(seeds),
         "counts": _counts(cards, real_images, judged["teacher80"]),
+        "worst": _worst(judged["student4"]["seen"], cards) if "student4" in judged else [],
     }
     return {**result, "verdict": _verdict(result)}
 
@@ -166,6 +168,16 @@ def _counts(cards, real_images, teacher: Mapping[str, Any]) -> dict[str, int]:
         "signs": len(teacher["words_classifier"]),
         "prompts_with_named_attributes": int(np.isfinite(teacher["scores"]).sum()),
     }
+
+
+def _worst(seen: Sequence[Mapping[str, str]], cards: Sequence[Mapping[str, Any]], most: int = 12) -> list[dict]:
+    """By the number of named attributes that are missed, the most first; pictures that miss none are not in it."""
+    missed = [
+        {name: [value, found[name]] for name, value in card["named"].items() if found[name] != value}
+        for found, card in zip(seen, cards, strict=True)
+    ]
+    order = sorted((i for i, parts in enumerate(missed) if parts), key=lambda i: -len(missed[i]))
+    return [{"prompt": i, "missed": missed[i]} for i in order[:most]]
 
 
 def _gaps(judged: Mapping[str, Any], seed: int) -> dict[str, Any]:
