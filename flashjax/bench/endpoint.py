@@ -113,7 +113,7 @@ class Endpoint:
         # Endpoints that know Idempotency-Key answer a repeated question from their memory and charge once.
         headers = {"Idempotency-Key": key, "Content-Type": "application/json", "User-Agent": "flashjax"}
         if self.judge.key:
-            headers["Authorization"] = f"Bearer {self.judge.key.reveal()}"
+            headers["Authorization"] = self.judge.key.bearer()
         return self._session.post(self._url, data=data, headers=headers, allow_redirects=False)
 
     def _complete(self, content: bytes) -> tuple[int, float | None, str, dict[str, Any] | None]:

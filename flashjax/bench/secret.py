@@ -13,17 +13,26 @@ HIDDEN = "***"
 _SHORTEST = 8  # hiding a shorter text would black out ordinary words
 
 
+class Header(str):
+    """A header's value that holds a secret: sent as it is, but ``***`` among the locals of a traceback."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+
 class Secret:
     """A text that prints as ``***``: by str, repr and format, in a log line, a dataclass or a traceback. It cannot be
-    pickled or copied. Whoever sends it calls ``reveal``, and lets what comes back through ``hide``."""
+    pickled or copied. Whoever sends it calls ``bearer``, and lets what comes back through ``hide``."""
 
     __slots__ = ("__text",)
 
     def __init__(self, text: str) -> None:
         self.__text = text
 
-    def reveal(self) -> str:
-        return self.__text
+    def bearer(self) -> Header:
+        return Header(f"Bearer {self.__text}")
 
     def hide(self, text: str) -> str:
         """``text`` with the secret replaced: endpoints quote a key that they refuse."""

@@ -5,6 +5,7 @@ import logging
 import pickle
 import traceback
 
+import aiohttp
 import numpy as np
 import pytest
 from fake_judge import FakeJudge, Running
@@ -13,6 +14,7 @@ from PIL import Image
 from flashjax import cli
 from flashjax.bench import calls as calls_module
 from flashjax.bench import endpoint
+from flashjax.bench import report as bench_report
 from flashjax.bench.calls import Judge, read_picture
 from flashjax.bench.secret import Secret, read_secret
 from flashjax.errors import UserError
@@ -26,7 +28,7 @@ def test_a_secret_does_not_print(monkeypatch, tmp_path):
     with pytest.raises(TypeError):
         pickle.dumps(secret)
     monkeypatch.setenv("KEY", f" {CANARY}\n")
-    assert read_secret("KEY", None).reveal() == CANARY
+    assert read_secret("KEY", None).bearer() == f"Bearer {CANARY}"
     for text in ("", "short", "two words here"):
         monkeypatch.setenv("KEY", text)
         with pytest.raises(UserError, match="variable KEY"):
@@ -53,35 +55,62 @@ def bench(tmp_path, server, key: bool = True) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("ending", ["success", "refused", "echoed", "crash"])
+def crash(argv, expected=ZeroDivisionError) -> str:
+    """The traceback of a command that crashes, with the locals of all its frames, as debuggers and pytest show them."""
+    with pytest.raises(expected) as caught:
+        cli.main(argv)
+    below = caught.value.with_traceback(caught.value.__traceback__.tb_next)  # not this test's own locals
+    return "".join(traceback.TracebackException.from_exception(below, capture_locals=True).format())
+
+
+def report(argv, tmp_path) -> list[str]:
+    """The arguments of bench report after those of bench judge."""
+    kept = [a for a in argv[2:] if not a.startswith(("--judges", "--prices", "--out", "--probes"))]
+    return ["bench", "report", *kept, f"--judged={tmp_path}/out", f"--out={tmp_path}/report/r.html"]
+
+
+def crashing(*_, **__):
+    raise ZeroDivisionError
+
+
+ENDINGS = ["success", "refused", "echoed", "crash after", "crash within", "crash of the report"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_the_canary_key_appears_nowhere(tmp_path, monkeypatch, capfd, caplog, ending):
     echo = json.dumps({"choices": [{"message": {"content": json.dumps({"score": 3, "reasoning": CANARY})}}]})
     script = {
-        "success": lambda r, n: "good",
         "refused": lambda r, n: (401, f'{{"error": {{"message": "bad key {CANARY}"}}}}'.encode()),
         "echoed": lambda r, n: (200, echo.encode()),
-        "crash": lambda r, n: "good",
-    }[ending]
+    }.get(ending, lambda r, n: "good")
     monkeypatch.setenv("JUDGE_KEY", CANARY)
     caplog.set_level(logging.DEBUG)
     told = ""
     with Running(FakeJudge(script)) as server:
         argv = bench(tmp_path, server)
-        if ending == "crash":
-            monkeypatch.setattr(endpoint.Endpoint, "_complete", lambda *_: 1 / 0)
-            try:
-                cli.main(argv)
-            except ZeroDivisionError as error:
-                below = error.with_traceback(error.__traceback__.tb_next)  # not this test's own locals
-                told = "".join(traceback.TracebackException.from_exception(below, capture_locals=True).format())
+        if ending == "crash after":
+            monkeypatch.setattr(endpoint.Endpoint, "_complete", crashing)
+        if ending == "crash within":  # the library's frames hold the headers
+            monkeypatch.setattr(aiohttp.TCPConnector, "connect", crashing)
+        if ending in ("crash after", "crash within"):
+            told = crash(argv)
             assert "key=***" in told
         else:
             cli.main(argv)
-        assert server.headers[0]["authorization"] == f"bearer {CANARY}"
+        if ending == "crash within":
+            assert "'Authorization': ***" in told
+        else:
+            assert server.headers[0]["authorization"] == f"bearer {CANARY}"
+    if ending in ("success", "echoed"):
+        assert cli.main(report(argv, tmp_path)) == 0
+        assert {p.suffix for p in (tmp_path / "report").iterdir()} == {".html", ".json", ".csv"}
+    if ending == "crash of the report":
+        monkeypatch.setattr(bench_report, "_blocks", crashing)
+        told = crash(report(argv, tmp_path))
     said = capfd.readouterr()
     assert CANARY not in told + said.out + said.err + caplog.text
-    written = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
-    assert len(written) >= 3
+    written = [p for name in ("out", "report") for p in (tmp_path / name).rglob("*") if p.is_file()]
+    assert len(written) >= (2 if "crash" in ending else 3)
     assert not [p for p in written if CANARY.encode() in p.read_bytes()]
 
 
