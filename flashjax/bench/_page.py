@@ -22,7 +22,9 @@ pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; background: var
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; min-width: 60%; }
 th, td { padding: 6px 11px; text-align: right; border-bottom: 1px solid var(--rule); vertical-align: top; }
-th { font-size: 13px; } th.name, td.name { text-align: left; }
+th { font-size: 13px; } th, td { white-space: nowrap; } th.name, td.name { text-align: left; }
+td.system { white-space: normal; min-width: 92px; } td.note { white-space: normal; min-width: 260px; }
+@media (max-width: 640px) { main { padding: 28px 14px 60px; } th, td { padding: 5px 6px; font-size: 13px; } }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 12px; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 10px 12px; }
 svg { display: block; width: 100%; } svg rect { fill: var(--accent); } svg text { fill: var(--soft); font-size: 11px; }
@@ -53,7 +55,7 @@ summary { cursor: pointer; padding: 6px 0; }
 {%- for c in told.categories %}<th>{{ c }}</th>{% endfor %}<th>Average</th><th>Rank</th></tr></thead>
 <tbody>
 {% for line in head %}
-<tr>{% if line.first %}<td class="name" rowspan="{{ line.first.span }}">{{ line.first.system }}</td>{% endif %}
+<tr>{% if line.first %}<td class="name system" rowspan="{{ line.first.span }}">{{ line.first.system }}</td>{% endif %}
 <td class="name">{{ line.judge }}</td>
 {%- for cell in line.cells %}<td>{{ cell | figure }}</td>{% endfor %}
 {%- if line.first %}<td rowspan="{{ line.first.span }}">{{ line.first.rank or "\u2013" }}</td>{% endif %}</tr>
@@ -81,10 +83,10 @@ are no score are left out and counted below. Spent: {{ "%.2f" | format(told.doll
 <div class="wide"><table><thead><tr><th class="name">Model</th><th class="name">Judge</th><th class="name">Category</th>
 <th>Difference</th><th>95 % interval</th><th>Prompts</th><th class="name">What n can show</th></tr></thead><tbody>
 {% for d in differences %}
-<tr><td class="name">{{ d.system }}</td><td class="name">{{ d.judge }}</td><td class="name">{{ d.category }}</td>
+<tr><td class="name system">{{ d.system }}</td><td class="name">{{ d.judge }}</td><td class="name">{{ d.category }}</td>
 <td>{{ "%+.2f" | format(d.value) }}</td>
 <td>{{ d.low | figure }} to {{ d.high | figure }}{{ " (noise)" if d.noise }}</td>
-<td>{{ d.n }}</td><td class="name soft">{{ d.power }}</td></tr>
+<td>{{ d.n }}</td><td class="name soft note">{{ d.power }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% endif %}
@@ -94,7 +96,8 @@ are no score are left out and counted below. Spent: {{ "%.2f" | format(told.doll
 <div class="wide"><table><thead><tr><th class="name">Model</th><th class="name">Judge</th><th>Wins</th><th>Ties</th>
 <th>Losses</th><th>Flips</th><th>No answer</th><th>Win rate</th><th>95 % interval</th></tr></thead><tbody>
 {% for p in told.pairs %}
-<tr><td class="name">{{ p.system }}</td><td class="name">{{ p.judge }}</td><td>{{ p.wins }}</td><td>{{ p.ties }}</td>
+<tr><td class="name system">{{ p.system }}</td><td class="name">{{ p.judge }}</td>
+<td>{{ p.wins }}</td><td>{{ p.ties }}</td>
 <td>{{ p.losses }}</td><td>{{ p.flips }} ({{ p.flip_rate | share }})</td><td>{{ p.lost }}</td>
 {% if p.rate %}<td>{{ p.rate.value | share }}</td><td>{{ p.rate.low | share }} to {{ p.rate.high | share }}</td>
 {% else %}<td>\u2013</td><td>\u2013</td>{% endif %}</tr>

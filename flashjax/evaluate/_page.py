@@ -10,7 +10,7 @@ PAGE = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>{{ title }}</title>
 <style>
-""" + THEME + """main { max-width: 1040px; margin: 0 auto; padding: 40px 24px 80px; }
+""" + THEME + """main { max-width: 1180px; margin: 0 auto; padding: 40px 24px 80px; }
 h1 { font-size: 28px; line-height: 1.2; letter-spacing: -0.01em; margin: 0 0 14px; }
 h2 { font-size: 19px; margin: 44px 0 12px; }
 h3 { font-size: 15px; margin: 24px 0 8px; }
@@ -22,12 +22,13 @@ pre { background: var(--card); border: 1px solid var(--rule); border-radius: 8px
 .verdict { background: var(--tint); border-radius: 10px; padding: 14px 18px; margin: 22px 0 0; list-style: none; }
 .verdict li + li { margin-top: 6px; }
 .wide { overflow-x: auto; }
-table.figures { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.figures th, .figures td { padding: 7px 10px; text-align: right; border-bottom: 1px solid var(--rule); }
+table.figures { border-collapse: separate; border-spacing: 0; width: 100%; font-variant-numeric: tabular-nums; }
+.figures th, .figures td { padding: 7px 7px; text-align: right; border-bottom: 1px solid var(--rule); }
 .figures th:first-child, .figures td:first-child { text-align: left; padding-left: 8px; }
 .figures thead th { font-size: 13px; font-weight: 600; vertical-align: bottom; line-height: 1.3; }
 .figures thead small { display: block; font-weight: 400; color: var(--soft); }
 .figures td:first-child { white-space: nowrap; }
+.figures th:first-child, .figures td:first-child { position: sticky; left: 0; background: var(--paper); }
 .figures tr.student td { background: var(--tint); font-weight: 600; }
 table.samples { border-collapse: collapse; }
 .samples th { font-size: 13px; font-weight: 600; text-align: left; padding: 0 12px 8px 0; max-width: 140px;
@@ -35,6 +36,16 @@ table.samples { border-collapse: collapse; }
 .samples td { padding: 0 12px 12px 0; vertical-align: middle; }
 .samples td.caption { min-width: 150px; max-width: 260px; font-size: 13.5px; line-height: 1.4; padding-right: 20px; }
 .samples img { display: block; image-rendering: pixelated; border-radius: 4px; box-shadow: 0 0 0 1px var(--rule); }
+@media (max-width: 640px) {
+  main { padding: 28px 14px 60px; }
+  .figures td:first-child { white-space: normal; min-width: 104px; }
+  .samples, .samples thead, .samples tbody { display: block; }
+  .samples tr { display: grid; grid-template-columns: repeat(var(--columns), 1fr); gap: 6px; margin-bottom: 12px; }
+  .samples thead th:first-child { display: none; }
+  .samples th, .samples td { padding: 0; font-size: 12px; }
+  .samples td.caption { grid-column: 1 / -1; max-width: none; padding: 0; }
+  .samples img { width: 100%; height: auto; }
+}
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(400px, 100%), 1fr)); gap: 16px; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
          padding: 12px 14px 6px; }
@@ -69,7 +80,7 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 
 {% for grid in grids %}
 <h2>{{ grid.name }}</h2>
-<div class="wide"><table class="samples">
+<div class="wide"><table class="samples" style="--columns: {{ grid.labels | length }}">
 <thead><tr><th></th>{% for label in grid.labels %}<th>{{ label }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in grid.rows %}
@@ -82,8 +93,8 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 </table></div>
 {% endfor %}
 
-{% if table.rows %}
-<h2>Measured on held-out prompts</h2>
+{% for table in tables %}
+{% if loop.first %}<h2>Measured on held-out prompts</h2>{% else %}<h3>{{ table.name }}</h3>{% endif %}
 <div class="wide"><table class="figures">
 <thead><tr><th></th>{% for label, wish in table.heads %}<th>{{ label }}<small>{{ wish }}</small></th>
 {%- endfor %}</tr></thead>
@@ -94,9 +105,11 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 {% endfor %}
 </tbody>
 </table></div>
+{% if loop.first %}
 <p class="soft">{% for name, count in counts.items() %}{{ name.replace("_", " ") }}: {{ count }}
-{{- "" if loop.last else "; " }}{% endfor %}. The many-step teacher's own distance is that of a second set of seeds.</p>
+{{- "" if loop.last else "; " }}{% endfor %}. {{ note }}</p>
 {% endif %}
+{% endfor %}
 
 {% if categories.heads %}
 <h3>Adherence by category</h3>

@@ -27,6 +27,10 @@ __all__ = ["curve_svg", "write_report"]
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 230, 58, 24, 12, 40
 
 _NOTHING = "\u2013"
+_NOTE = (
+    "Distances, precision and recall are to the teacher's pictures from other seeds, in features of the classifier; "
+    "the many-step teacher's own row is how near a perfect student would come."
+)
 _COLUMNS = (
     ("adherence", "Adherence", "higher", "{:.1%}"),
     ("word_accuracy", "Words (OCR)", "higher", "{:.1%}"),
@@ -37,6 +41,8 @@ _COLUMNS = (
     ("recall", "Recall", "higher", "{:.1%}"),
     ("frechet_to_real", "Fréchet to real", "lower", "{:.2f}"),
     ("proportion_shift", "Shift of proportions", "lower", "{:.3f}"),
+)
+_TONE = (
     ("diversity", "Diversity", "as teacher", "{:.2f}"),
     ("sharpness", "Sharpness", "as teacher", "{:.4f}"),
     ("high_frequency", "High frequencies", "as teacher", "{:.2%}"),
@@ -84,7 +90,8 @@ def write_report(
         title=title,
         command=command,
         verdict=metrics.get("verdict", []),
-        table=_table(metrics.get("entries", {})),
+        tables=_tables(metrics.get("entries", {})),
+        note=_NOTE,
         categories=_categories(metrics.get("entries", {})),
         counts=metrics.get("counts", {}),
         grids=[_grid(name, grid) for name, grid in grids.items()],
@@ -101,14 +108,19 @@ def write_report(
     return path
 
 
-def _table(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Heads and rows of the table of figures; columns that nobody has are left out."""
-    used = [c for c in _COLUMNS if any(e.get(c[0]) is not None for e in entries.values())]
+def _tables(entries: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Names, heads and rows of the tables of figures; columns that nobody has are left out, and tables without any."""
+    tables = [_table(entries, "", _COLUMNS), _table(entries, "Variety, detail and tone", _TONE)]
+    return [table for table in tables if table["heads"]]
+
+
+def _table(entries: Mapping[str, Any], title: str, columns: Sequence[tuple[str, str, str, str]]) -> dict[str, Any]:
+    used = [c for c in columns if any(e.get(c[0]) is not None for e in entries.values())]
     rows = []
     for name, entry in entries.items():
         cells = [_NOTHING if entry.get(key) is None else form.format(entry[key]) for key, _, _, form in used]
         rows.append({"label": entry.get("label", name), "cells": cells, "student": name.startswith("student")})
-    return {"heads": [(label, wish) for _, label, wish, _ in used], "rows": rows}
+    return {"name": title, "heads": [(label, wish) for _, label, wish, _ in used], "rows": rows}
 
 
 def _categories(entries: Mapping[str, Any]) -> dict[str, Any]:
