@@ -1,6 +1,8 @@
 """``flashjax evaluate-edits``: whether edits do what they are told, and nothing else."""
 
 import argparse
+import shlex
+import sys
 
 from flashjax.commands import non_negative, positive
 
@@ -12,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="held-out edits, from flashjax prepare --split heldout --edits (default %(default)s)",
     )  # fmt: skip
     parser.add_argument("--classifier", default="weights/postcards_classifier", help="the judge (default %(default)s)")
-    parser.add_argument("--out", required=True, help=".json to write; pictures go beside it as .png")
+    parser.add_argument("--out", required=True, help=".json to write, or .html for a page too; pictures go beside it")
     parser.add_argument("--limit", type=positive, default=None, help="use only so many edits (default: all)")
     parser.add_argument("--step", type=non_negative, default=None, help="of the checkpoints (default: the newest)")
 
@@ -31,8 +33,8 @@ def run(args: argparse.Namespace) -> None:
 
     quiet()
     out = Path(args.out)
-    if out.suffix != ".json" or not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out} has to end in .json and lie in a folder that exists.")
+    if out.suffix not in (".json", ".html") or not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out} has to end in .json or .html and lie in a folder that exists.")
     records = study.load_cards(args.data, args.limit)
     if "source" not in records[0]:
         raise UserError(f"{args.data} holds no edits; prepare some with flashjax prepare --split heldout --edits.")
@@ -43,7 +45,9 @@ def run(args: argparse.Namespace) -> None:
         for path in args.checkpoint
     }
     told = edits.figures(sets, records, judge)
-    out.write_text(json.dumps(told, indent=1) + "\n")
+    out.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
+    if out.suffix == ".html":
+        edits.write_page(out, told, sets, records, shlex.join(["flashjax", *sys.argv[1:]]))
     shown = range(min(12, len(records)))
     rows = [sources, *sets.values(), np.stack([r["image"] for r in records])]
     sheet = [[row[i] for i in shown] for row in rows]

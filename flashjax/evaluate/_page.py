@@ -112,7 +112,7 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 {% endfor %}
 
 {% if categories.heads %}
-<h3>Adherence by category</h3>
+<h3>{{ by_category }}</h3>
 <div class="wide"><table class="figures">
 <thead><tr><th></th>{% for head in categories.heads %}<th>{{ head }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -142,9 +142,11 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 </dl>
 {% endif %}
 
+{% if config_text %}
 <h2>To repeat it</h2>
 <details><summary>Configuration</summary><pre>{{ config_text }}</pre></details>
 <details><summary>Step table</summary><pre>{{ step_table }}</pre></details>
+{% endif %}
 </main>
 </body>
 </html>

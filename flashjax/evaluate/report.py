@@ -27,11 +27,11 @@ __all__ = ["curve_svg", "write_report"]
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 230, 58, 24, 12, 40
 
 _NOTHING = "\u2013"
-_NOTE = (
-    "Distances, precision and recall are to the teacher's pictures from other seeds, in features of the classifier; "
-    "the many-step teacher's own row is how near a perfect student would come."
-)
 _COLUMNS = (
+    ("success", "Done as told", "higher", "{:.1%}"),
+    ("kept", "Rest kept", "higher", "{:.1%}"),
+    ("text", "Words replaced (OCR)", "higher", "{:.1%}"),
+    ("outside", "Error outside the change", "lower", "{:.4f}"),
     ("adherence", "Adherence", "higher", "{:.1%}"),
     ("word_accuracy", "Words (OCR)", "higher", "{:.1%}"),
     ("word_accuracy_classifier", "Words (classifier)", "higher", "{:.1%}"),
@@ -69,12 +69,12 @@ def write_report(
         path: the .html file; its folder is made.
         title: the heading.
         command: the command line that repeats the run.
-        metrics: what `suite.evaluate` gives, or {} where nothing was measured.
+        metrics: what `suite.evaluate` gives, or {} where nothing was measured. It may have a "note" on the figures
+            and "by_category", the heading of the table of categories.
         grids: heading to {"captions": P strings, "columns": label to P pictures uint8 [H, W, 3]}. Rows are prompts,
             columns stand in the given order; pictures of up to 40 px are shown four times as large, sharp-edged.
         curves: name to (steps, values); values that are not finite are left out of the line and counted below it.
-        step_table: text, shown as it is.
-        config_text: text, shown as it is.
+        step_table, config_text: text, shown as it is; "" where there is none.
         facts: name to value, for instance device, seconds, pictures.
 
     Returns:
@@ -91,7 +91,8 @@ def write_report(
         command=command,
         verdict=metrics.get("verdict", []),
         tables=_tables(metrics.get("entries", {})),
-        note=_NOTE,
+        note=metrics.get("note", ""),
+        by_category=metrics.get("by_category", "Adherence by category"),
         categories=_categories(metrics.get("entries", {})),
         counts=metrics.get("counts", {}),
         grids=[_grid(name, grid) for name, grid in grids.items()],

@@ -27,6 +27,10 @@ COLUMNS = ("teacher80", "teacher4", "teacher4_guided", "student4")  # of the rep
 DIVERSITY_PROMPTS, DIVERSITY_SEEDS = 18, 8
 SHOWN = 6  # pictures a category in the report
 TIMED = 64  # pictures of the batch that is timed
+NOTE = (
+    "Distances, precision and recall are to the teacher's pictures from other seeds, in features of the classifier; "
+    "the many-step teacher's own row is how near a perfect student would come."
+)
 
 
 def draw_kept(
@@ -222,7 +226,7 @@ def write(
     config = json.loads((workdir / "config.json").read_text())
     ms = figures["ms_per_image"]
     report.write_report(
-        target, title=title, command=command, metrics=figures, grids=grids,
+        target, title=title, command=command, metrics={**figures, "note": NOTE}, grids=grids,
         curves={name: curve for name, curve in run_metrics.read(workdir).items() if not name.startswith("data/")},
         step_table=(workdir / "step_table.txt").read_text(),
         config_text=json.dumps(config, indent=1),

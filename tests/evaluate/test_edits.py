@@ -40,6 +40,22 @@ def test_exact_edits_and_untouched_sources(records, judge, monkeypatch):
     assert set(exact["success_by_category"]) == set(postcards.CATEGORIES)
 
 
+def test_the_page_shows_what_was_not_done(records, judge, monkeypatch, tmp_path):
+    monkeypatch.setattr(edits.ocr, "word_hits", lambda images, words: np.zeros(len(words), bool))
+    told_records = [{**r, "instruction": f"edit <{i}>"} for i, r in enumerate(records)]
+    sets = {"good": np.stack([r["image"] for r in records]), "idle": np.stack([r["source"] for r in records])}
+    told = edits.figures(sets, told_records, judge)
+    words = [i for i, r in enumerate(records) if r["changed"] == "word"]
+    assert set(words) <= set(told["good"]["failed"]) < set(told["idle"]["failed"])
+    edits.write_page(tmp_path / "page.html", told, sets, told_records, "flashjax evaluate-edits")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Not done: idle" in page
+    assert f"edit &lt;{told['idle']['failed'][0]}&gt;" in page
+    assert "Done as told, by category" in page
+    assert "To repeat it" not in page
+    assert page.count("<img") == 4 * (6 * len(postcards.CATEGORIES) + 12)
+
+
 def test_a_changed_word_is_judged_by_what_can_be_read(records, judge, monkeypatch):
     asked = []
 
