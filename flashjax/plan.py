@@ -8,6 +8,8 @@ import dataclasses
 import math
 import os
 import re
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,7 +24,7 @@ from flashjax.axes import AXES
 from flashjax.distill import schedule
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
-from flashjax.models import latents
+from flashjax.models import latents, lora
 from flashjax.parallel import chips, sharding
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, step_call
@@ -31,6 +33,9 @@ from flashjax.settings import check_settings
 from flashjax.train import make_optimizers
 
 EMPTY_PROMPT = 2  # tokens of text of a teacher without a negative prompt: the encoder's first and last
+# How hard the compiler tries. "least" takes a quarter of its time and leaves a program that is slower and
+# keeps up to a tenth more temporaries: what fits so fits as ``train`` compiles it, which is "usual".
+EFFORTS = dict(least=dict(exec_time_optimization_effort=-1.0), usual=None)
 DIMENSIONS = dict(v5e=2, v6e=2, v5p=3, tpu7x=3)  # of a topology's name
 
 
@@ -85,9 +90,11 @@ def devices(name: str) -> Target:
     return Target(name, chips.named(chip) if chip else None, int(many))
 
 
-def plan(config: ConfigDict, target: Target) -> dict[str, Any]:
-    """What the run needs on the target, as numbers with their units in the names. Raises UserError for settings that no
-    run can have on it."""
+def plan(
+    config: ConfigDict, target: Target, effort: str = "least", tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """What the run needs on the target, as numbers with their units in the names. ``effort``: one of ``EFFORTS``;
+    ``tell`` hears of every program that is compiled. Raises UserError for settings that no run can have on it."""
     with about_settings():
         check_settings(config)
         recipe = make_recipe(config.distill) if config.objective != "flow_matching" else None
@@ -104,7 +111,7 @@ def plan(config: ConfigDict, target: Target) -> dict[str, Any]:
     meshes.check_fits(mesh, **fits)
     call, example = programs_of(config, mesh, model, model_config, recipe, table)
     resident = sum(map(bytes_on_device, jax.tree.leaves(example)))
-    compiled = compiled_memory(table, call, example, mesh) if target.devices is not None else {}
+    compiled = compile_all(table, call, example, mesh, effort, tell) if target.devices is not None else {}
     counted = cost.Cost(
         config.model.architecture, model_config, recipe, batch=config.batch_size, sizes=cost.sizes_of(config, table),
         nulls=null_tokens(config),
@@ -119,10 +126,11 @@ def plan(config: ConfigDict, target: Target) -> dict[str, Any]:
 def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, recipe: Any, table: Any):
     """(what ``train`` calls, its shapes with their shardings: state, teachers, a batch of each task)."""
     names = teacher_names(config.distill) if recipe else ()
-    params = model.abstract(model_config)
+    whole, adapted = model.abstract(model_config), lora.of(config)
+    params = lora.form(adapted, whole) if adapted else whole  # what is trained
     student, critic = (sharding.divided(o, mesh) if o else None for o in make_optimizers(config, table))
     state = jax.eval_shape(partial(TrainState.create, student_optimizer=student, critic_optimizer=critic), params)
-    teachers = tuple(sharding.with_shapes(params, mesh) for _ in names)
+    teachers = (sharding.with_shapes(whole, mesh),) * (len(names) or bool(adapted))
     rows = meshes.batch_sharded(mesh)
     autoencoder = latents.of(config)
     picture = autoencoder.record_shape(config.image_size)
@@ -143,7 +151,7 @@ def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, re
     call = partial(
         step_call, config=config, model=model, denoiser=model.denoiser(model_config), recipe=recipe, table=table,
         nulls=nulls, size=config.image_size, student_optimizer=student, critic_optimizer=critic,
-        autoencoder=autoencoder,
+        adapted=adapted, autoencoder=autoencoder,
     )  # fmt: skip
     return call, (sharding.with_shapes(state, mesh), teachers, batches)
 
@@ -160,22 +168,30 @@ def bytes_on_device(leaf: jax.ShapeDtypeStruct) -> int:
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
-def compiled_memory(table: schedule.StepTable, call: Any, example: Any, mesh: Any) -> dict[str, dict[str, Any]]:
-    """For each program, by name: bytes on a device beside its arguments, or ``refused``, the compiler's own words."""
+def compile_all(
+    table: schedule.StepTable, call: Any, example: Any, mesh: Any, effort: str, tell: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """For each program, by name: ``memory`` and the ``seconds`` that its compilation took, or ``refused``, the
+    compiler's own words. One at a time: each takes gigabytes, and this is seldom a large machine."""
 
-    def finish(lowered):
+    def finish(lowered, program):
+        begun = time.monotonic()
         try:
-            return lowered.compile()
+            done = lowered.compile(compiler_options=EFFORTS[effort])
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            return Refused(str(error))
+            done = Refused(str(error))
+        seconds[program] = time.monotonic() - begun
+        tell(f"{program}: compiled in {seconds[program]:.0f} s")
+        return done
 
+    seconds = {}
     try:
-        programs = compile_programs(table, call, example, mesh, finish)
+        programs = compile_programs(table, call, example, mesh, finish, at_once=1)
     except BeginRefused as error:
         return {"begin": dict(refused=str(error))}
-    return {str(program): memory(done) for program, done in programs.items()}
+    return {str(program): memory(done) | dict(seconds=seconds[program]) for program, done in programs.items()}
 
 
 class BeginRefused(Exception):

@@ -67,8 +67,10 @@ def step_call(
             )  # fmt: skip
 
 
-def compile_programs(table: schedule.StepTable, call, example, mesh: Mesh, finish=jax.stages.Lowered.compile) -> dict:
-    """Every program of the table, compiled ahead of the loop; two at a time, as XLA compiles outside Python's lock.
+def compile_programs(
+    table: schedule.StepTable, call, example, mesh: Mesh, finish=lambda lowered, program: lowered.compile(), at_once=2
+) -> dict:
+    """Every program of the table, compiled ahead of the loop; two at once, as XLA compiles outside Python's lock.
 
     ``example``: state, teachers, and for each task a batch; arrays or shapes with shardings. A program finds them so
     and leaves the next state so. The rollout's beginnings come first: where they put the student's context is where the
@@ -86,7 +88,7 @@ def compile_programs(table: schedule.StepTable, call, example, mesh: Mesh, finis
             out_shardings=carry_sharding if rolls else (state_at, replicated),
         )
         with jax.set_mesh(mesh):  # in the thread that traces: flashjax.axes asks for it
-            return finish(jitted.lower(state, teachers, batches[program.task], carry, k))
+            return finish(jitted.lower(state, teachers, batches[program.task], carry, k), program)
 
     wanted = table.programs()
     begins = [p for p in wanted if p.phase == schedule.BEGIN]
@@ -98,7 +100,7 @@ def compile_programs(table: schedule.StepTable, call, example, mesh: Mesh, finis
         )
         for p in begins
     }
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         others = [p for p in wanted if p not in programs]
         built = pool.map(lambda p: build(p, *carries.get(p.task, ())), others)
         programs |= dict(zip(others, built, strict=True))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flashjax import cli, cost, flow, models, plan
+from flashjax import cli, cost, flow, models, optim, plan
 from flashjax.distill import guidance, schedule, steps
 from flashjax.models import flops
 from flashjax.parallel import chips
@@ -46,6 +46,29 @@ def test_counted_devices(capsys):
     assert gpu["chip_hours_at_peak"] == pytest.approx(hours)
     # Four float32 networks of the run, two moments each of student and critic, whole on every device.
     assert gpu["resident_bytes"] == pytest.approx(8 * 4 * gpu["parameters"], rel=0.01)
+
+
+def test_adapters_are_what_is_trained(capsys):
+    words = ["--devices", "cpu:1", "--json", "--config.lora.rank=4"]
+    assert cli.main(["plan", f"--config={CONFIG}", *words]) == 0
+    found = json.loads(capsys.readouterr().out)[0]
+    config = models.architecture("qwen_image_21").Config.postcards()
+    base = optim.parameter_count(models.architecture("qwen_image_21").abstract(config))
+    # Seven kernels a block (four of attention, three of the MLP), each with two factors of rank 4.
+    factors = 4 * config.layers * (4 * 2 * config.width + 3 * (1 + config.mlp_ratio) * config.width)
+    assert (found["parameters"], found["teachers"]) == (factors, 1)
+    # The base once, and of the factors student, average, critic and two moments each; a batch of 24 beside them.
+    batch = 24 * (28 * config.context_dim + 2) * 4
+    assert found["resident_bytes"] == pytest.approx(4 * (base + 7 * factors) + batch, abs=100)
+
+
+def test_a_missing_compiler_is_told(monkeypatch, capsys):
+    def none(**_):
+        raise RuntimeError("Unable to initialize backend 'tpu': INTERNAL: TPU support not installed.")
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", none)
+    assert cli.main(["plan", f"--config={CONFIG}", "--topology", "v6e:2x2"]) == 2
+    assert "pip install 'flashjax[plan]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import sys
+from functools import partial
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,6 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="configuration file, with its arguments after a colon")
     parser.add_argument("--topology", nargs="+", default=[], help="TPU slices to compile for, as v6e:2x2 v5p:2x2x2")
     parser.add_argument("--devices", nargs="+", default=[], help="other devices, counted and not compiled: gpu:8xh200")
+    parser.add_argument(
+        "--effort", choices=("least", "usual"), default="least",
+        help="of the compiler; usual: as train compiles, in four times the time, for slightly fewer temporaries",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print numbers for programs")
     parser.set_defaults(takes_settings=True)
 
@@ -26,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     from flashjax import plan as plans
 
     targets = [*map(plans.topology, args.topology), *map(plans.devices, args.devices)]
-    found = [plans.plan(config, target) for target in targets]
+    found = [plans.plan(config, target, args.effort, partial(print, file=sys.stderr, flush=True)) for target in targets]
     print(json.dumps(found, indent=1) if args.json else "\n\n".join(map(describe, found)))
     if len(found) > 1 and not args.json:
         print(f"\n{cheapest(found)}")
