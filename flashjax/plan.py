@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
-from flashjax import cost, models, optim
+from flashjax import cost, hlo, models, optim
 from flashjax.axes import AXES
 from flashjax.distill import schedule
 from flashjax.distill.state import TrainState
@@ -36,6 +36,7 @@ EMPTY_PROMPT = 2  # tokens of text of a teacher without a negative prompt: the e
 # How hard the compiler tries. "least" takes a quarter of its time and leaves a program that is slower and
 # keeps up to a tenth more temporaries: what fits so fits as ``train`` compiles it, which is "usual".
 EFFORTS = dict(least=dict(exec_time_optimization_effort=-1.0), usual=None)
+BOUNDS = ("operations", "memory", "links")
 DIMENSIONS = dict(v5e=2, v6e=2, v5p=3, tpu7x=3)  # of a topology's name
 
 
@@ -91,14 +92,17 @@ def devices(name: str) -> Target:
 
 
 def plan(
-    config: ConfigDict, target: Target, effort: str = "least", tell: Callable[[str], None] = lambda line: None
-) -> dict[str, Any]:
+    config: ConfigDict, target: Target, effort: str = "least", only: str = "",
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:  # fmt: skip
     """What the run needs on the target, as numbers with their units in the names. ``effort``: one of ``EFFORTS``;
-    ``tell`` hears of every program that is compiled. Raises UserError for settings that no run can have on it."""
+    ``only``: a regex that finds the names of the programs to compile; ``tell`` hears of every one that is. Raises
+    UserError for settings that no run can have on it."""
     with about_settings():
         check_settings(config)
         recipe = make_recipe(config.distill) if config.objective != "flow_matching" else None
         table = make_table(config, recipe)
+        check_only(only, table)
         if target.devices is None:
             mesh = AbstractMesh(meshes.mesh_sizes(config.mesh, target.count), AXES)
         else:
@@ -111,7 +115,7 @@ def plan(
     meshes.check_fits(mesh, **fits)
     call, example = programs_of(config, mesh, model, model_config, recipe, table)
     resident = sum(map(bytes_on_device, jax.tree.leaves(example)))
-    compiled = compile_all(table, call, example, mesh, effort, tell) if target.devices is not None else {}
+    compiled = compile_all(table, call, example, mesh, effort, only, tell) if target.devices is not None else {}
     counted = cost.Cost(
         config.model.architecture, model_config, recipe, batch=config.batch_size, sizes=cost.sizes_of(config, table),
         nulls=null_tokens(config),
@@ -119,8 +123,19 @@ def plan(
     return dict(
         target=target.name, chips=target.chips, mesh=dict(mesh.shape),
         parameters=optim.parameter_count(example[0].student.params), teachers=len(example[1]),
-        **fit(target, resident, compiled), **speed(target, table, counted),
+        **fit(target, resident, compiled), **speed(target, table, counted, compiled),
     )  # fmt: skip
+
+
+def check_only(only: str, table: schedule.StepTable) -> None:
+    """Raises UserError for a regex that is none, or finds no program."""
+    names = [str(program) for program in table.programs()]
+    try:
+        found = any(re.search(only, name) for name in names)
+    except re.error as error:
+        raise UserError(f"--programs {only!r} is no regular expression: {error}.") from error
+    if not found:
+        raise UserError(f"--programs {only!r} finds none of this run's programs, which are {'; '.join(names)}.")
 
 
 def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, recipe: Any, table: Any):
@@ -169,10 +184,10 @@ def bytes_on_device(leaf: jax.ShapeDtypeStruct) -> int:
 
 
 def compile_all(
-    table: schedule.StepTable, call: Any, example: Any, mesh: Any, effort: str, tell: Callable[[str], None]
+    table: schedule.StepTable, call: Any, example: Any, mesh: Any, effort: str, only: str, tell: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
-    """For each program, by name: ``memory`` and the ``seconds`` that its compilation took, or ``refused``, the
-    compiler's own words. One at a time: each takes gigabytes, and this is seldom a large machine."""
+    """For each program, by name: what ``measured`` gives, and the ``seconds`` of its compilation; what does not fit has
+    ``refused``, the compiler's own words. One at a time: each takes gigabytes, and this is seldom a large machine."""
 
     def finish(lowered, program):
         begun = time.monotonic()
@@ -188,10 +203,12 @@ def compile_all(
 
     seconds = {}
     try:
-        programs = compile_programs(table, call, example, mesh, finish, at_once=1)
+        programs = compile_programs(
+            table, call, example, mesh, finish, at_once=1, only=lambda program: re.search(only, str(program))
+        )
     except BeginRefused as error:
         return {"begin": dict(refused=str(error))}
-    return {str(program): memory(done) | dict(seconds=seconds[program]) for program, done in programs.items()}
+    return {str(program): measured(done) | dict(seconds=seconds[program]) for program, done in programs.items()}
 
 
 class BeginRefused(Exception):
@@ -209,31 +226,41 @@ class Refused:
         raise BeginRefused(self.words)
 
 
-def memory(done: Any) -> dict[str, Any]:
+def measured(done: Any) -> dict[str, Any]:
+    """Of one device and one call: memory beside the arguments, bytes over links and to and from memory."""
     if isinstance(done, Refused):
         return dict(refused=done.words)
-    m = done.memory_analysis()
+    m, program = done.memory_analysis(), hlo.parse(done.as_text())
     # What is donated becomes a result; other results come on top.
     return dict(
         arguments_bytes=m.argument_size_in_bytes, code_bytes=m.generated_code_size_in_bytes,
         temporaries_bytes=m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes,
+        links_bytes=hlo.links(*program), traffic_bytes=hlo.traffic(*program), largest=hlo.largest(*program),
     )  # fmt: skip
 
 
 def fit(target: Target, resident: int, compiled: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Arguments that are there all along, the largest program's temporaries, and what is left of a device. ``fits`` is
-    None where temporaries are not known and the arguments alone do not decide."""
+    """Of the program that needs most: what is there all along, its temporaries, and what is left of a device. ``fits``
+    is None where temporaries are not known and the arguments alone do not decide."""
     limit = target.chip.hbm / target.chip.devices if target.chip else None
     refused = {name: how_much(found["refused"]) for name, found in compiled.items() if "refused" in found}
-    extra = max((f["temporaries_bytes"] + f["code_bytes"] for f in compiled.values() if "refused" not in f), default=0)
-    total = resident + extra
+    done = {name: found for name, found in compiled.items() if "refused" not in found}
+    # A program's own arguments have its student's context and the padding of tiles, and lack the teachers that others
+    # use; the larger of the two has nearly all.
+    needs = {
+        name: (max(resident, f["arguments_bytes"]), f["temporaries_bytes"] + f["code_bytes"])
+        for name, f in done.items()
+    }
+    largest = max(needs, key=lambda name: sum(needs[name]), default=None)
+    resident, extra = needs.get(largest, (resident, None))
+    total = resident + (extra or 0)
     fits = None
     if limit is not None and (refused or total > limit):
         fits = False
     elif limit is not None and compiled:
         fits = True
     return dict(
-        fits=fits, resident_bytes=resident, temporaries_bytes=extra if compiled else None, total_bytes=total,
+        fits=fits, largest_program=largest, resident_bytes=resident, temporaries_bytes=extra, total_bytes=total,
         limit_bytes=limit, headroom=1 - total / limit if limit else None, refused=refused, programs=compiled,
     )  # fmt: skip
 
@@ -244,9 +271,10 @@ def how_much(words: str) -> str:
     return "{} wanted of {}, {} too much".format(*found.groups()) if found else words.splitlines()[0]
 
 
-def speed(target: Target, table: schedule.StepTable, counted: cost.Cost) -> dict[str, Any]:
-    """Operations by role of the run and of a cycle (what belongs to one update of the student), and the time that they
-    take at the chips' peak."""
+def speed(target: Target, table: schedule.StepTable, counted: cost.Cost, compiled: dict[str, Any]) -> dict[str, Any]:
+    """Operations by role of the run and of a cycle (what belongs to one update of the student), the time that they take
+    at the chips' peak, and the least time where programs are compiled: each takes as long as the slowest of its
+    operations, its memory and its links, if these overlap perfectly."""
     calls = collections.Counter(p for i in range(len(table)) for p in (*table.rollout(i), table.program(i)))
     run = cost.total({role: n * value for role, value in counted.program(p).items()} for p, n in calls.items())
     cycles = int((table.phase != schedule.CRITIC).sum())
@@ -254,4 +282,25 @@ def speed(target: Target, table: schedule.StepTable, counted: cost.Cost) -> dict
     if target.chip:
         seconds = sum(run.values()) / target.chip.flops / target.chips
         out |= dict(cycle_seconds_at_peak=seconds / cycles, chip_hours_at_peak=seconds * target.chips / 3600)
+    if compiled and all("refused" not in compiled.get(str(p), dict(refused="")) for p in calls):
+        bounds = {str(p): roofline(target, sum(counted.program(p).values()), compiled[str(p)]) for p in calls}
+        seconds = sum(n * max(bounds[str(p)].values()) for p, n in calls.items())
+        links = collections.Counter()
+        for p, n in calls.items():
+            links.update({kind: n * moved / cycles for kind, moved in compiled[str(p)]["links_bytes"].items()})
+        out |= dict(
+            seconds_of_a_call=bounds, least_cycle_seconds=seconds / cycles, links_bytes_of_a_cycle=dict(links),
+            least_chip_hours=seconds * target.chips / 3600, cycle_seconds_by_bound={
+                what: sum(n * bounds[str(p)][what] for p, n in calls.items()) / cycles for what in BOUNDS
+            },
+        )  # fmt: skip
     return out
+
+
+def roofline(target: Target, flops: float, program: dict[str, Any]) -> dict[str, float]:
+    """Seconds that a call needs for its operations, its memory and its links, each alone."""
+    chip, part = target.chip, 1 / target.chip.devices
+    return dict(
+        operations=flops / target.chips / chip.flops, memory=program["traffic_bytes"] / (chip.bandwidth * part),
+        links=sum(program["links_bytes"].values()) / (chip.links * part),
+    )  # fmt: skip

@@ -68,13 +68,15 @@ def step_call(
 
 
 def compile_programs(
-    table: schedule.StepTable, call, example, mesh: Mesh, finish=lambda lowered, program: lowered.compile(), at_once=2
-) -> dict:
+    table: schedule.StepTable, call, example, mesh: Mesh, finish=lambda lowered, program: lowered.compile(), at_once=2,
+    only=lambda program: True,
+) -> dict:  # fmt: skip
     """Every program of the table, compiled ahead of the loop; two at once, as XLA compiles outside Python's lock.
 
     ``example``: state, teachers, and for each task a batch; arrays or shapes with shardings. A program finds them so
     and leaves the next state so. The rollout's beginnings come first: where they put the student's context is where the
-    other programs find it. ``finish`` compiles what was lowered; a plan keeps what the compiler refuses.
+    other programs find it. ``finish`` compiles what was lowered; a plan keeps what the compiler refuses, and may want
+    beginnings and ``only`` some of the others.
     """
     (state, teachers, batches), k, replicated = example, np.int32(0), meshes.replicated(mesh)
     state_at, teachers_at, batches_at = jax.tree.map(lambda leaf: leaf.sharding, example)
@@ -90,7 +92,7 @@ def compile_programs(
         with jax.set_mesh(mesh):  # in the thread that traces: flashjax.axes asks for it
             return finish(jitted.lower(state, teachers, batches[program.task], carry, k), program)
 
-    wanted = table.programs()
+    wanted = [p for p in table.programs() if p.phase == schedule.BEGIN or only(p)]
     begins = [p for p in wanted if p.phase == schedule.BEGIN]
     programs = {p: build(p) for p in begins}
     carries = {

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from flashjax import cli, cost, flow, models, optim, plan
+from flashjax.commands import plan as command
 from flashjax.distill import guidance, schedule, steps
 from flashjax.models import flops
 from flashjax.parallel import chips
@@ -78,6 +79,8 @@ def test_a_missing_compiler_is_told(monkeypatch, capsys):
         (["--topology", "h200:8"], "--devices gpu:8xh200"), (["--devices", "gpu:8xh20"], "did you mean h200?"),
         (["--devices", "8"], "write gpu:8xh200 or cpu:8"), ([], "Nothing to plan for"),
         (["--devices", "cpu:8", "--config.mesh.fsdp=3"], "do not divide"),
+        (["--devices", "cpu:8", "--programs", "teacher t2i"], "which are begin t2i; advance t2i; critic t2i; student"),
+        (["--devices", "cpu:8", "--programs", "("], "no regular expression"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_planned(words, told, capsys):
@@ -92,3 +95,37 @@ def test_the_compilers_refusal_is_an_answer():
     found = plan.fit(target, 2**30, {"student t2i": dict(refused=words)})
     assert found["fits"] is False
     assert found["refused"] == {"student t2i": "29.33G wanted of 15.75G, 13.58G too much"}
+
+
+def compiled(temporaries: float, arguments: float = 0, moved: float = 0, traffic: float = 0) -> dict:
+    return dict(
+        temporaries_bytes=temporaries, arguments_bytes=arguments, code_bytes=0, links_bytes={"all-gather": moved},
+        traffic_bytes=traffic, largest=[dict(bytes=2**30, shape="f32[2]", what="copy", knob="mesh.fsdp")], seconds=1.0,
+    )  # fmt: skip
+
+
+def test_the_program_that_needs_most_decides():
+    target = plan.Target("v6e:2x2", chips.named("v6e"), 4)
+    found = plan.fit(target, 20 * 2**30, {"a": compiled(10 * 2**30), "b": compiled(8 * 2**30, arguments=23 * 2**30)})
+    assert (found["largest_program"], found["total_bytes"], found["fits"]) == ("b", 31 * 2**30, True)
+    assert found["headroom"] == pytest.approx(0.25 / 31.25)
+    assert plan.fit(target, 24 * 2**30, {"a": compiled(10 * 2**30)})["fits"] is False
+
+
+def test_the_least_time_is_that_of_the_slowest_part():
+    """tpu7x has two devices a chip, each with half of its bandwidth: what a device moves takes twice as long."""
+    target = plan.Target("tpu7x:2x2x1", chips.named("tpu7x"), 4)
+    parts = plan.roofline(target, 4 * 2307e12, compiled(0, moved=600e9, traffic=7380e9))
+    assert parts == pytest.approx(dict(operations=1, memory=2, links=2))
+    table = schedule.flow_matching_table(3)
+    config = models.architecture("qwen_image").Config()
+    counted = cost.Cost("qwen_image", config, None, batch=1, sizes={0: flops.Sizes(64, 8)}, nulls=(8,))
+    found = plan.speed(target, table, counted, {"flow_matching t2i": compiled(0, moved=300e9, traffic=7380e9)})
+    assert found["least_cycle_seconds"] == pytest.approx(2) and found["links_bytes_of_a_cycle"] == {"all-gather": 300e9}
+    assert found["least_chip_hours"] == pytest.approx(3 * 2 * 4 / 3600)
+    assert max(found["cycle_seconds_by_bound"], key=found["cycle_seconds_by_bound"].get) == "memory"
+    told = command.describe(
+        dict(target="t", chips=4, mesh=dict(data=4), parameters=1, teachers=0)
+        | plan.fit(target, 0, {"flow_matching t2i": compiled(2**30)}) | found
+    )  # fmt: skip
+    assert "bound by memory" in told and "1.000 GiB f32[2]" in told and "all-gather" in told

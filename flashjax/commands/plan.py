@@ -8,8 +8,8 @@ from functools import partial
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
-        "flashjax plan --config=FILE[:ARGS] [--topology v5p:2x2x2 ...] [--devices gpu:8xh200 ...] [--json] "
-        "[--config.KEY=VALUE ...]"
+        "flashjax plan --config=FILE[:ARGS] [--topology v5p:2x2x2 ...] [--devices gpu:8xh200 ...] [--programs REGEX] "
+        "[--effort least|usual] [--json] [--config.KEY=VALUE ...]"
     )
     parser.add_argument("--config", required=True, help="configuration file, with its arguments after a colon")
     parser.add_argument("--topology", nargs="+", default=[], help="TPU slices to compile for, as v6e:2x2 v5p:2x2x2")
@@ -17,6 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--effort", choices=("least", "usual"), default="least",
         help="of the compiler; usual: as train compiles, in four times the time, for slightly fewer temporaries",
+    )  # fmt: skip
+    parser.add_argument(
+        "--programs", default="", metavar="REGEX",
+        help="compile only those whose names it finds, beside the rollout's beginning: student, which needs the most",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print numbers for programs")
     parser.set_defaults(takes_settings=True)
@@ -32,7 +36,8 @@ def run(args: argparse.Namespace) -> None:
     from flashjax import plan as plans
 
     targets = [*map(plans.topology, args.topology), *map(plans.devices, args.devices)]
-    found = [plans.plan(config, target, args.effort, partial(print, file=sys.stderr, flush=True)) for target in targets]
+    tell = partial(print, file=sys.stderr, flush=True)
+    found = [plans.plan(config, target, args.effort, args.programs, tell) for target in targets]
     print(json.dumps(found, indent=1) if args.json else "\n\n".join(map(describe, found)))
     if len(found) > 1 and not args.json:
         print(f"\n{cheapest(found)}")
@@ -53,6 +58,7 @@ def describe(found: dict) -> str:
         if "refused" not in program:
             lines.append(f"    program {name:<24}{program['temporaries_bytes'] / 2**30:>9.3f} GiB of temporaries")
     lines += [f"    program {name}: {words}" for name, words in found["refused"].items()]
+    lines += memory_makers(found)
     cycle = found["flops_of_a_cycle"]
     lines.append(f"  {sum(cycle.values()) / 1e12:.4g} TFLOP a cycle ({found['cycles']} cycles, {found['rows']} rows)")
     lines += [f"    {role:<12}{value / sum(cycle.values()):>6.1%}" for role, value in cycle.items()]
@@ -60,7 +66,31 @@ def describe(found: dict) -> str:
         hours = found["chip_hours_at_peak"]
         lines.append(f"  at the chips' peak {found['cycle_seconds_at_peak']:.4g} s a cycle")
         lines.append(f"  {hours:.4g} chip-hours for the whole run at the peak, {hours / 0.4:.4g} at 40 % of it")
-    return "\n".join(lines)
+    return "\n".join(lines + bounds(found))
+
+
+def memory_makers(found: dict) -> list[str]:
+    """The largest arrays of the program that needs the most, and what would shrink them."""
+    name = found["largest_program"]
+    if name is None:
+        return []
+    lines = [f"  largest results in {name}"]
+    for array in found["programs"][name]["largest"]:
+        lines.append(f"    {array['bytes'] / 2**30:>9.3f} GiB {array['shape']:<24} {array['knob']}")
+    return lines
+
+
+def bounds(found: dict) -> list[str]:
+    """The least time of a cycle and what it is made of."""
+    if "least_cycle_seconds" not in found:
+        return []
+    parts = found["cycle_seconds_by_bound"]
+    lines = [f"  at least {found['least_cycle_seconds']:.4g} s a cycle, bound by {max(parts, key=parts.get)}; "
+             f"{found['least_chip_hours']:.4g} chip-hours"]  # fmt: skip
+    lines += [f"    {what:<12}{seconds:>9.4g} s if nothing else took time" for what, seconds in parts.items()]
+    for kind, moved in sorted(found["links_bytes_of_a_cycle"].items(), key=lambda pair: -pair[1]):
+        lines.append(f"    {kind:<20}{moved / 1e9:>9.3f} GB a cycle over a device's links")
+    return lines
 
 
 def verdict(found: dict) -> str:

@@ -1,0 +1,209 @@
+"""What a compiled program moves: read from its own text, loops counted as often as they run.
+
+XLA's cost analysis counts a loop's body once, so that a scan over layers is one layer, and knows nothing of what goes
+over the links between chips. All figures are of one device.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+SIZES = dict(pred=1, s4=0.5, u4=0.5, s8=1, u8=1, s16=2, u16=2, bf16=2, f16=2, s32=4, u32=4, f32=4, s64=8, u64=8, f64=8)
+ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# What computes nothing, or only goes on to a computation that is read for itself.
+MOVES_NOTHING = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
+    "partition-id", "replica-id", "opt-barrier", "iota",
+}  # fmt: skip
+# Of a large result the words in its name that tell what it is, and the settings that make it smaller.
+KNOBS = (
+    (r"bhqk|bhqd", "attention's scores: mesh.context or mesh.tensor, fewer samples a device"),
+    (r"^all-gather", "a layer's whole kernel: mesh.tensor"),
+    (r"transpose\(jvp.*while", "the backward pass of a layer: model.remat, mesh.context, fewer samples a device"),
+    (r"while", "a layer, or what is kept of all: model.remat, mesh.context, fewer samples a device"),
+)
+ELSE = "mesh.fsdp, fewer samples a device"
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """A line of a computation. ``type``: its result as written; ``rest``: all behind its operands."""
+
+    name: str
+    type: str
+    kind: str
+    operands: tuple[str, ...]
+    rest: str
+    root: bool
+
+    def called(self, *words: str) -> list[str]:
+        """The computations that it names behind one of the words."""
+        return re.findall(rf"(?:{'|'.join(words)})=%?([\w.\-]+)", self.rest)
+
+
+Computations = dict[str, dict[str, Instruction]]
+
+
+def parse(text: str) -> tuple[Computations, str]:
+    """The computations of a program by name, and the name of the one that is its beginning."""
+    computations, entry, own = {}, "", {}
+    for line in text.splitlines():
+        if line.endswith("{") and (head := re.match(r"(ENTRY )?%?([\w.\-]+) ?\(", line)):
+            own = computations[head[2]] = {}
+            entry = head[2] if head[1] else entry
+        elif found := re.match(r"\s+(ROOT )?%?([\w.\-]+) = ", line):
+            type_, rest = _type(line[found.end() :])
+            kind, _, rest = rest.partition("(")
+            operands, _, rest = rest.partition(")")
+            names = tuple(re.findall(r"%([\w.\-]+)", operands))
+            constant = operands if kind == "constant" else ""
+            own[found[2]] = Instruction(found[2], type_, kind, names, constant + rest, bool(found[1]))
+    return computations, entry
+
+
+def _type(text: str) -> tuple[str, str]:
+    """A result's type, which may be a tuple with brackets and spaces in it, and what follows."""
+    depth = 0
+    for i, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if letter == " " and not depth:
+            return text[:i], text[i + 1 :]
+    return text, ""
+
+
+def arrays(type_: str) -> list[float]:
+    """Bytes of every array of a result that lies in the device's main memory (elsewhere S(1) and on is written)."""
+    return [
+        SIZES.get(kind, 1) * math.prod(map(int, filter(None, dims.split(","))))
+        for kind, dims, layout in ARRAY.findall(type_)
+        if "S(" not in layout
+    ]
+
+
+def executed(computations: Computations, name: str, times: int = 1) -> Iterator[tuple[Instruction, str, int]]:
+    """Every instruction that runs outside of fusions: it, its computation, and how often."""
+    for one in computations[name].values():
+        yield one, name, times
+        if one.kind == "while":
+            often = times * trips(computations[one.called("condition")[0]])
+            yield from executed(computations, one.called("body")[0], often)
+        elif one.kind in ("call", "conditional") or one.kind.endswith("async-start"):
+            for inner in one.called("to_apply", "calls", "true_computation", "false_computation"):
+                yield from executed(computations, inner, times)
+
+
+def trips(condition: dict[str, Instruction]) -> int:
+    """How often a scan's loop runs: the number that its counter is compared with."""
+    found = [one for one in condition.values() if one.kind == "constant" and re.match(r"[su]32\[\]", one.type)]
+    return max((int(re.match(r"-?\d+", one.rest)[0]) for one in found), default=1)
+
+
+def links(computations: Computations, entry: str) -> dict[str, float]:
+    """Bytes that a device gets from others in a call of the program, by kind of collective. What TPUs have as a fusion
+    called all-reduce-scatter, inside of it an all-reduce of the whole, is sent as a reduce-scatter."""
+    moved = collections.Counter()
+    for one, _, times in executed(computations, entry):
+        inside = one.called("calls") if one.kind == "fusion" else []
+        scatters = any("all-reduce-scatter" in name for name in inside)
+        for inner in (one, *(i for name in inside for i in computations[name].values())):
+            kind = inner.kind.removesuffix("-start")
+            if kind in COLLECTIVES:
+                kind = "reduce-scatter" if scatters and kind == "all-reduce" else kind
+                moved[kind] += times * _received(inner, kind)
+    return dict(moved)
+
+
+def _received(one: Instruction, kind: str) -> float:
+    sizes, group = arrays(one.type), _group(one.rest)
+    whole = max(sizes, default=0) if one.kind.endswith("-start") else sum(sizes)
+    if kind == "collective-permute":
+        return whole
+    if one.kind == "reduce-scatter":
+        return whole * (group - 1)  # its result is a part
+    return whole * (group - 1) / group * (2 if kind == "all-reduce" else 1)
+
+
+def _group(rest: str) -> int:
+    """How many devices take part: replica_groups={{0,1},..}, =[2,4]<=[8], or =mesh['x'=2,'y'=4] {'y'}."""
+    if found := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
+        return found[1].count(",") + 1
+    if found := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
+        return int(found[1])
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", rest):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])}
+        return math.prod(sizes[name] for name in re.findall(r"'(\w+)'", found[2]))
+    return 1
+
+
+def traffic(computations: Computations, entry: str) -> float:
+    """Bytes that a call of the program reads from and writes to the device's memory, each operand and result once: of a
+    slice the slice, and of a buffer that is updated in place the update. Tiles that are read twice are not seen."""
+    return sum(
+        times * _touched(one, computations, where)
+        for one, where, times in executed(computations, entry)
+        if one.kind not in MOVES_NOTHING and not one.kind.endswith("-done")
+    )
+
+
+def _touched(one: Instruction, computations: Computations, where: str) -> float:
+    own = computations[where]
+    if one.kind in ("dynamic-slice", "slice", "gather"):
+        return 2 * sum(arrays(one.type))
+    if one.kind == "dynamic-update-slice":
+        return 2 * sum(arrays(own[one.operands[1]].type))
+    inside = computations.get(next(iter(one.called("calls")), ""), {}) if one.kind == "fusion" else {}
+    parts = [i for i in inside.values() if i.kind == "parameter"]
+    parts = {int(re.match(r"\d+", i.rest)[0]) if re.match(r"\d+", i.rest) else n: i for n, i in enumerate(parts)}
+    reads = sum(
+        _read(parts[n], inside, sum(arrays(own[name].type))) if n in parts else sum(arrays(own[name].type))
+        for n, name in enumerate(one.operands)
+        if name in own
+    )
+    return reads + _written(one, inside)
+
+
+def _read(parameter: Instruction, inside: dict[str, Instruction], whole: float) -> float:
+    """What of a fusion's operand is read: all, or the slices that are all it is used for."""
+    read, names = 0.0, [parameter.name]
+    while names:
+        name = names.pop()
+        for user in (i for i in inside.values() if name in i.operands):
+            if user.kind == "bitcast":
+                names.append(user.name)
+            elif user.kind in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
+                read += sum(arrays(user.type))
+            elif user.kind != "dynamic-update-slice" or user.operands[0] != name:
+                return whole
+    return min(read, whole)
+
+
+def _written(one: Instruction, inside: dict[str, Instruction]) -> float:
+    root = next((i for i in inside.values() if i.root), None)
+    outs = [inside[n] for n in root.operands if n in inside] if root and root.kind == "tuple" else [root]
+    while any(out and out.kind == "bitcast" for out in outs):
+        outs = [inside.get(o.operands[0]) if o and o.kind == "bitcast" else o for o in outs]
+    if not any(out and out.kind == "dynamic-update-slice" for out in outs):
+        return sum(arrays(one.type))
+    return sum(
+        sum(arrays(inside[out.operands[1]].type if out.kind == "dynamic-update-slice" else out.type))
+        for out in outs
+        if out
+    )
+
+
+def largest(computations: Computations, entry: str, count: int = 4) -> list[dict]:
+    """The largest arrays that the program makes: ``bytes``, ``shape``, ``what`` and the settings that would shrink
+    them. Not all of them are there at once."""
+    seen = {}
+    for one, _, _ in executed(computations, entry):
+        if one.kind in MOVES_NOTHING or not (sizes := arrays(one.type)):
+            continue
+        size, shape = max(zip(sizes, ARRAY.findall(one.type), strict=False), key=lambda pair: pair[0])
+        name = re.search(r'op_name="([^"]*)"', one.rest)
+        what = f"{one.kind} {name[1] if name else one.name}"
+        knob = next((knob for words, knob in KNOBS if re.search(words, what)), ELSE)
+        seen.setdefault((shape[:2], knob), dict(bytes=size, shape="{}[{}]".format(*shape), what=what, knob=knob))
+    return sorted(seen.values(), key=lambda entry: -entry["bytes"])[:count]

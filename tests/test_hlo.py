@@ -1,0 +1,107 @@
+"""What compiled programs move: of real ones of the CPU's compiler by closed forms, and of what TPUs write."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from flashjax import hlo
+from flashjax.parallel import mesh as meshes
+
+LAYERS, WIDTH, ROWS = 5, 64, 128
+TPU = """HloModule jit_f, is_scheduled=true
+
+%fused (p0: bf16[5,64], p1: s32[]) -> bf16[1,64] {
+  %p0 = bf16[5,64]{1,0:T(8,128)(2,1)} parameter(0)
+  %p1 = s32[]{:T(128)} parameter(1)
+  %zero = s32[]{:T(128)} constant(0)
+  ROOT %slice = bf16[1,64]{1,0:T(8,128)(2,1)} dynamic-slice(%p0, %p1, %zero), dynamic_slice_sizes={1,64}
+}
+
+%all-reduce-scatter.1 (input.1: bf16[64,32]) -> bf16[16,32] {
+  %input.1 = bf16[64,32]{1,0:T(8,128)(2,1)} parameter(0)
+  %sum = bf16[64,32]{1,0:T(8,128)(2,1)} all-reduce(%input.1), replica_groups={{0,1,2,3}}, to_apply=%add
+  ROOT %own = bf16[16,32]{1,0:T(8,128)(2,1)} dynamic-slice(%sum, %zero, %zero), dynamic_slice_sizes={16,32}
+}
+
+%body (state: (s32[], bf16[5,64])) -> (s32[], bf16[5,64]) {
+  %state = (s32[]{:T(128)}, bf16[5,64]{1,0:T(8,128)(2,1)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%state), index=0
+  %stack = bf16[5,64]{1,0:T(8,128)(2,1)} get-tuple-element(%state), index=1
+  %row = bf16[1,64]{1,0:T(8,128)(2,1)} fusion(%stack, %i), kind=kLoop, calls=%fused
+  %near = bf16[1,64]{1,0:T(8,128)(2,1)S(1)} copy(%row)
+  %whole = bf16[4,64]{1,0:T(8,128)(2,1)} all-gather(%row), replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
+  ROOT %next = (s32[]{:T(128)}, /*index=1*/bf16[5,64]{1,0:T(8,128)(2,1)}) tuple(%i, %stack)
+}
+
+%condition (state: (s32[], bf16[5,64])) -> pred[] {
+  %state = (s32[]{:T(128)}, bf16[5,64]{1,0:T(8,128)(2,1)}) parameter(0)
+  %layers = s32[]{:T(128)} constant(5)
+  %i = s32[]{:T(128)} get-tuple-element(%state), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %layers), direction=LT
+}
+
+ENTRY %main (x: (s32[], bf16[5,64]), g: bf16[64,32]) -> bf16[16,32] {
+  %x = (s32[]{:T(128)}, bf16[5,64]{1,0:T(8,128)(2,1)}) parameter(0)
+  %g = bf16[64,32]{1,0:T(8,128)(2,1)} parameter(1)
+  %while = (s32[]{:T(128)}, bf16[5,64]{1,0:T(8,128)(2,1)}) while(%x), condition=%condition, body=%body
+  %send = (bf16[8,32]{1,0}, bf16[8,32]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%g), channel_id=1
+  ROOT %part = bf16[16,32]{1,0:T(8,128)(2,1)} fusion(%g), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+
+
+def compiled(f, mesh, *placed):
+    with jax.set_mesh(mesh):
+        shapes = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=jax.NamedSharding(mesh, p)) for shape, p in placed]
+        return hlo.parse(jax.jit(f).lower(*shapes).compile().as_text())
+
+
+def test_a_scan_gathers_each_layer():
+    """A stack of layers that is divided over 8 devices: a call gathers 7 / 8 of every layer once."""
+    mesh = meshes.make_mesh(dict(data=1, fsdp=8, context=1, tensor=1))
+
+    def f(w, x):
+        def body(x, w):
+            w = jax.lax.with_sharding_constraint(w, P())
+            return jnp.tanh(jax.lax.with_sharding_constraint(x @ w, P("fsdp"))), None
+
+        return jax.lax.scan(body, x, w)[0]
+
+    program = compiled(f, mesh, ((LAYERS, WIDTH, WIDTH), P(None, "fsdp")), ((ROWS, WIDTH), P("fsdp")))
+    assert hlo.links(*program) == {"all-gather": LAYERS * WIDTH * WIDTH * 4 * 7 / 8}
+    # Each layer's part is read and gathered, the whole read with the stream; the stream is read and written.
+    least = LAYERS * 4 * (WIDTH * WIDTH + 2 * ROWS // 8 * WIDTH)
+    assert least <= hlo.traffic(*program) <= 4 * least
+    assert hlo.largest(*program)[0]["bytes"] == WIDTH * WIDTH * 4
+
+
+def test_a_sum_over_devices():
+    """x^T y with rows divided over 8 devices: an all-reduce, which takes a reduce-scatter and an all-gather."""
+    mesh = meshes.make_mesh(dict(data=1, fsdp=8, context=1, tensor=1))
+
+    def f(x, y):
+        return jax.lax.with_sharding_constraint(x.T @ y, P())
+
+    program = compiled(f, mesh, ((ROWS, WIDTH), P("fsdp")), ((ROWS, WIDTH), P("fsdp")))
+    assert hlo.links(*program) == {"all-reduce": 2 * WIDTH * WIDTH * 4 * 7 / 8}
+
+
+def test_what_tpus_write():
+    computations, entry = hlo.parse(TPU)
+    assert entry == "main" and hlo.trips(computations["condition"]) == 5
+    row = 64 * 2
+    links = hlo.links(computations, entry)
+    # A gather of 4 of 8 devices' rows in each of 5 loops; of the sum 3 parts of 4; what is sent on arrives whole.
+    expected = {"all-gather": 5 * 4 * row * 3 / 4, "reduce-scatter": 64 * 32 * 2 * 3 / 4, "collective-permute": 512}
+    assert links == expected
+    by_name = {one.name: hlo._touched(one, computations, where) for one, where, _ in hlo.executed(computations, entry)}
+    assert by_name["row"] == 2 * row + 4  # of the stack one row, and the loop's counter
+    assert by_name["near"] == row  # what stays on the chip is not written to memory
+    assert hlo.arrays("(f32[2,3]{1,0:T(8,128)S(1)}, bf16[4]{0}, pred[])") == [8, 1]
+    assert hlo.largest(computations, entry, 1)[0]["shape"] == "bf16[16,32]"
+
+
+def test_bytes_of_arrays_agree_with_numpy():
+    for kind, dtype in dict(f32=np.float32, s64=np.int64, pred=np.bool_, u8=np.uint8).items():
+        assert hlo.arrays(f"{kind}[3,5]{{1,0}}") == [np.zeros((3, 5), dtype).nbytes]
