@@ -49,7 +49,7 @@ class MetricsWriter:
                 total = totals.setdefault(name, [0.0, 0.0])
                 total[0], total[1] = total[0] + float(value), total[1] + float(count)
         now = time.monotonic()
-        means = {name: value / count for name, (value, count) in totals.items()}
+        means = {name: value / count for name, (value, count) in totals.items() if count}
         means["ms_per_step"] = (now - self._last) / len(ready) * 1e3
         means |= also or {}
         self._last = now

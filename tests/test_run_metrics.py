@@ -76,3 +76,14 @@ def test_a_metric_that_is_not_finite_names_its_step(tmp_path, clock):
     with pytest.raises(FloatingPointError, match="loss is nan at step 4"):
         writer.flush(everything=True)
     writer.close()
+
+
+def test_what_no_sample_had_a_part_in_is_left_out(tmp_path, clock):
+    """As a quarter of the times, which a small batch may miss."""
+    writer = metrics.MetricsWriter(tmp_path)
+    writer.add(0, {"loss/t0": (0.0, 0.0), "loss/t0.5": (6.0, 2.0)})
+    writer.add(1, {"loss/t0": (0.0, 0.0), "loss/t0.5": (3.0, 1.0)})
+    means = writer.flush(everything=True)
+    writer.close()
+    assert means["loss/t0.5"] == 3
+    assert "loss/t0" not in means

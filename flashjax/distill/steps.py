@@ -104,12 +104,13 @@ def flow_matching_step(
     def loss_fn(params, part):
         x0, eps, t, cond = part
         v = denoiser.velocity(params, denoiser.condition(params, cond), flow.interpolate(x0, eps, t), t)
-        return jnp.mean(jnp.square(v - flow.velocity(x0, eps))), ()
+        errors = by_sample(jnp.square(v - flow.velocity(x0, eps)))
+        return errors.mean(), errors
 
     inputs = x0, eps, t, cond
-    (loss, _), grads = micro_batches.value_and_grad(loss_fn, state.student.params, inputs, parts)
+    (loss, errors), grads = micro_batches.value_and_grad(loss_fn, state.student.params, inputs, parts)
     state = state.update_student(grads, optimizer, ema_decay)
-    return state, as_metrics(loss=loss, grad_norm=optax.tree.norm(grads))
+    return state, as_metrics(loss=loss, grad_norm=optax.tree.norm(grads)) | by_time("loss", errors, t)
 
 
 def step_keys(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -184,6 +185,7 @@ def student_step(
         student_loss=loss, student_grad_norm=optax.tree.norm(grads), sample_std=x.std(), **health(seen),
         **shares(classes, k=k, active=active, recipe=recipe),
     )  # fmt: skip
+    metrics |= by_time("dmd_direction_square", seen["direction"], inputs[-1][0])
     if recipe.share_sample:
         critic, critic_metrics = critic_update(
             state.critic, x, cond, critic_key, recipe=recipe, denoiser=denoiser, optimizer=critic_optimizer
@@ -231,7 +233,7 @@ def dmd_gradient(
         grad=jnp.abs(grad), direction=jnp.square(x0_fake - x0_real), both=v_fake * v_real, fake=v_fake**2,
         real=v_real**2,
     )  # fmt: skip
-    return grad, {name: value.mean(axis=tuple(range(1, x.ndim))) for name, value in products.items()}
+    return grad, {name: by_sample(value) for name, value in products.items()}
 
 
 def health(seen: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -288,11 +290,24 @@ def critic_update(
     def loss_fn(params, part):
         x, cond, (t, eps) = part
         v = denoiser.velocity(params, denoiser.condition(params, cond), flow.interpolate(x, eps, t), t)
-        return dmd.critic_loss(v, x, eps), ()
+        return dmd.critic_loss(v, x, eps), by_sample(jnp.square(v - flow.velocity(x, eps)))
 
     inputs = jax.lax.stop_gradient(x), cond, draw(key, recipe.critic_times, x.shape)
-    (loss, _), grads = micro_batches.value_and_grad(loss_fn, critic.params, inputs, recipe.micro_batches)
-    return critic.apply(grads, optimizer), as_metrics(critic_loss=loss, critic_grad_norm=optax.tree.norm(grads))
+    (loss, errors), grads = micro_batches.value_and_grad(loss_fn, critic.params, inputs, recipe.micro_batches)
+    metrics = as_metrics(critic_loss=loss, critic_grad_norm=optax.tree.norm(grads))
+    return critic.apply(grads, optimizer), metrics | by_time("critic_loss", errors, inputs[-1][0])
+
+
+def by_sample(x: jax.Array) -> jax.Array:
+    """The mean of every sample of [B, ...]: [B]."""
+    return x.mean(axis=tuple(range(1, x.ndim)))
+
+
+def by_time(name: str, values: jax.Array, t: jax.Array) -> Metrics:
+    """Values [B] by the quarter of [0, 1] that their t lies in, as "name/t0.25" and so on; a quarter may be empty."""
+    quarter = jnp.minimum(jnp.floor(4 * t), 3)
+    inside = [(quarter == i).astype(jnp.float32) for i in range(4)]
+    return {f"{name}/t{i / 4:g}": (jnp.sum(values * mask), mask.sum()) for i, mask in enumerate(inside)}
 
 
 def as_metrics(**values: jax.Array) -> Metrics:

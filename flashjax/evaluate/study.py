@@ -227,7 +227,10 @@ def write(
     ms = figures["ms_per_image"]
     report.write_report(
         target, title=title, command=command, metrics={**figures, "note": NOTE}, grids=grids,
-        curves={name: curve for name, curve in run_metrics.read(workdir).items() if not name.startswith("data/")},
+        curves={
+            name: curve for name, curve in run_metrics.read(workdir).items()
+            if not name.startswith("data/") and "/t0" not in name
+        },
         step_table=(workdir / "step_table.txt").read_text(),
         config_text=json.dumps(config, indent=1),
         facts={"ms per image, student": round(ms["student"], 2), "ms per image, teacher": round(ms["teacher"], 2),

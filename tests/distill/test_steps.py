@@ -245,6 +245,30 @@ def test_draws_of_one_step_are_independent():
     assert np.abs(correlation - np.eye(len(draws))).max() < 0.05
 
 
+# -- figures by time -------------------------------------------------------------------------------------------------
+
+
+def test_figures_by_the_quarter_of_their_time():
+    t = jnp.array([0.0, 0.24, 0.25, 0.6, 1.0])
+    told = steps.by_time("loss", jnp.array([1.0, 2.0, 4.0, 8.0, 16.0]), t)
+    assert {name: tuple(map(float, pair)) for name, pair in told.items()} == {
+        "loss/t0": (3, 2), "loss/t0.25": (4, 1), "loss/t0.5": (8, 1), "loss/t0.75": (16, 1),
+    }  # fmt: skip
+
+
+def test_a_loss_by_time_is_the_loss(tiny):
+    """Of a flow matching row, and of a critic row; weighted by their counts the quarters make the whole."""
+    rows = {"loss": flow_step(TrainState.create(linear(), OPTIMIZER))[1]}
+    state = make_state(linear(), linear(0.3), OPTIMIZER, OPTIMIZER)
+    rows["critic_loss"] = rows["dmd_direction_square"] = student_step(state)[1]
+    for name, metrics in rows.items():
+        quarters = [metrics[f"{name}/t{q:g}"] for q in (0, 0.25, 0.5, 0.75)]
+        assert sum(float(count) for _, count in quarters) == 2
+        mean = sum(float(total) for total, _ in quarters) / 2
+        whole = metrics["dmd_direction_rms"][0] ** 2 if "direction" in name else metrics[name][0]
+        np.testing.assert_allclose(mean, whole, rtol=1e-5)
+
+
 # -- flow matching ----------------------------------------------------------------------------------------------------
 
 
