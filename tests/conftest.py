@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 from absl import flags
 from hypothesis import settings
+from tiny_training import compile_cache, fast, given, uninterrupted  # noqa: F401  fixtures
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which nobody parses under pytest
 settings.register_profile("flashjax", deadline=None, derandomize=True, print_blob=True)

@@ -5,9 +5,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from test_train_resume import STEPS, cache, everything, fast, given  # noqa: F401
+from tiny_training import STEPS, everything, without_the_encoder
 
-from flashjax import checkpoint, convert, models, paths, pipeline, train, weights
+from flashjax import checkpoint, convert, models, paths, pictures, pipeline, train, weights
 from flashjax import config as configs
 from flashjax import export as exports
 from flashjax.commands import inspect
@@ -15,17 +15,18 @@ from flashjax.convert import adapters
 from flashjax.errors import UserError
 from flashjax.models import lora, qwen_image_21, text
 
+pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
 LORA = ("--config.lora.rank=2", "--config.lora.alpha=4.0")
 BLOCKS = ((r"blocks/.*/kernel", True), (r".*", False))
 EVERY = ((r".*/kernel", True), (r".*", False))
 
 
-def load(given, *settings: str):  # noqa: F811
+def load(given, *settings: str):
     return configs.load([given["dmd"], *LORA, *settings])
 
 
 @pytest.fixture(scope="module")
-def run(given, tmp_path_factory):  # noqa: F811
+def run(given, tmp_path_factory):
     """(work directory, digests of the base after every row) of a whole run."""
     folder, seen = tmp_path_factory.mktemp("lora"), []
     with pytest.MonkeyPatch.context() as patch:
@@ -43,15 +44,13 @@ def run(given, tmp_path_factory):  # noqa: F811
 
 
 def _without_the_encoder(patch):
-    from test_train_resume import pictures, without_the_encoder
-
     for where, name in ((text, "load_text_encoder"), (pictures, "make_drawer"), (pictures, "make_edit_drawer")):
         patch.setattr(where, name, getattr(where, name))
     without_the_encoder()
 
 
 @pytest.fixture(scope="module")
-def base(given):  # noqa: F811
+def base(given):
     config = load(given)
     whole = qwen_image_21.abstract(models.make_config(qwen_image_21, config.model))
     return convert.load("qwen_image_21", config.distill.teachers.base.weights, whole)
@@ -87,7 +86,7 @@ def test_inspect_tells_a_lora_run(run):
     assert told["dtypes"].startswith("float32 ")
 
 
-def test_a_lora_run_resumes_bit_for_bit(run, given, tmp_path):  # noqa: F811
+def test_a_lora_run_resumes_bit_for_bit(run, given, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run[0], folder)
     shutil.rmtree(folder / "checkpoints" / str(STEPS))
@@ -111,7 +110,7 @@ def test_an_exported_adapter_is_a_whole_network(run, base, tmp_path, monkeypatch
         pipeline.load(str(folder))
 
 
-def test_a_lora_run_as_teacher_and_as_beginning(run, given, base):  # noqa: F811
+def test_a_lora_run_as_teacher_and_as_beginning(run, given, base):
     config, folder = load(given), str(run[0])
     average = role(everything(run[0], STEPS), "['ema']")
     merged = lora.merge(base, average, 2.0)
@@ -127,7 +126,7 @@ def test_a_lora_run_as_teacher_and_as_beginning(run, given, base):  # noqa: F811
         train.load_weights(config, average, whole)
 
 
-def test_a_teacher_may_be_an_adapter_file(given, base, tmp_path):  # noqa: F811
+def test_a_teacher_may_be_an_adapter_file(given, base, tmp_path):
     config = configs.load([given["dmd"]])  # in a run that trains everything
     tree = lora.init(lora.Lora(2, 1.0, EVERY), base, jax.random.key(1))
     tree = jax.tree.map(lambda x: np.asarray(x) + np.float32(0.1), tree)
@@ -151,18 +150,18 @@ def test_a_teacher_may_be_an_adapter_file(given, base, tmp_path):  # noqa: F811
         ("dmd", ("lora.rank=-1",), "config.lora.rank is -1"),
     ],
 )
-def test_settings_that_no_lora_run_can_have(given, tmp_path, objective, settings, said):  # noqa: F811
+def test_settings_that_no_lora_run_can_have(given, tmp_path, objective, settings, said):
     config = configs.load([given[objective], *(f"--config.{setting}" for setting in settings)])
     with pytest.raises(UserError, match=said):
         train.train(config, str(tmp_path / "run"))
 
 
-def test_runs_without_adapters_are_the_runs_that_they_were(given):  # noqa: F811
+def test_runs_without_adapters_are_the_runs_that_they_were(given):
     assert "lora" not in train.workdir.identity(configs.load([given["dmd"]]))
     assert train.workdir.identity(load(given))["lora"]["rank"] == 2
 
 
-def test_runs_without_a_dtype_of_moments_are_the_runs_that_they_were_and_micro_batches_make_no_other(given):  # noqa: F811
+def test_runs_without_a_dtype_of_moments_are_the_runs_that_they_were_and_micro_batches_make_no_other(given):
     plain = train.workdir.identity(configs.load([given["dmd"]]))
     assert "mu_dtype" not in plain["student_optim"]
     assert train.workdir.identity(configs.load([given["dmd"], "--config.micro_batches=4"])) == plain
@@ -172,7 +171,7 @@ def test_runs_without_a_dtype_of_moments_are_the_runs_that_they_were_and_micro_b
 
 
 @pytest.mark.long  # eight devices compile for a while; tests/parallel has the meshes of whole networks
-def test_a_lora_run_on_eight_devices_is_that_of_one_and_goes_on_on_others(run, given, tmp_path):  # noqa: F811
+def test_a_lora_run_on_eight_devices_is_that_of_one_and_goes_on_on_others(run, given, tmp_path):
     """Base and adapters divided over all axes; then from its middle on eight devices along another axis."""
     one = everything(run[0], STEPS)
     for axes in ((2, 2, 2), (8, 1, 1)):

@@ -1,0 +1,55 @@
+"""Runs whose rows are edits and prompts in turn."""
+
+import shutil
+
+import numpy as np
+import pytest
+from tiny_training import STEPS, curves, everything
+
+from flashjax import config as configs
+from flashjax import pipeline, train
+from flashjax.distill import schedule
+from flashjax.models import text
+
+pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
+
+
+@pytest.mark.parametrize("objective", ["edits", "edit_teacher", "edit_trajectory"])
+def test_edits_and_prompts_take_turns(uninterrupted, objective):
+    """Half of the rows of each phase are edits; they are logged apart, and every program is of one task."""
+    folder, compiled, used = uninterrupted(objective)
+    rows = [p for p in used if schedule.PHASES[p.phase] not in ("begin", "advance")]
+    for phase in {p.phase for p in rows}:
+        tasks = [p.task for p in rows if p.phase == phase]
+        assert abs(tasks.count(1) - tasks.count(0)) <= 1
+    assert {p.task for p in compiled} == {0, 1}
+    names = dict(edits="student_loss", edit_teacher="loss", edit_trajectory="trajectory_loss")
+    found = curves(folder)
+    assert {f"{task}/{names[objective]}" for task in ("t2i", "edit")} <= set(found)
+    shares = {name: values for name, (_, values) in found.items() if name.startswith("data/edits/")}
+    assert len(shares) == 3
+    assert sum(values[0] for values in shares.values()) == pytest.approx(1)
+    if objective != "edit_teacher":
+        assert set(found["edit/share/base"][1]) == {1.0}
+
+
+def test_edits_resume_bit_for_bit(given, uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted("edits")[0], folder)
+    shutil.rmtree(folder / "checkpoints" / str(STEPS))
+    train.train(configs.load([given["edits"]]), str(folder))
+    a, b = everything(uninterrupted("edits")[0], STEPS), everything(folder, STEPS)
+    assert [name for name in a if a[name].tobytes() != b[name].tobytes()] == []
+
+
+def test_a_run_that_edits_draws_edits(uninterrupted):
+    pipe = pipeline.load(str(uninterrupted("edits")[0]))
+    sources = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3)).astype(np.uint8)
+    stand_in, said = text.load_text_encoder(None), ["make it red"] * 3
+    drawn = pipe.draw(said, [1, 1, 1], stand_in, images=sources)
+    assert drawn.shape == (3, 8, 8, 3)
+    assert (drawn[0] != drawn[1]).any()  # same words, same noise, another picture to edit
+    again = pipe.draw(said, [1, 1, 1], stand_in, images=sources, batch=2)
+    assert np.abs(drawn.astype(int) - again).max() <= 1
+    # With guidance the picture stays on the side that guidance leads away from.
+    assert pipe.draw(said, [1, 1, 1], stand_in, images=sources, guidance_scale=3.0).shape == drawn.shape

@@ -1,0 +1,76 @@
+"""What a run says of itself: speed, times, its best checkpoint, its log."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from flashjax import checkpoint, metrics, pictures, train
+from flashjax import config as configs
+from flashjax.evaluate import watch
+
+pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
+
+
+def test_speed_is_seen(given, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(train, "note", lines.append)
+    train.train(configs.load([given["dmd"], "--config.profile=5,6"]), str(tmp_path))
+    names = ("ms_student", "ms_critic", "ms_data", "ms_saving", "images_per_s_per_device")
+    curves = metrics.read(tmp_path)
+    assert all(min(curves[name][1]) >= 0 for name in names)
+    assert curves["ms_saving"][0] == [3, 7]
+    assert any(line.startswith("goodput ") for line in lines)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypatch):
+    """On a clock that only these two move on, by a quarter of an hour each."""
+    now, save = [0.0], checkpoint.Checkpoints.save
+
+    def wait(*_):
+        now[0] += 1000
+
+    monkeypatch.setattr(metrics, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(pictures, "make_drawer", lambda *_: lambda *_: wait() or {})
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", lambda *args: (wait(), save(*args)))
+    settings = ["--config.sample_every=3", "--config.log_every=3"]
+    train.train(configs.load([given["flow_matching"], *settings]), str(tmp_path))
+    steps, times = metrics.read(tmp_path)["ms_per_step"]
+    assert steps == [2, 3, 5, 7]  # a row where something else came next, none of it twice
+    assert times == [0, 0, 0, 0]
+    assert now[0] == 5000  # drawn after 3, 6 and 8 steps, saved after 4 and 8
+
+
+def test_the_best_checkpoint_by_a_figure_stays(given, tmp_path, monkeypatch):
+    """Saved after 2, 4, 6 and 8 steps, drawn after 4 and 8, of which the first was the better."""
+    monkeypatch.setattr(watch, "load", lambda config: "something")
+    worse = {4: 1.0, 8: 2.0}
+    monkeypatch.setattr(watch, "make_watcher", lambda *_: lambda params, step: {"watch/frechet": worse[step]})
+    settings = ["keep_best=watch/frechet", "sample_every=4", "checkpoint_every=2", "keep_checkpoints=1"]
+    argv = [given["flow_matching"], *(f"--config.{setting}" for setting in settings)]
+    train.train(configs.load(argv), str(tmp_path))
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [4, 8]
+    assert metrics.read(tmp_path)["watch/frechet"] == ([3, 7], [1.0, 2.0])
+
+
+def test_a_digest_is_of_paths_types_and_values():
+    tree = dict(a=np.arange(4, dtype=np.float32), b=dict(c=np.float32(1)))
+    others = [
+        dict(a=tree["a"], b=dict(d=np.float32(1))),
+        dict(a=tree["a"].reshape(2, 2), b=tree["b"]),
+        dict(a=tree["a"].view(np.int32), b=tree["b"]),
+        dict(a=tree["a"] + np.float32(1e-6), b=tree["b"]),
+    ]
+    assert checkpoint.digest(jax.tree.map(np.copy, tree)) == checkpoint.digest(tree)
+    assert len({checkpoint.digest(t) for t in (tree, *others)}) == 5
+
+
+def test_the_log_is_colored_for_a_terminal_only(monkeypatch):
+    lines = []
+    monkeypatch.setattr(train.logging, "info", lambda form, line: lines.append(form % line))
+    for looking in (True, False):
+        monkeypatch.setattr("sys.stderr", types.SimpleNamespace(isatty=lambda looking=looking: looking))
+        train.note("x")
+    assert lines == ["\033[33mNOTE\033[0m x", "NOTE x"]
