@@ -45,6 +45,7 @@ def test_the_recipe_field_by_field():
         guidance_scales=(guidance.Scale((0.2, 0.6), (2.5, 1.5)), guidance.Scale((0.5,), (4.0,))),
         student_times=steps.TimeSampler(low=0.3, high=0.98), critic_times=steps.TimeSampler(low=0.02, high=0.9),
         ema_decay=0.7, critic_updates_per_rollout=4, share_sample=False, substeps=6,
+        micro_batches=1,  # config.micro_batches, which programs.py puts in
     )  # fmt: skip
     recipe = train.make_recipe(config.distill)
     by_step = np.zeros((3, 4))
