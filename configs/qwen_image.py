@@ -1,9 +1,14 @@
-"""Qwen-Image (20.4 B) to a student of four steps, from prompts alone: all parameters, or adapters (:lora).
+"""Qwen-Image (20.4 B) to a student of four steps, from prompts alone, or Qwen-Image-Edit-2511, from instructions and
+pictures to edit (:edit): all parameters, or adapters (:lora).
 
     flashjax prepare --from prompts.jsonl --encoder qwen_image --encoder-weights Qwen-Image \\
       --out data/qwen_image
     flashjax train --config=configs/qwen_image.py --workdir=runs/qwen_image
     flashjax train --config=configs/qwen_image.py:lora --workdir=runs/qwen_image_lora
+
+    flashjax prepare --from edits.jsonl --encoder qwen_image_edit_plus --encoder-weights Qwen-Image-Edit-2511 \\
+      --out data/qwen_image_edit --size 1024
+    flashjax train --config=configs/qwen_image.py:edit,lora --workdir=runs/qwen_image_edit
 
 Pictures of 1024 px, batches of 64, 2,000 updates of the student.
 
@@ -11,6 +16,8 @@ On a laptop with random weights, from the postcards' prompts; nothing is learnt,
 
     flashjax prepare --out data/tiny --split train --count 64 --prompts-only
     flashjax train --config=configs/qwen_image.py:tiny --workdir=runs/tiny
+    flashjax prepare --out data/tiny --split train --count 64 --edits
+    flashjax train --config=configs/qwen_image.py:tiny,edit --workdir=runs/tiny_edit
 
 Cost: state, teacher and batch take 610 GiB in all, and the run 94 H200-hours at the chips' peak, says
 `flashjax plan --config=configs/qwen_image.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it compiles, and
@@ -23,7 +30,8 @@ from flashjax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, lora=False, tiny=False)
+    args = parse_arg(arg, lora=False, edit=False, tiny=False)
+    name = "Qwen-Image-Edit-2511" if args.edit else "Qwen-Image"
     config = ConfigDict()
     config.objective = "dmd"
     config.seed = 0
@@ -34,17 +42,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.mesh = ConfigDict(dict(data=1, fsdp=-1, context=1, tensor=1))
     # Of a LoRA run the base is frozen and shared by all roles, and kept as it is released.
     dtype = "bfloat16" if args.lora and not args.tiny else "float32"
-    sizes = dict(architecture="qwen_image", preset="qwen_image")
+    sizes = dict(architecture="qwen_image", preset="qwen_image_edit_2511" if args.edit else "qwen_image")
     config.model = ConfigDict(sizes | dict(param_dtype=dtype, remat="full"))
     sizes = dict(architecture="vae_qwen_image", preset="qwen_image")
-    config.autoencoder = ConfigDict(sizes | dict(weights="Qwen-Image/vae"))
-    data = "data/qwen_image/prompts.arrayrecord"
-    config.sources = ConfigDict(dict(prompts=dict(path=data, task="t2i", weight=1.0)))
-    config.edit_share = 0.0
+    config.autoencoder = ConfigDict(sizes | dict(weights=f"{name}/vae"))
+    data, task = "data/qwen_image_edit" if args.edit else "data/qwen_image", "edit" if args.edit else "t2i"
+    config.sources = ConfigDict(dict(prompts=dict(path=f"{data}/prompts.arrayrecord", task=task, weight=1.0)))
+    config.edit_share = 1.0 if args.edit else 0.0
     config.max_text_tokens = 512
     config.distill = ConfigDict(
         dict(
-            teachers=dict(base=dict(weights="Qwen-Image/transformer")),
+            teachers=dict(base=dict(weights=f"{name}/transformer")),
             classes=("landscape", "portrait", "text"),
             # {"portrait": {"portrait_teacher": (0, 0, 0.5, 1)}}, with a portrait_teacher among the teachers
             guidance_table={},
@@ -80,6 +88,10 @@ def _tiny(config: ConfigDict) -> ConfigDict:
     config.distill.teachers.base.weights = "random"
     config.distill.critic_warmup = 2
     config.sources.prompts.path = "data/tiny/train.arrayrecord"
+    if config.edit_share:  # the postcards' pictures are no latents
+        config.model.in_channels = 48
+        config.autoencoder.update(dict(architecture="pixels", preset="", weights=""))
+        config.sources.prompts.path = "data/tiny/train_edits.arrayrecord"
     config.max_text_tokens = 28
     config.lora.rank = min(config.lora.rank, 4)
     return config

@@ -132,7 +132,8 @@ def make_edit_drawer(
     states = text.pack([record["text"].astype(np.float32) for record in records])
     given = sources.astype(np.float32) if autoencoder.module else pixels.from_uint8(sources)
     cond = editing.condition(model, *states, given, autoencoder)
-    null = editing.null_condition(model, model.Condition(*text.pack(encoder.encode([""]))), cond)
+    own = [record["null"].astype(np.float32) for record in records if "null" in record]
+    null = editing.null_condition(model, model.Condition(*text.pack(own or encoder.encode([""]))), cond)
     drawn = make_drawn(config, denoiser, cond, null, list(range(1, len(records) + 1)), decode, folder)
     shown = decode(sources) if autoencoder.module else sources
 

@@ -154,7 +154,9 @@ def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, re
         shapes = dict(text=(config.max_text_tokens, model_config.context_dim), text_length=(), category=())
         shapes |= dict(image=picture) if recipe is None else {}
         shapes |= dict(source=picture) if task else {}
-        types = dict(text_length=jnp.int32, category=jnp.int32)
+        if task and autoencoder.module:  # the encoder saw the picture: every sample has its own null
+            shapes |= dict(null=shapes["text"], null_length=())
+        types = dict(text_length=jnp.int32, category=jnp.int32, null_length=jnp.int32)
         batches[task] = {
             name: jax.ShapeDtypeStruct((config.batch_size, *shape), types.get(name, jnp.float32), sharding=rows)
             for name, shape in shapes.items()

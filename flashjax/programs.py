@@ -30,6 +30,8 @@ def step_call(
         denoiser = lora.denoiser(denoiser, teachers[0], adapted.scale)
     key = jax.random.key(config.seed)
     cond = editing.condition(model, batch["text"], batch["text_length"], batch.get("source"), autoencoder)
+    if "null" in batch:  # of an encoder that sees the picture: every sample has its own
+        nulls = (model.Condition(batch["null"], batch["null_length"]),) * max(len(teachers), 1)
     nulls = tuple(editing.null_condition(model, null, cond) for null in nulls)
     optimizers = dict(critic_optimizer=critic_optimizer)
     if recipe is not None:

@@ -17,7 +17,7 @@ NEEDED = dict(
     trajectory=("student_updates", "init", "distill", "student_optim"),
     dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
 )
-EDITS = ("qwen_image_21",)  # architectures whose condition takes the picture to edit in front of the text
+EDITS = ("qwen_image_21", "qwen_image")  # architectures that are trained on pictures to edit
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
 LEAST |= dict(watchdog_minutes=0, micro_batches=1)
 
@@ -90,6 +90,12 @@ def check_latents(config: ConfigDict, model_config: Any, manifests: Mapping[str,
         if manifest["size"] and stored != made.name:
             raise UserError(
                 f"{path} holds pictures as {stored}, and config.autoencoder is {made.name}; prepare it with that one."
+            )
+        guided = config.objective != "flow_matching" and config.distill.teachers.values()
+        if manifest.get("own_nulls") and any(teacher.get("negative") for teacher in guided or ()):
+            raise UserError(
+                f"Every record of {path} has its own null, which its picture was read with; take the negative prompts "
+                "out of config.distill.teachers."
             )
     return made
 

@@ -158,6 +158,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     # Padded to the text length where it takes the place of dropped captions, else of its true two tokens.
     null_tokens = config.max_text_tokens if not distilling else None
     negatives = [teacher.get("negative", "") for teacher in named] or [""]
+    if all(manifest.get("own_nulls") for manifest in manifests.values()):
+        negatives = []  # every record has its null, made with its picture
     nulls = tuple(model.Condition(*text.pack([states], null_tokens)) for states in encoder.encode(negatives))
     # A batch of each task, from the first row that has it.
     tasks = {int(task): int(row) for task, row in zip(*np.unique(table.task, return_index=True), strict=True)}
@@ -175,7 +177,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     decode, drawers = load_decoder(autoencoder, config), []
     if decode is None:
         note("no samples are drawn: config.autoencoder.weights names no decoder")
-    else:
+    if 0 in tasks and decode is not None:
         drawers.append(pictures.make_drawer(config, model, denoiser, encoder, decode, folder))
     if 1 in tasks and decode is not None:
         shown = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
@@ -187,7 +189,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     opened.callback(writer.close)
     counted = cost.Cost(
         config.model.architecture, model_config, recipe, batch=config.batch_size, sizes=cost.sizes_of(config, table),
-        nulls=[null.text.shape[1] for null in nulls],
+        nulls=[null.text.shape[1] for null in nulls] or [config.max_text_tokens] * max(len(named), 1),
     )  # fmt: skip
     at_peak = cost.at_peak(counted, table, jax.devices()[0].device_kind, mesh.size)
     pace, speed = stopping.Pace(mesh), Speed(clock, table.phase, config.batch_size / mesh.size, at_peak)

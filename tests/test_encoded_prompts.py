@@ -7,12 +7,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tiny_pipelines
+from PIL import Image
 
 from flashjax import cli, models, pictures, released, settings
 from flashjax import config as configs
 from flashjax.data import said
+from flashjax.data.loader import make_loader
 from flashjax.data.manifest import places, read_manifest
-from flashjax.data.mixture import open_sources
+from flashjax.data.mixture import Mixture, open_sources
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
 
@@ -70,6 +72,54 @@ def test_a_set_of_another_encoder_is_told(made):
         settings.check_latents(config, sizes, manifests)
     with pytest.raises(UserError, match="different text encoders"):
         said.of(config.sources, manifests | dict(other=dict(encoder="all-MiniLM-L6-v2")))
+
+
+@pytest.fixture(scope="module")
+def edits(tmp_path_factory):
+    """(the folder of a pipeline that edits, a picture, the set which `flashjax prepare` encoded with it)."""
+    folder = tmp_path_factory.mktemp("edits")
+    tiny_pipelines.make("qwen_image_edit_plus", folder / "released")
+    pixels = np.kron(np.random.default_rng(0).integers(0, 256, (4, 4, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    row = dict(prompt="a red fox", category="fox", source="a.png")
+    (folder / "edits.jsonl").write_text("\n".join([json.dumps(row)] * 2))
+    words = ["prepare", "--from", f"{folder}/edits.jsonl", "--out", f"{folder}/set", "--size", "64"]
+    words += ["--encoder", "qwen_image_edit_plus", "--encoder-weights", f"{folder}/released"]
+    assert cli.main(words) == 0
+    return folder / "released", pixels, folder / "set" / "prompts.arrayrecord"
+
+
+def test_an_edit_is_read_with_its_picture_and_so_is_its_null(edits):
+    folder, pixels, path = edits
+    model, record, manifest = released.load(folder, keep=True), RecordSource(path)[1], read_manifest(path)
+    plan = model.plan(["a red fox"], [Image.fromarray(pixels)], guidance_scale=4.0)
+    for name, rows in (("text", plan.rows), ("null", plan.negative)):
+        states, lengths = model.encoder.states(rows, plan.seen)
+        expected = np.asarray(states[0, : lengths[0]])
+        np.testing.assert_allclose(record[name].astype(np.float32), expected, rtol=2**-8, atol=1e-4)
+    part = model.autoencoder
+    latents = part.module.autoencoder(part.config).encode(part.params, pixels[None] / np.float32(127.5) - 1)[0]
+    np.testing.assert_allclose(record["source"], latents, rtol=2**-10, atol=1e-4)
+    assert (manifest["autoencoder"], manifest["own_nulls"], manifest["task"]) == ("vae_qwen_image", True, "edit")
+
+
+def test_edits_train_with_the_nulls_of_their_records(edits):
+    path = edits[2]
+    config = configs.load(["--config=configs/qwen_image.py:tiny,edit", f"--config.sources.prompts.path={path}"])
+    sources, manifests = open_sources(config.sources)
+    assert said.of(config.sources, manifests).encode([]) == []
+    mixture = Mixture(sources, np.ones(1, int), batch_size=2, seed=0, classes=("fox",))
+    batch = next(make_loader(mixture, batch_size=2, max_text_tokens=300))
+    assert batch["null"].shape == batch["text"].shape
+    assert (batch["null_length"] < batch["text_length"]).all()
+    assert batch["source"].dtype == np.float32
+    with config.unlocked():
+        config.distill.teachers.base.negative = "blurred"
+        config.model.context_dim, config.model.in_channels = manifests["prompts"]["text_width"], 16
+        config.autoencoder = dict(architecture="vae_qwen_image", preset="tiny", weights="")
+    model = models.architecture("qwen_image")
+    with pytest.raises(UserError, match="has its own null"):
+        settings.check_latents(config, models.make_config(model, config.model), manifests)
 
 
 @pytest.mark.parametrize(

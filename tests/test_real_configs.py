@@ -27,14 +27,16 @@ def at_the_root(request, monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    asked = dict(split="train", count_per_category=4, size=None, seed=0, encode=encode, progress=False)
-    return prepare.prepare(tmp_path_factory.mktemp("data"), **asked)
+    """The set of each task."""
+    asked = dict(split="train", count_per_category=4, seed=0, encode=encode, progress=False)
+    folder = tmp_path_factory.mktemp("data")
+    return prepare.prepare(folder, **asked, size=None), prepare.prepare(folder, **asked, size=32, edits=True)
 
 
-@pytest.mark.parametrize("arg", ["", ":lora"])
-@pytest.mark.parametrize("name", FAMILIES)
-def test_sizes_go_together(name, arg):
-    config = configs.load([f"--config=configs/{name}.py{arg}"])
+@pytest.mark.parametrize("which", [*FAMILIES, *(f"{name}:lora" for name in FAMILIES), "qwen_image:edit,lora"])
+def test_sizes_go_together(which):
+    name, _, arg = which.partition(":")
+    config = configs.load([f"--config=configs/{name}.py:{arg}"])
     settings.check_settings(config)
     recipe.make_table(config, recipe.make_recipe(config.distill))
     model = models.architecture(config.model.architecture)
@@ -49,18 +51,19 @@ def test_sizes_go_together(name, arg):
         assert jax.tree.leaves(model.abstract(sizes))[0].dtype == "bfloat16"
 
 
-OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in ("qwen_image:lora", "klein", "z_image")]
+OTHERS = ("qwen_image:lora", "klein", "z_image", "qwen_image:edit")
+OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 
 
 @pytest.mark.parametrize("name", ["qwen_image_21", *OTHERS])
 def test_a_tiny_run_goes_from_end_to_end(name, data, tmp_path, monkeypatch):
     monkeypatch.setattr(text, "load_text_encoder", lambda source: types.SimpleNamespace(encode=encode))
     file, _, arg = name.partition(":")
-    config = configs.load(
-        [f"--config=configs/{file}.py:tiny,{arg}", f"--config.sources.prompts.path={data}", "--config.mesh.fsdp=1"]
-    )
+    words = [f"--config.sources.prompts.path={data['edit' in arg]}", "--config.mesh.fsdp=1"]
+    config = configs.load([f"--config=configs/{file}.py:tiny,{arg}", *words])
     folder = train.train(config, str(tmp_path / "run"))
-    assert [file.name for file in (folder / "samples").iterdir()] == ["step_000020.png"]
+    drawn = "step_000020_edits.png" if "edit" in arg else "step_000020.png"
+    assert [file.name for file in (folder / "samples").iterdir()] == [drawn]
     params, _, step = checkpoint.restore_params(folder / "checkpoints", "student")
     assert step == 20
     if not arg:

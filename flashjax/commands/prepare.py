@@ -65,11 +65,19 @@ def _encoder(args: argparse.Namespace) -> dict:
         encoder = text.load_text_encoder(text.default_minilm_source())
         return dict(encode=encoder.encode, encoder_name="all-MiniLM-L6-v2")
     from flashjax import released
+    from flashjax.errors import UserError
     from flashjax.pictures import PROMPTS
 
+    encoder_name = f"{args.encoder} of {args.encoder_weights}"
     encoder = released.load_encoder(args.encoder_weights, args.encoder)
+    if encoder.rules.images[0]:
+        if args.also:
+            raise UserError(f"{args.encoder} reads texts with a picture each; --also has none, so leave it out.")
+        seeing = released.load_edit_encoder(args.encoder_weights, args.encoder)
+        named = dict(encoder_name=encoder_name, autoencoder=seeing.autoencoder.name)
+        return dict(encode=encoder.encode, see=seeing.record, **named)
     said = {"": encoder.rules.null} | {text: text for text in (*PROMPTS, *args.also)}
-    return dict(encode=encoder.encode, encoder_name=f"{args.encoder} of {args.encoder_weights}", said=said)
+    return dict(encode=encoder.encode, encoder_name=encoder_name, said=said)
 
 
 def _postcards(args: argparse.Namespace) -> None:

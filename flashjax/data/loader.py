@@ -35,7 +35,8 @@ def make_loader(
     text); text_length int32 [B] (likewise); image float32 [B, H, W, 3] in [-1, 1] (if they
     have images), the picture that the text asks for; source float32 [B, h, w, 3] in [-1, 1],
     the picture to edit (rows of edits only); both are latents, as they are, where the records hold
-    such; category int32 [B], the class in the lambda table; index int64 [B].
+    such; null and null_length (rows of edits whose encoder saw the picture), of the empty prompt
+    beside it, as text; category int32 [B], the class in the lambda table; index int64 [B].
 
     Args:
         mixture: all samples of the run, see `flashjax.data.mixture`.
@@ -89,15 +90,17 @@ def _example(record: dict[str, Any], *, max_text_tokens: int) -> dict[str, np.nd
         if name in record:
             stored, values = record[name], record[name].astype(np.float32)
             example[name] = values / np.float32(127.5) - np.float32(1) if stored.dtype == np.uint8 else values
-    if "text" in record:
-        text = record["text"]
+    for name in ("text", "null"):
+        if name not in record:
+            continue
+        text = record[name]
         if len(text) > max_text_tokens:
             raise ValueError(
                 f"The text of record {record['index']} has {len(text)} tokens, more than "
                 f"max_text_tokens = {max_text_tokens}; raise it to the max_text_tokens of the "
                 "set's manifest."
             )
-        example["text"] = np.zeros((max_text_tokens, text.shape[1]), np.float32)
-        example["text"][: len(text)] = text
-        example["text_length"] = np.int32(len(text))
+        example[name] = np.zeros((max_text_tokens, text.shape[1]), np.float32)
+        example[name][: len(text)] = text
+        example[f"{name}_length"] = np.int32(len(text))
     return example

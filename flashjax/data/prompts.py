@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from flashjax.data.writing import CHUNK, Encode, PrepareError, already_there, en
 __all__ = ["prepare_prompts", "read_rows", "read_square"]
 
 PICTURES = ("source", "image")
+See = Callable[[str, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 # What Pillow raises for a file that is missing, is no picture, or is damaged.
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -31,12 +32,14 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 def prepare_prompts(
     out_dir: str | Path, files: Sequence[str | Path], *, name: str, size: int, encode: Encode, encoder_name: str,
     skip_limit: int = 0, progress: bool = True, said: Mapping[str, str] | None = None,
+    see: See | None = None, autoencoder: str | None = None,
 ) -> Path:  # fmt: skip
     """Writes `<name>.arrayrecord` and its manifest, unless the folder holds exactly that set; returns the record file.
 
     Pictures are cut square about their middle and resized to ``size``. Rows whose pictures cannot be read are left out
     and listed in the manifest as ``skipped``, ``skip_limit`` of them at the most. ``said``: texts that training says
-    itself (data.said), by what it calls them; they stand behind the rows. Raises PrepareError.
+    itself (data.said), by what it calls them; they stand behind the rows. ``see``: an encoder that reads a prompt with
+    its picture to edit (released.EditEncoder.record), and gives latents of ``autoencoder``. Raises PrepareError.
     """
     rows = sorted((row for file in files for row in read_rows(Path(file))), key=lambda row: row["category"])
     if not rows:
@@ -45,13 +48,17 @@ def prepare_prompts(
     if edits and len(edits) < len(rows):
         missing = next(row for row in rows if not row.get("source"))
         raise PrepareError(f"{missing['where']} is an edit record without its image, while others have a 'source'.")
+    if edits and said is not None:
+        raise PrepareError(f"{encoder_name} reads no picture to edit; take one that does: qwen_image_edit_plus.")
+    if see and not edits:
+        raise PrepareError(f"{encoder_name} is for edits, and {rows[0]['where']} has no 'source'.")
     request = {
         "what": "prompts", "split": name, "task": "edit" if edits else "t2i", "encoder": encoder_name,
         "files": {Path(file).name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files},
         "size": size if any(row.get(key) for row in rows for key in PICTURES) else None,
     }  # fmt: skip
-    if said is not None:
-        request["said"] = dict(said)
+    request |= dict(said=dict(said)) if said is not None else {}
+    request |= dict(autoencoder=autoencoder, own_nulls=True) if see else {}
     folder, skipped = Path(out_dir), []
     path, manifest = folder / f"{name}.arrayrecord", folder / f"{name}.json"
     if already_there(path, manifest, request):
@@ -63,12 +70,19 @@ def prepare_prompts(
     names, stats = [row["category"] for row in kept], {"max_text_tokens": 0, "text_width": None}
     stats["categories"] = list(dict.fromkeys(names))
     stats["ranges"] = {c: [names.index(c), names.index(c) + names.count(c)] for c in stats["categories"]}
-    made = _records(kept, request["size"], encode, stats)
+    made = _seen(kept, size, see, stats) if see else _records(kept, request["size"], encode, stats)
     behind = _said(said or {}, len(kept), encode, stats)
     bar = tqdm.tqdm(itertools.chain(made, behind), total=len(kept), disable=not progress, unit="prompt")
     records.write_records(path, bar)
     write_manifest(manifest, request, len(kept), path, stats | dict(skipped=skipped))
     return path
+
+
+def _seen(rows: Sequence[Mapping], size: int, see: See, stats: dict) -> Iterator[dict[str, Any]]:
+    for i, row in enumerate(rows):
+        made = see(row["prompt"], {key: read_square(row[key], size) for key in PICTURES if key in row})
+        encode_all(lambda _, given=made: [given["text"], given["null"]], [row["prompt"], "the null"], stats)  # checked
+        yield dict(index=i, category=row["category"], caption=row["prompt"]) | made
 
 
 def _said(said: Mapping[str, str], first: int, encode: Encode, stats: dict) -> Iterator[dict[str, Any]]:

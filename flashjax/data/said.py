@@ -12,11 +12,12 @@ from flashjax.errors import UserError
 
 
 class Said:
-    """Stands where training has a text encoder, over a set that holds such texts (its manifest has "said")."""
+    """Stands where training has a text encoder, over a set that holds such texts (its manifest has "said"). A set of
+    edits that were encoded with their pictures holds none: each has its own null."""
 
     def __init__(self, path: str | Path, manifest: Mapping[str, Any]):
         first = manifest["count"]  # they stand behind the prompts
-        self._places = {name: first + i for i, name in enumerate(manifest["said"])}
+        self._places = {name: first + i for i, name in enumerate(manifest.get("said", ()))}
         self._path, self._records = path, RecordSource(path)
 
     def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[np.ndarray]:
@@ -35,5 +36,5 @@ def of(sources: Mapping[str, Mapping[str, Any]], manifests: Mapping[str, Mapping
     Raises UserError for sources of different encoders."""
     if len(named := {str(manifest["encoder"]) for manifest in manifests.values()}) > 1:
         raise UserError(f"The sources were prepared with different text encoders, {' and '.join(sorted(named))}.")
-    holding = [name for name, manifest in manifests.items() if "said" in manifest]
+    holding = [name for name, manifest in manifests.items() if "said" in manifest or manifest.get("own_nulls")]
     return Said(sources[holding[0]]["path"], manifests[holding[0]]) if holding else None

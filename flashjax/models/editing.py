@@ -17,13 +17,20 @@ def condition(
     or their latents where ``autoencoder`` makes such; they may be of another size than what is made of them."""
     if source is None:
         return model.Condition(text, text_length)
-    return model.Condition(text, text_length, (autoencoder.encode(source),), (0,))
+    return _edit(model, text, text_length, (autoencoder.encode(source),), (0,))
 
 
 def null_condition(model: ModuleType, null: Any, cond: Any) -> Any:
-    """What guidance leads away from: the null text [1, L, D] with the pictures of ``cond``, which an edit keeps."""
+    """What guidance leads away from: the null text [1, L, D] or [B, L, D] with the pictures of ``cond``, which an edit
+    keeps."""
     if not getattr(cond, "references", ()):
         return null
     batch = len(cond.text)
     text, length = (jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in (null.text, null.text_length))
-    return model.Condition(text, length, cond.references, cond.reference_at)
+    return _edit(model, text, length, cond.references, getattr(cond, "reference_at", ()))
+
+
+def _edit(model: ModuleType, text: jax.Array, length: jax.Array, references: tuple, at: tuple[int, ...]) -> Any:
+    """Qwen-Image-2.1 is told where in the text a picture stands; Qwen-Image has a text that mentions it."""
+    placed = dict(reference_at=at) if "reference_at" in model.Condition.__annotations__ else {}
+    return model.Condition(text, length, references, **placed)

@@ -1,9 +1,9 @@
-"""A family's condition encoder by itself: prompts to the states that its denoiser reads."""
+"""A family's condition encoder by itself: prompts, and pictures to edit, to what its denoiser reads."""
 
 import dataclasses
 import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import ml_dtypes
 import numpy as np
+from PIL import Image
 
 from flashjax import convert, flow
-from flashjax.models import prompts
+from flashjax.models import pixels, prompts
+from flashjax.released.families import as_seen
 
 BUCKET = 64  # prompts are padded to multiples of so many tokens: few programs, and short beside a picture's tokens
 BATCH = 8  # prompts a call, where there are many; of about the same length
@@ -78,3 +80,30 @@ class Encoder:
     def _read(self):
         static = () if self.rules.images == (0, 0) else ("image_at",)
         return jax.jit(self.part.module.encoder(self.part.config), static_argnames=static)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EditEncoder:
+    """An encoder that sees the picture to edit, with the autoencoder whose latents of it the denoiser is given."""
+
+    encoder: Encoder
+    autoencoder: Part
+
+    def record(self, prompt: str, pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What a record of an edit holds, of ``pictures`` uint8 [H, W, 3] with "source" among them: their latents
+        float16 [h, w, C], which are of the size of 1; and the states of prompt and null, both read with the source,
+        bfloat16 [n, width]."""
+        rules, tokenizer = self.encoder.rules, self.encoder.tokenizer
+        seen = as_seen(rules, Image.fromarray(pictures["source"]))
+        rows = [prompts.read(rules, tokenizer, text, [seen.shape[:2]]) for text in (prompt, rules.null)]
+        states, lengths = self.encoder.states(rows, [seen])
+        host = np.asarray(states).astype(ml_dtypes.bfloat16)
+        made = dict(text=host[0, : lengths[0]].copy(), null=host[1, : lengths[1]].copy())
+        return made | {name: self._latents(picture) for name, picture in pictures.items()}
+
+    def _latents(self, picture: np.ndarray) -> np.ndarray:
+        return np.asarray(self._encode(self.autoencoder.params, pixels.from_uint8(picture[None])))[0].astype(np.float16)
+
+    @functools.cached_property
+    def _encode(self):
+        return jax.jit(self.autoencoder.module.autoencoder(self.autoencoder.config).encode)

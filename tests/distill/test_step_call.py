@@ -158,3 +158,11 @@ def test_an_edit_row_conditions_on_its_source_and_so_does_its_null():
         np.testing.assert_array_equal(cond.references[0], pixels.encode(source))
         assert cond.reference_at == (0,)
         assert cond.text.shape == (4, 1, 1, 1)
+
+    # A null that each sample has from an encoder which saw its picture takes the place of all teachers'.
+    seen.clear()
+    own = dict(null=np.full((4, 1, 1, 1), -5.0, np.float32), null_length=np.full(4, 1, np.int32))
+    run_row(programs, table, step, begun().replace(step=jnp.int32(step)), TEACHERS, batch | own)
+    assert not any((cond.text == NULL.text).all() for cond in seen)
+    (null,) = [cond for cond in seen if (cond.text == -5).all()]
+    np.testing.assert_array_equal(null.references[0], pixels.encode(source))
