@@ -19,9 +19,9 @@ On a laptop with random weights, from the postcards' prompts; nothing is learnt,
     flashjax prepare --out data/tiny --split train --count 64 --edits
     flashjax train --config=configs/qwen_image.py:tiny,edit --workdir=runs/tiny_edit
 
-Cost: state, teacher and batch take 610 GiB in all, and the run 94 H200-hours at the chips' peak, says
-`flashjax plan --config=configs/qwen_image.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it compiles, and
-knows temporaries too. Rates and shifts are starting points: the run has not been made yet.
+Cost: state, teacher and batch take 610 GiB in all, 101 with :lora, and the run 94 H200-hours (:edit 210) at the chips'
+peak, says `flashjax plan --config=configs/qwen_image.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it
+compiles, and knows temporaries too. Rates and shifts are starting points: the run has not been made yet.
 """
 
 from ml_collections import ConfigDict

@@ -12,9 +12,9 @@ On a laptop with random weights, from the postcards' prompts; nothing is learnt,
     flashjax prepare --out data/tiny --split train --count 64 --prompts-only
     flashjax train --config=configs/z_image.py:tiny --workdir=runs/tiny
 
-Cost: state, teacher and batch take 184 GiB in all, and the run 75 H200-hours at the chips' peak, says
-`flashjax plan --config=configs/z_image.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it compiles, and
-knows temporaries too. Rates and shifts are starting points: the run has not been made yet.
+Cost: state, teacher and batch take 184 GiB in all, 32 with :lora, and the run 75 H200-hours at the chips'
+peak, says `flashjax plan --config=configs/z_image.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it
+compiles, and knows temporaries too. Rates and shifts are starting points: the run has not been made yet.
 """
 
 from ml_collections import ConfigDict
