@@ -21,7 +21,7 @@ from flashjax.errors import UserError
 TEXTS = ["a red fox", "a very red fox in the snow", "a fox", *(f"a red {'very ' * i}fox" for i in range(8))]
 
 
-@pytest.fixture(scope="module", params=["z_image", "flux2_klein"])
+@pytest.fixture(scope="module", params=["z_image", pytest.param("flux2_klein", marks=pytest.mark.long)])
 def made(request, tmp_path_factory):
     """(the family, the folder of its pipeline, that of a set which `flashjax prepare` encoded with it)."""
     folder = tmp_path_factory.mktemp(request.param)
