@@ -21,6 +21,13 @@ def size(*names: str) -> int:
     return 1 if mesh.empty else math.prod(mesh.shape[name] for name in names)
 
 
+def platform() -> str:
+    """What kind of device the program is made for, "cpu", "gpu" or "tpu": the mesh's in use, which may be described and
+    not there, else the default one."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def constrain(x: jax.Array, *names: str | tuple[str, ...] | None) -> jax.Array:
     """x with its leading dimensions divided over the named axes, and the others whole. A dimension that does not
     divide (a batch of 1, a short text) is left to the compiler."""

@@ -24,8 +24,7 @@ import numpy as np
 from flax import nnx, struct
 
 from flashjax.errors import about_settings
-from flashjax.models import checks, layers, network, rope
-from flashjax.models.attention import attend
+from flashjax.models import attention, checks, layers, network, rope
 
 PRESETS = ("klein_4b", "klein_9b", "tiny")  # class methods of Config
 
@@ -51,6 +50,7 @@ class Config:
     products: Any = None  # rounds the factors of the tokens' matrix products, see layers.project; None: not
     scan_layers: bool = True
     remat: str = "full"  # what the backward pass recomputes, see layers.REMAT
+    attention: str = "auto"  # the kernel, see attention.KINDS
 
     def __post_init__(self):
         axes = self.axes_dims
@@ -61,6 +61,7 @@ class Config:
             )
         checks.products(self.products)
         layers.check_remat(self.remat)
+        attention.check_kind(self.attention)
 
     @property
     def head_dim(self) -> int:
@@ -191,12 +192,12 @@ class DoubleBlock(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
         self.txt, self.img = Stream(config, rngs), Stream(config, rngs)
 
-    def __call__(self, txt, img, rows_txt, rows_img, cos, sin, mask):
+    def __call__(self, txt, img, rows_txt, rows_img, cos, sin, attend):
         """txt [B, L, width], img [B, N, width] -> the same."""
         tokens = txt.shape[1]
         own_txt = self.txt.qkv(txt, rows_txt, cos[:tokens], sin[:tokens])
         own_img = self.img.qkv(img, rows_img, cos[tokens:], sin[tokens:])
-        o = attend(*(jnp.concatenate(pair, axis=1) for pair in zip(own_txt, own_img, strict=True)), mask)
+        o = attend(*(jnp.concatenate(pair, axis=1) for pair in zip(own_txt, own_img, strict=True)))
         return self.txt.update(txt, o[:, :tokens], rows_txt), self.img.update(img, o[:, tokens:], rows_img)
 
 
@@ -210,13 +211,13 @@ class SingleBlock(nnx.Module):
         self.proj_out = _linear(config, d + hidden, d, rngs)
         self.norm = HeadNorm(config, rngs)
 
-    def __call__(self, h, rows, cos, sin, mask):
+    def __call__(self, h, rows, cos, sin, attend):
         """h [B, S, width] -> the same. ``rows``: shift, scale and gate."""
         c, (shift, scale, gate) = self.config, rows
         kernel = _split_pairs(self.proj_in.kernel[...], c)
         both = layers.project(layers.modulated(h, shift, scale, c.eps), kernel, c.products)
         qkv, mlp = jnp.split(both, [3 * c.width], axis=-1)
-        o = attend(*self.norm(jnp.split(qkv, 3, axis=-1), cos, sin), mask)
+        o = attend(*self.norm(jnp.split(qkv, 3, axis=-1), cos, sin))
         return h + gate * self.proj_out(jnp.concatenate([_flat(o), _swiglu(mlp)], axis=-1))
 
 
@@ -269,12 +270,13 @@ class Flux2(nnx.Module):
         rows_txt, rows_img = (_rows(m, silu_temb, 6, c.dtype) for m in (self.modulation_txt, self.modulation_img))
         rows = _rows(self.modulation_single, silu_temb, 3, c.dtype)
         how = dict(scan=c.scan_layers, remat=c.remat)
+        attend = partial(attention.attend, mask=mask, kind=c.attention)
 
         def double(block, streams, _):
-            return block(*streams, rows_txt, rows_img, cos, sin, mask), None
+            return block(*streams, rows_txt, rows_img, cos, sin, attend), None
 
         def single(block, h, _):
-            return block(h, rows, cos, sin, mask), None
+            return block(h, rows, cos, sin, attend), None
 
         streams, _ = layers.run_stack(self.blocks["double"], c.double_layers, double, (txt, img), None, **how)
         h = jnp.concatenate(streams, axis=1)

@@ -19,8 +19,7 @@ import numpy as np
 from flax import nnx, struct
 
 from flashjax.errors import UserError, about_settings
-from flashjax.models import checks, layers, network, rope
-from flashjax.models.attention import attend
+from flashjax.models import attention, checks, layers, network, rope
 
 PRESETS = ("qwen_image", "qwen_image_edit_2511", "tiny")  # class methods of Config
 
@@ -47,6 +46,7 @@ class Config:
     products: Any = None  # rounds the factors of the tokens' matrix products, see layers.project; None: not
     scan_layers: bool = True
     remat: str = "full"  # what the backward pass recomputes, see layers.REMAT
+    attention: str = "auto"  # the kernel, see attention.KINDS
 
     def __post_init__(self):
         checks.even_axes(self.axes_dims, self.width, self.heads)
@@ -54,6 +54,7 @@ class Config:
             raise ValueError(f"in_channels is {self.in_channels}; a token is {PATCH} x {PATCH} latents of equal size.")
         checks.products(self.products)
         layers.check_remat(self.remat)
+        attention.check_kind(self.attention)
 
     @property
     def head_dim(self) -> int:
@@ -193,7 +194,7 @@ class Block(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
         self.txt, self.img = Stream(config, rngs), Stream(config, rngs)
 
-    def __call__(self, txt, img, silu_temb, clean, cos, sin, mask):
+    def __call__(self, txt, img, silu_temb, clean, cos, sin, attend):
         """txt [B, L, width], img [B, N, width] -> the same. ``clean``: None, or [N, 1], True at the tokens of img that
         are modulated by the last row of ``silu_temb`` [B + 1, width], of t = 0, which has no sample of its own."""
         rows_txt = self.txt.rows(silu_temb[: len(txt)], txt.dtype)
@@ -202,7 +203,7 @@ class Block(nnx.Module):
             rows_img = [jnp.where(clean, row[-1:], row[:-1]) for row in rows_img]
         both = zip(self.txt.qkv(txt, rows_txt), self.img.qkv(img, rows_img), strict=True)
         q, k, v = (jnp.concatenate(pair, axis=1) for pair in both)
-        o = attend(rope.rotate(q, cos, sin), rope.rotate(k, cos, sin), v, mask)
+        o = attend(rope.rotate(q, cos, sin), rope.rotate(k, cos, sin), v)
         o_txt, o_img = jnp.split(o, [txt.shape[1]], axis=1)
         return self.txt.update(txt, o_txt, rows_txt), self.img.update(img, o_img, rows_img)
 
@@ -238,13 +239,14 @@ class QwenImage(nnx.Module):
         img = jnp.concatenate([layers.repeat(x.reshape(len(x), -1, c.width), batch) for x in images], axis=1)
         txt, tokens = layers.repeat(context.text, batch), z.shape[1] * z.shape[2]
         mask = jnp.pad(context.valid, ((0, 0), (0, img.shape[1])), constant_values=True)[:, None, None, :]
+        attend = partial(attention.attend, mask=mask, kind=c.attention)
         angle = rope.angles(positions(txt.shape[1], tuple(x.shape[1:3] for x in images)), c.axes_dims, THETA)
         cos, sin = jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]
         clean = np.arange(img.shape[1])[:, None] >= tokens if c.zero_cond_t and context.references else None
         silu_temb = self.time_embed(t if clean is None else jnp.append(t, 0.0))
 
         def body(block, streams, _):
-            return block(*streams, silu_temb, clean, cos, sin, mask), None
+            return block(*streams, silu_temb, clean, cos, sin, attend), None
 
         streams = txt, img
         (_, img), _ = layers.run_stack(self.blocks, c.layers, body, streams, None, scan=c.scan_layers, remat=c.remat)

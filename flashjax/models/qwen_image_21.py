@@ -18,8 +18,7 @@ from flax import nnx, struct
 
 from flashjax import axes
 from flashjax.errors import about_settings
-from flashjax.models import checks, layers, network, rope
-from flashjax.models.attention import attend
+from flashjax.models import attention, checks, layers, network, rope
 
 PRESETS = ("qwen_image_21", "postcards", "tiny")  # class methods of Config
 
@@ -42,6 +41,7 @@ class Config:
     products: Any = None  # rounds the factors of the tokens' matrix products, see layers.project; None: not
     scan_layers: bool = True
     remat: str = "full"  # what the backward pass recomputes, see layers.REMAT
+    attention: str = "auto"  # the kernel, see attention.KINDS
 
     def __post_init__(self):
         if self.width % self.heads or sum(self.axes_dims) != self.head_dim:
@@ -51,6 +51,7 @@ class Config:
             )
         checks.products(self.products)
         layers.check_remat(self.remat)
+        attention.check_kind(self.attention)
 
     @property
     def head_dim(self) -> int:
@@ -180,16 +181,16 @@ class Block(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
         self.attn, self.mlp, self.eps = Attention(config, rngs), MLP(config, rngs), config.eps
 
-    def __call__(self, h, modulation, cos, sin, prefix, mask):
+    def __call__(self, h, modulation, cos, sin, prefix, attend):
         """h [B, S, width] -> the same, and its keys and values. ``prefix``: keys and values in front of h's own, or
-        None."""
+        None. ``attend``: attention with its masks."""
         scale1, gate1, scale2, gate2 = modulation
         q, own_k, own_v = self.attn.qkv(_scaled(h, scale1, self.eps), cos, sin)
         k, v = own_k, own_v
         if prefix is not None:
             front = (jnp.broadcast_to(p, (len(h), *p.shape[1:])) for p in prefix)
             k, v = (jnp.concatenate(pair, axis=1) for pair in zip(front, (k, v), strict=True))
-        h = h + gate1 * self.attn.out(attend(q, k, v, mask))
+        h = h + gate1 * self.attn.out(attend(q, k, v))
         h = h + gate2 * self.mlp(_scaled(h, scale2, self.eps))
         return h, (axes.keys(own_k), axes.keys(own_v))
 
@@ -218,12 +219,12 @@ class QwenImage21(nnx.Module):
         h = jnp.concatenate([self.text_in(text), *images], axis=1)[:, plan.order]
         padding = text.shape[1] - cond.text_length
         valid = jnp.arange(h.shape[1]) < (h.shape[1] - padding)[:, None]
-        mask = jnp.asarray(plan.allowed) & valid[:, None, None, :]
+        attend = self._attend(valid, allowed=plan.allowed)
         cos, sin = self._rotation(plan.positions)
         modulation = self._modulation(jnp.zeros((1,)))[0]
 
         def body(block, h, _):
-            return block(h, modulation, cos, sin, None, mask)
+            return block(h, modulation, cos, sin, None, attend)
 
         _, kv = layers.run_stack(self.blocks, c.layers, body, h, None, scan=c.scan_layers, remat=c.remat)
         return Context(kv, valid, plan.end - padding)
@@ -236,16 +237,19 @@ class QwenImage21(nnx.Module):
         h = self.img_in(z.reshape(batch, height * width, -1).astype(c.dtype))
         cos, sin = self._target_rotation(context.frame, height, width)
         own = jnp.ones((len(context.valid), height * width), bool)
-        mask = jnp.concatenate([context.valid, own], axis=1)[:, None, None, :]
+        attend = self._attend(jnp.concatenate([context.valid, own], axis=1))
         modulation, silu_temb = self._modulation(t)
 
         def body(block, h, prefix):
-            return block(h, modulation, cos, sin, prefix, mask)[0], None
+            return block(h, modulation, cos, sin, prefix, attend)[0], None
 
         h, _ = layers.run_stack(self.blocks, c.layers, body, h, context.layers, scan=c.scan_layers, remat=c.remat)
         scale = (1 + layers.by_output(self.norm_out, silu_temb))[:, None]
         h = _scaled(h, scale.astype(c.dtype), c.eps)
         return self.proj_out(h).astype(jnp.float32).reshape(z.shape)
+
+    def _attend(self, valid, allowed=None):
+        return partial(attention.attend, mask=valid[:, None, None, :], allowed=allowed, kind=self.config.attention)
 
     def _modulation(self, t):
         """((scale1, gate1, scale2, gate2) [B, 1, width] with 1 and tanh already applied, SiLU(temb)) of t [B]."""

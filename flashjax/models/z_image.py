@@ -12,6 +12,7 @@ each caption alone. Its time is 1 - t and its output points from noise to image,
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,8 +22,7 @@ import numpy as np
 from flax import nnx, struct
 
 from flashjax.errors import UserError, about_settings
-from flashjax.models import checks, layers, network, rope
-from flashjax.models.attention import attend
+from flashjax.models import attention, checks, layers, network, rope
 
 PRESETS = ("z_image", "tiny")  # class methods of Config
 
@@ -50,12 +50,14 @@ class Config:
     param_dtype: Any = jnp.float32
     scan_layers: bool = True
     remat: str = "full"  # what the backward pass recomputes, see layers.REMAT
+    attention: str = "auto"  # the kernel, see attention.KINDS
 
     def __post_init__(self):
         checks.even_axes(self.axes_dims, self.width, self.heads)
         if self.in_channels % PATCH**2:
             raise ValueError(f"in_channels is {self.in_channels}; packed latents have a multiple of {PATCH**2}.")
         layers.check_remat(self.remat)
+        attention.check_kind(self.attention)
 
     @property
     def head_dim(self) -> int:
@@ -151,7 +153,7 @@ class Attention(nnx.Module):
         self.norm_q, self.norm_k = (layers.Scale(config.head_dim, 1.0, config.param_dtype) for _ in range(2))
         self.head_dim = config.head_dim
 
-    def __call__(self, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, cos: jax.Array, sin: jax.Array, attend: Callable) -> jax.Array:
         """x [B, S, width] -> the same. One product for queries, keys and values."""
         q_kernel, k_kernel = (rope.split_pairs(p.kernel[...], self.head_dim) for p in (self.to_q, self.to_k))
         qkv = layers.project_together(x, [q_kernel, k_kernel, self.to_v.kernel[...]])
@@ -160,7 +162,7 @@ class Attention(nnx.Module):
             rope.rotate(layers.rms_norm(y, rope.split_pairs(norm.scale[...], self.head_dim), HEAD_EPS), cos, sin)
             for y, norm in ((q, self.norm_q), (k, self.norm_k))
         )
-        return self.to_out(attend(q, k, v, mask).reshape(x.shape))
+        return self.to_out(attend(q, k, v).reshape(x.shape))
 
 
 class MLP(nnx.Module):
@@ -185,10 +187,10 @@ class Block(nnx.Module):
         )
         self.modulation = _linear(config, config.time_width, 4 * d, rngs) if modulated else None
 
-    def __call__(self, h, temb, cos, sin, mask):
+    def __call__(self, h, temb, cos, sin, attend):
         """h [B, S, width] -> the same. temb [B, time_width] of a modulated block, else None."""
         scale1, gate1, scale2, gate2 = self._rows(temb, h.dtype)
-        y = self.attn(self._norm(h, self.attention_norm1) * scale1, cos, sin, mask)
+        y = self.attn(self._norm(h, self.attention_norm1) * scale1, cos, sin, attend)
         h = h + gate1 * self._norm(y, self.attention_norm2)
         y = self.mlp(self._norm(h, self.ffn_norm1) * scale2)
         return h + gate2 * self._norm(y, self.ffn_norm2)
@@ -255,10 +257,12 @@ class ZImage(nnx.Module):
         return -self.proj_out(h).astype(jnp.float32).reshape(z.shape)
 
     def _run(self, blocks, count, h, temb, cos, sin, mask):
-        def body(block, h, _):
-            return block(h, temb, cos, sin, mask), None
-
         c = self.config
+        attend = partial(attention.attend, mask=mask, kind=c.attention)
+
+        def body(block, h, _):
+            return block(h, temb, cos, sin, attend), None
+
         return layers.run_stack(blocks, count, body, h, None, scan=c.scan_layers, remat=c.remat)[0]
 
     def _rotation(self, positions):

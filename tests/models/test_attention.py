@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flashjax.models import attention
 from flashjax.models.attention import attend
 
 B, Q, K, H, D = 2, 5, 7, 3, 8
@@ -85,3 +86,36 @@ def test_bfloat16_inputs_are_normalised_in_float32():
     q, k, v = inputs(dtype=jnp.bfloat16)
     exact = attend(*(x.astype(jnp.float32) for x in (q, k, v)))
     np.testing.assert_allclose(attend(q, k, v).astype(jnp.float32), exact, atol=0.02)
+
+
+def test_valid_keys_in_front_are_all_that_their_number_has_to_say():
+    """What cuDNN is given, computed by XLA: masks with holes, of each sample or of all."""
+    weights = jax.random.normal(jax.random.key(1), (B, Q, H, D))
+
+    def both(f):
+        return jax.jit(jax.value_and_grad(lambda *x: jnp.sum(weights * f(*x)), argnums=(0, 1, 2)))(*inputs())
+
+    for mask in (MASKS["keys"], MASKS["keys"][:1], None):
+        valid = None if mask is None else mask[:, 0, 0]
+        found = both(lambda q, k, v, valid=valid: attention._by_lengths(q, k, v, valid, "xla"))
+        for a, e in zip(*map(jax.tree.leaves, (found, both(lambda *x, m=mask: attend(*x, m)))), strict=True):
+            np.testing.assert_allclose(a, e, rtol=1e-4, atol=2e-6)
+
+
+def test_a_gpu_gets_cudnns_kernels(monkeypatch):
+    """Programs for a GPU that is not here: forwards and backwards are calls of cuDNN, without an array of scores."""
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda _: True)
+    monkeypatch.setattr(cudnn, "is_cuda_compute_capability_equal", lambda _: False)
+    q, k = (jax.ShapeDtypeStruct((2, n, 4, 64), jnp.bfloat16) for n in (95, 173))
+
+    def loss(q, k, v, valid):
+        return attend(q, k, v, valid[:, None, None], kind="cudnn").astype(jnp.float32).sum()
+
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(q, k, k, jax.ShapeDtypeStruct((2, 173), bool))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "__cudnn$fmhaSoftmax(" in text
+    assert "__cudnn$fmhaSoftmaxBackward(" in text
+    assert not any(scores in text for scores in ("95x173", "96x174"))
