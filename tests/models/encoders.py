@@ -37,7 +37,7 @@ def torch_states(text_model, features, final_norm: bool, run) -> np.ndarray:
     with torch.no_grad():
         states = run(output_hidden_states=True).hidden_states
     handle.remove()
-    return torch.cat([states[k] for k in features], dim=-1).numpy()
+    return torch.cat([states[k] for k in features], dim=-1).float().numpy()
 
 
 def check_names(name: str, model: torch.nn.Module, abstract) -> dict[str, str]:
@@ -62,11 +62,6 @@ def check_round_trip(name: str, model: torch.nn.Module, abstract, folder) -> Non
         assert set(back) == set(state) - set(dropped)
         for n, weight in back.items():
             assert torch.equal(weight, state[n]), n
-
-
-def relative_error(rough, exact) -> float:
-    """Relative L2 error."""
-    return float(np.sqrt(np.mean((np.asarray(rough) - exact) ** 2) / np.mean(np.square(exact))))
 
 
 def pairs(module, configs: dict[str, dict], torch_model, factory):
