@@ -251,9 +251,6 @@ def _verify(folder: Path) -> None:
     with _bar("checking", found["bytes"]) as bar:
         manifest.check(folder, bar.update)
     print(f"{folder}: all {len(found['tensors'])} parameters are as converted")
-    if (folder / manifest.ORBAX).is_dir():
-        print("not compared with PyTorch: that is for safetensors")
-        return
     if missing := [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]:
         print(f"not compared with PyTorch: {' and '.join(missing)} not installed")
         return

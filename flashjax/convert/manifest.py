@@ -75,7 +75,7 @@ def check(folder: Path, progress: Callable[[int], None]) -> dict[str, Any]:
         same = _bytes(file) == about["bytes"]
         if not same or ("sha256" in about and hashlib.sha256(file.read_bytes()).hexdigest() != about["sha256"]):
             raise _changed(f"{file}")
-    reader = _weights(folder)
+    reader = weights(folder)
     if odd := sorted(set(reader) ^ set(found["tensors"])):
         raise ConversionError(f"{odd[0]} is only in the weights or only in the manifest of {folder}; convert it again.")
     for name, about in found["tensors"].items():
@@ -93,7 +93,8 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in inner)
 
 
-def _weights(folder: Path) -> Any:
+def weights(folder: Path) -> Any:
+    """The reader of a converted folder: of safetensors, or of an Orbax checkpoint."""
     if not (folder / ORBAX).is_dir():
         return open_weights(folder)
     from flashjax.convert import pods  # Orbax takes seconds to import

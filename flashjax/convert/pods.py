@@ -211,6 +211,10 @@ class Stored:
         """The folder of a parameter's chunks."""
         return self._folder / name.replace("/", ".")
 
+    def read(self, name: str, rows: tuple[int, int]) -> np.ndarray:
+        """The ``rows`` [first, end) of a parameter's leading axis."""
+        return ts.open(_zarr(self.file(name))).result()[rows[0] : rows[1]].read().result()
+
     def stream(self, name: str) -> Iterator[np.ndarray]:
         """The bytes of a parameter. A chunk that is missing reads as zeros: the sha256 tells."""
         store = ts.open(_zarr(self.file(name))).result()

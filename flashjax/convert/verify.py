@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from flashjax import paths
-from flashjax.convert import detect, manifest, open_weights, table_of
+from flashjax.convert import detect, manifest, table_of
 from flashjax.convert.oracles import ORACLES
 from flashjax.convert.planning import export, is_float
 from flashjax.convert.reader import ConversionError
@@ -103,7 +103,7 @@ def _changes(whole: Mapping[str, Any], cut: Mapping[str, Any]) -> Iterator[str]:
 
 def _read(folder: Path, form: Mapping[str, Any]) -> dict[str, Any]:
     """Float32 parameters of this form; of a stack with more layers, the first, and of a vocabulary likewise."""
-    reader = open_weights(folder)
+    reader = manifest.weights(folder)
     read = {name: reader.read(name, (0, leaf.shape[0])) for name, leaf in paths.flatten(form).items()}
     return paths.unflatten({n: a.astype(np.float32) if is_float(a.dtype) else a for n, a in read.items()})
 

@@ -96,8 +96,8 @@ def test_inspect_tells_adapters(tmp_path, capsys):
     assert told["use"].startswith("a teacher's weights (config.distill.teachers)")
 
 
-def test_inspect_tells_orbax(tmp_path, capsys):
-    source = toy.checkpoint(tmp_path / "source")
+def test_orbax_is_told_and_compared(converted, tmp_path, capsys):
+    source = converted.parent / "source"
     assert toy.run("--source", source, "--out", tmp_path / "out", "--to", "orbax", "--mesh", "fsdp=2") == 0
     capsys.readouterr()
     told = inspect(tmp_path / "out", capsys)
@@ -105,3 +105,4 @@ def test_inspect_tells_orbax(tmp_path, capsys):
     assert (told["parameters"], told["dtypes"]) == ("43.35 k in 18 tensors", "float32 43.35 k")
     assert told["files"].startswith("an Orbax checkpoint, ")
     assert "check it: flashjax convert --verify" in told["use"]
+    assert "all layers" in verify.verify(tmp_path / "out")
