@@ -1,4 +1,4 @@
-"""What an autoencoder is to the rest of flashjax, and decoding of large pictures in tiles.
+"""What an autoencoder is to the rest of flashjax, and large pictures in tiles.
 
 An autoencoder's module offers ``PRESETS``, ``Config`` (with ``stride`` and ``token_channels``), ``init``, ``abstract``
 and ``autoencoder(config)``.
@@ -73,33 +73,46 @@ def decode_tiled(autoencoder: Autoencoder, params: Params, latents: jax.Array, t
 
     Raises ValueError unless 0 <= overlap < tile.
     """
+    images = _by_tiles(lambda z: autoencoder.decode(params, z), latents, latents.shape[1:3], tile, overlap)
+    return jnp.clip(images, -1, 1)  # the weights add up to 1 but for their rounding
+
+
+def encode_tiled(autoencoder: Autoencoder, params: Params, images: jax.Array, tile: int, overlap: int) -> jax.Array:
+    """``encode`` piece by piece: as ``decode_tiled``, whose tiles, counted in latents, are these.
+
+    Raises ValueError unless 0 <= overlap < tile, and for sides that do not divide into latents.
+    """
+    size = jax.eval_shape(autoencoder.encode, params, images).shape[1:3]
+    return _by_tiles(lambda x: autoencoder.encode(params, x), images, size, tile, overlap)
+
+
+def _by_tiles(function: Callable, x: jax.Array, size: tuple[int, int], tile: int, overlap: int) -> jax.Array:
+    """``function`` of tiles of x [B, H, W, C], which is ``size`` latents high and wide, faded into one."""
     if not 0 <= overlap < tile:
         raise ValueError(f"Tiles of {tile} latents cannot overlap by {overlap}; it takes 0 <= overlap < tile.")
-    batch, height, width, channels = latents.shape
-    tile_height, tile_width = min(tile, height), min(tile, width)
-    one = jax.ShapeDtypeStruct((batch, tile_height, tile_width, channels), latents.dtype)
-    decoded = jax.eval_shape(autoencoder.decode, params, one)
-    pixels = decoded.shape[1] // tile_height
-    rows, columns = _tiles(height, tile, overlap, pixels), _tiles(width, tile, overlap, pixels)
+    batch, each, sides = len(x), x.shape[1] // size[0], [min(tile, side) for side in size]
+    one = jax.ShapeDtypeStruct((batch, *(each * side for side in sides), x.shape[-1]), x.dtype)
+    made = jax.eval_shape(function, one)
+    scale = made.shape[1] // sides[0]
+    rows, columns = (_tiles(side, tile, overlap, scale) for side in size)
     (top, left), (fade_rows, fade_columns) = (_pairs(*x) for x in zip(rows, columns, strict=True))
 
     def add(canvas, at):
-        y, x, by_row, by_column = at
-        z = jax.lax.dynamic_slice(latents, (0, y, x, 0), one.shape)
-        image = autoencoder.decode(params, z) * (by_row[:, None] * by_column)[..., None]
-        corner = (0, y * pixels, x * pixels, 0)
-        there = jax.lax.dynamic_slice(canvas, corner, image.shape)
-        return jax.lax.dynamic_update_slice(canvas, there + image, corner), None
+        row, column, by_row, by_column = at
+        piece = jax.lax.dynamic_slice(x, (0, row * each, column * each, 0), one.shape)
+        result = function(piece) * (by_row[:, None] * by_column)[..., None]
+        corner = (0, row * scale, column * scale, 0)
+        there = jax.lax.dynamic_slice(canvas, corner, result.shape)
+        return jax.lax.dynamic_update_slice(canvas, there + result, corner), None
 
-    canvas = jnp.zeros((batch, height * pixels, width * pixels, decoded.shape[-1]))
-    canvas, _ = jax.lax.scan(add, canvas, (top, left, fade_rows, fade_columns))
-    return jnp.clip(canvas, -1, 1)  # the weights add up to 1 but for their rounding
+    canvas = jnp.zeros((batch, *(side * scale for side in size), made.shape[-1]))
+    return jax.lax.scan(add, canvas, (top, left, fade_rows, fade_columns))[0]
 
 
 def _tiles(size: int, tile: int, overlap: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
     """Along one axis: the first latents [n] of evenly spread tiles, and the tiles' weights [n, tile * pixels], which
-    add up to 1 at every pixel. The quarter of an overlap next to a cut has weight 0: it saw zeros instead of the
-    picture behind the cut."""
+    add up to 1 at every pixel (at every latent, where ``pixels`` is 1). The quarter of an overlap next to a cut has
+    weight 0: it saw zeros instead of the picture behind the cut."""
     count = max(1, -(-(size - overlap) // (tile - overlap)))
     tile = min(tile, size)
     starts = np.arange(count) * (size - tile) // max(count - 1, 1)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +14,13 @@ from flashjax import pictures, schedules
 from flashjax.distill.sampling import make_sampler
 from flashjax.errors import UserError, about_settings
 from flashjax.models import pixels, prompts
+from flashjax.models.autoencoder import decode_tiled, encode_tiled
 from flashjax.released.encoding import Encoder, Part
 from flashjax.released.families import Family, as_seen
+
+# A picture of more pixels than WHOLE goes through the autoencoder in tiles; TILE and OVERLAP are pixels of their sides.
+# Attention over all of a picture takes memory that grows with the square of its area.
+WHOLE, TILE, OVERLAP = 3 * 1024**2, 1024, 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +176,20 @@ class Released:
 
     @functools.cached_property
     def _encode(self):
-        return jax.jit(self.autoencoder.module.autoencoder(self.autoencoder.config).encode)
+        return self._through_the_autoencoder("encode", encode_tiled, pixels_a_side=1)
 
     @functools.cached_property
     def _decode(self):
-        return jax.jit(self.autoencoder.module.autoencoder(self.autoencoder.config).decode)
+        return self._through_the_autoencoder("decode", decode_tiled, pixels_a_side=self.stride)
+
+    def _through_the_autoencoder(self, name: str, tiled: Callable, pixels_a_side: int) -> Callable:
+        """A jitted function of (params, pictures or latents), in tiles where the picture is large."""
+        autoencoder = self.autoencoder.module.autoencoder(self.autoencoder.config)
+        tile, overlap = TILE // self.stride, OVERLAP // self.stride
+
+        def run(params: Any, x: jax.Array) -> jax.Array:
+            if math.prod(x.shape[1:3]) * pixels_a_side**2 <= WHOLE:
+                return getattr(autoencoder, name)(params, x)
+            return tiled(autoencoder, params, x, tile, overlap)
+
+        return jax.jit(run)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashjax.models import vae_kl, vae_qwen_image, vae_qwen_image_21
-from flashjax.models.autoencoder import Autoencoder, _tiles, decode_tiled, pack, unpack
+from flashjax.models.autoencoder import Autoencoder, _tiles, decode_tiled, encode_tiled, pack, unpack
 
 MODULES = {"v1": vae_qwen_image, "v2.1": vae_qwen_image_21, "kl": vae_kl}
 
@@ -45,6 +45,10 @@ def channels(name: str) -> int:
     return 8 if name == "v2.1" else 16
 
 
+def picture_channels(name: str) -> int:
+    return MODULES[name].Config.tiny().channels
+
+
 @settings(max_examples=300)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 39), st.integers(1, 3))
 def test_weights_add_up_to_one_at_every_pixel(size, tile, overlap, pixels):
@@ -68,6 +72,55 @@ def test_tiles_of_a_local_decoder_are_the_picture(layout):
     z = draw(2, height, width, 4)
     tiled = decode_tiled(Autoencoder(None, enlarge), 0.7, z, tile, overlap)
     np.testing.assert_allclose(tiled, enlarge(0.7, z), rtol=0, atol=2e-7)
+
+
+def shrink(params, x):
+    """An encoder of single blocks of 2 x 2 pixels; tiles change nothing."""
+    return jnp.sin(params * x).reshape(len(x), x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).mean((2, 4))
+
+
+@pytest.mark.parametrize("layout", [(5, 9, 4, 1), (7, 3, 4, 0), (8, 8, 9, 8), (13, 4, 6, 5)], ids=str)
+def test_tiles_of_a_local_encoder_are_the_latents(layout):
+    height, width, tile, overlap = layout
+    x = draw(2, 2 * height, 2 * width, 3)
+    tiled = encode_tiled(Autoencoder(shrink, None), 0.7, x, tile, overlap)
+    np.testing.assert_allclose(tiled, shrink(0.7, x), rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_tiles_stay_near_the_latents(name):
+    """As below, of the latents' standard deviation; one tile is encode exactly."""
+    autoencoder, params = model(name)
+    side = 4 if name == "v2.1" else 8
+    x = np.clip(draw(1, 20 * side, 26 * side, picture_channels(name)) / 2, -1, 1)
+    exact = np.asarray(jax.jit(autoencoder.encode)(params, x))
+    whole, tiled = (
+        jax.jit(functools.partial(encode_tiled, autoencoder, tile=tile, overlap=8))(params, x) for tile in (26, 16)
+    )
+    np.testing.assert_array_equal(whole, exact)
+    error = np.sqrt(np.mean((tiled - exact) ** 2)) / exact.std((0, 1, 2)).mean()
+    assert 1e-4 < error < 0.08
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_tiles_take_the_memory_of_one(name):
+    """Of 49 tiles: what one takes, and the result a few times. The whole picture takes more."""
+    autoencoder, params = model(name)
+    side = 4 if name == "v2.1" else 8
+
+    def memory(function, *shape):
+        compiled = jax.jit(function).lower(params, jax.ShapeDtypeStruct(shape, np.float32)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    for whole, tiled, each, width in (
+        (autoencoder.encode, encode_tiled, side, picture_channels(name)),
+        (autoencoder.decode, decode_tiled, 1, channels(name)),
+    ):
+        one = memory(whole, 1, 16 * each, 16 * each, width)
+        all_of = memory(functools.partial(tiled, autoencoder, tile=16, overlap=4), 1, 80 * each, 80 * each, width)
+        canvas = 4 * 80**2 * max(side**2 * picture_channels(name), channels(name))
+        assert all_of < 1.2 * one + 4 * canvas
+        assert all_of < memory(whole, 1, 80 * each, 80 * each, width)
 
 
 @pytest.mark.parametrize("tile", [5, 50])
