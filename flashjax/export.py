@@ -1,14 +1,20 @@
-"""A checkpoint as a diffusers folder: weights under their PyTorch names, and a scheduler that reproduces the grid."""
+"""A checkpoint as a diffusers folder: weights, or a LoRA, under their PyTorch names, and a scheduler that reproduces
+the grid."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from flashjax import convert, models
+from flashjax import convert, flow, models, paths
+from flashjax.checkpoint import restore_params
+from flashjax.convert import adapters
+from flashjax.convert import lora as lora_files
 from flashjax.errors import UserError
+from flashjax.models import lora
 from flashjax.pipeline import describe
 from flashjax.weights import load_run
 
@@ -19,21 +25,57 @@ def export(workdir: str, out: str, which: str = "ema", step: int | None = None) 
     ``which``: "ema" or "student"; ``step``: of the checkpoint, None for the newest. Raises UserError if
     ``out`` holds anything already.
     """
-    target = Path(out)
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"{target} is not empty; give a new folder, nothing is overwritten.")
+    target = _new(out)
     params, meta, step = load_run(Path(workdir), which, step)
     config = ConfigDict(meta["config"])
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
-    described = describe(config)
+    write(target, params, model_config, describe(config))
+    _write(target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which))
+    return target
+
+
+def export_lora(workdir: str, out: str, spelling: str, which: str = "ema", step: int | None = None) -> Path:
+    """Writes the adapter alone of a LoRA run, float32, with the names of ``spelling`` ("diffusers", "comfyui" or
+    "flashjax"), and ``out/scheduler`` and ``out/card.json`` as ``export`` does. Raises UserError, also for a run that
+    trained everything."""
+    target = _new(out)
+    params, meta, step = restore_params(Path(workdir) / "checkpoints", which, step)
+    config = ConfigDict(meta["config"])
+    if (adapted := lora.of(config)) is None:
+        raise UserError(f"The run {workdir} trained all parameters (config.lora.rank is 0); export it without --lora.")
+    factors: dict[str, dict[str, np.ndarray]] = {}
+    for name, leaf in paths.flatten(params).items():
+        kernel, _, side = name.rpartition("/")
+        factors.setdefault(kernel, {})[side] = np.asarray(leaf)
+    adapter = adapters.Adapter(factors, adapted.rank, adapted.alpha)
+    target.mkdir(parents=True, exist_ok=True)
+    file, name = target / adapters.FILES[spelling], config.model.architecture
+    if spelling == "flashjax":
+        adapters.write(file, adapter, name)
+    else:
+        lora_files.write(file, adapters.to_pytorch(adapter, convert.table_of(name)), spelling, np.float32)
+    (target / "scheduler").mkdir()
+    _write(target / "scheduler" / "scheduler_config.json", scheduler_config(describe(config)))
+    _write(target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which))
+    return file
+
+
+def write(target: Path, params: flow.Params, model_config: Any, described: dict) -> None:
+    """Writes ``transformer`` and ``scheduler``, two parts of a diffusers pipeline; ``described``: what
+    ``pipeline.describe`` tells of a run."""
     for name in ("transformer", "scheduler"):
         (target / name).mkdir(parents=True)
     params = jax.tree.map(np.asarray, params)
-    convert.save(config.model.architecture, params, target / "transformer" / "diffusion_pytorch_model.safetensors")
+    convert.save(described["architecture"], params, target / "transformer" / "diffusion_pytorch_model.safetensors")
     _write(target / "transformer" / "config.json", model_config.to_diffusers())
     _write(target / "scheduler" / "scheduler_config.json", scheduler_config(described))
-    _write(target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which))
+
+
+def _new(out: str) -> Path:
+    target = Path(out)
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"{target} is not empty; give a new folder, nothing is overwritten.")
     return target
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import tiny_pipelines
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, QwenImage21Transformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 from PIL import Image
 
-from flashjax import cli, convert, export, flow, released
+from flashjax import cli, convert, export, flow, models, released
 from flashjax.errors import UserError
 from flashjax.models import pixels, qwen_image_21
-from flashjax.released import families
+from flashjax.released import drawing, families
 
 SIZE = dict(height=64, width=96)
 STEPS = 6
@@ -159,41 +159,70 @@ def test_every_part_of_a_request_matters(pairs):
     assert min(np.abs(other - first).max() for other in others) > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("mode", ["euler", "renoise"])
-def test_an_exported_student_draws_the_same_in_both(pairs, tmp_path, mode):
-    """As flashjax exports it, in the place of a pipeline's transformer and scheduler: four steps at a static shift."""
-    theirs, _, folder = pairs("qwen_image_21")
-    folder = shutil.copytree(folder, tmp_path / "student", ignore=shutil.ignore_patterns("transformer", "scheduler"))
-    config = qwen_image_21.Config.tiny(in_channels=4, context_dim=32, layers=1)
-    params = qwen_image_21.init(config, jax.random.key(0))
-    params["proj_out"]["kernel"] = jax.random.normal(jax.random.key(1), params["proj_out"]["kernel"].shape) * 0.2
+def export_student(family: str, folder, target, mode: str = "euler"):
+    """A copy of a pipeline's folder with a student of random weights, four steps at a static shift, as `flashjax
+    export` writes it."""
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("transformer", "scheduler"))
+    name = released.FAMILIES[family].denoiser
+    module = models.architecture(name)
+    config = module.Config.from_diffusers(json.loads((folder / "transformer" / "config.json").read_text()))
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        return (rng.normal(size=leaf.shape) * (leaf.shape[-2] ** -0.5 if leaf.ndim > 1 else 0.4)).astype(np.float32)
+
     described = dict(
-        architecture="qwen_image_21", sampling=dict(steps=4, shift=3.0, guidance_scale=1.0, mode=mode), image_size=64,
+        architecture=name, sampling=dict(steps=4, shift=3.0, guidance_scale=1.0, mode=mode), image_size=64,
         max_text_tokens=64, sigmas=flow.time_grid(4, 3.0).tolist(),
     )  # fmt: skip
-    for name in ("transformer", "scheduler"):
-        (folder / name).mkdir()
-    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    convert.save("qwen_image_21", jax.tree.map(np.asarray, params), weights)
-    (folder / "transformer" / "config.json").write_text(json.dumps(config.to_diffusers()))
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(export.scheduler_config(described)))
+    export.write(target, jax.tree.map(draw, module.abstract(config)), config, described)
+    return target
 
+
+# what the family's pipeline calls no guidance
+STUDENTS = {
+    "qwen_image_21": {},
+    "qwen_image_21 edit": dict(output_resolution=SIDE),
+    "qwen_image": dict(true_cfg_scale=1.0),
+    "z_image": dict(guidance_scale=0.0),
+    "flux2_klein": dict(guidance_scale=1.0),
+    "flux2_klein edit": dict(guidance_scale=1.0),
+}
+
+
+@pytest.mark.parametrize("case", STUDENTS)
+def test_an_exported_student_draws_the_same_in_both(pairs, tmp_path, case):
+    """diffusers' pipeline with the exported transformer and scheduler."""
+    family, count, settings = case.split()[0], int("edit" in case), STUDENTS[case]
+    theirs, _, folder = pairs(family)
+    folder = export_student(family, folder, tmp_path / "student")
     ours = released.load(folder)
-    plan = ours.plan(["a red fox"], **SIZE)
-    assert (plan.guidance_scale, ours.defaults["mode"]) == (1.0, mode)
+    given = pictures(count, "RGBA" if family == "qwen_image_21" else "RGB")
+    if family == "qwen_image_21":
+        ours = small(ours)
+    plan = ours.plan(["a red fox"], given, **SIZE)
+    assert (plan.guidance_scale, ours.defaults["mode"]) == (1.0, "euler")
     np.testing.assert_array_equal(plan.grid, flow.time_grid(4, 3.0))
-    if mode == "renoise":  # its noise is drawn by another generator there; test_export.py compares the steps
-        return
     components = theirs.components | dict(
-        transformer=QwenImage21Transformer2DModel.from_pretrained(folder / "transformer"),
+        transformer=tiny_pipelines.FAMILIES[family][2].from_pretrained(folder / "transformer"),
         scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
     )
     student = type(theirs)(**components)
     student.set_progress_bar_config(disable=True)
-    noise = as_theirs("qwen_image_21", ours.noise(plan, [1]))
-    expected = student("a red fox", latents=noise, num_inference_steps=4, output_type="np", **SIZE).images
+    image = dict(image=given[0]) if count else {}
+    expected = student(
+        prompt="a red fox", latents=as_theirs(family, ours.noise(plan, [1])), num_inference_steps=4, output_type="np",
+        **SIZE, **settings, **image,
+    ).images  # fmt: skip
     mine = (ours.decode(ours.sample(plan, [1])) + 1) / 2
+    assert expected.std() > 0.02
     np.testing.assert_allclose(mine, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_a_student_that_adds_noise_says_so(pairs, tmp_path):
+    """Its noise is drawn by another generator in diffusers; test_export.py compares the steps."""
+    ours = released.load(export_student("qwen_image_21", pairs("qwen_image_21")[2], tmp_path / "student", "renoise"))
+    assert ours.defaults["mode"] == "renoise"
 
 
 def test_every_prompt_has_a_seed(pairs):
@@ -228,6 +257,24 @@ def test_one_network_is_in_memory_at_a_time(light, monkeypatch):
     np.testing.assert_array_equal(keeping.draw(["a red fox"], [1], pictures(1), **settings), drawn)
     keeping.draw(["a red fox"], [1], pictures(1), **settings)
     assert len(seen) == 7
+
+
+def test_large_pictures_go_through_the_autoencoder_in_tiles(light, monkeypatch):
+    whole, large = released.load(light, keep=True), released.load(light, keep=True)
+    monkeypatch.setattr(drawing, "WHOLE", 0)
+    monkeypatch.setattr(drawing, "TILE", 64)
+    monkeypatch.setattr(drawing, "OVERLAP", 32)
+    params, rng = large.autoencoder.params, np.random.default_rng(0)
+    pairs = (
+        ("_decode", rng.normal(size=(1, 4, 6, 4)).astype(np.float32)),
+        ("_encode", rng.uniform(-1, 1, (1, 64, 96, 4)).astype(np.float32)),
+    )
+    for name, x in pairs:
+        tiled = np.asarray(getattr(large, name)(params, x))
+        with monkeypatch.context() as patch:
+            patch.setattr(drawing, "WHOLE", 64 * 96)
+            exact = np.asarray(getattr(whole, name)(params, x))
+        assert tiled.shape == exact.shape and 1e-4 < np.abs(tiled - exact).mean() / exact.std() < 0.3
 
 
 def test_weights_keep_their_precision(light):

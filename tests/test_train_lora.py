@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_training import STEPS, everything, without_the_encoder
 
-from flashjax import checkpoint, convert, models, paths, pictures, pipeline, train, weights
+from flashjax import checkpoint, cli, convert, models, paths, pictures, pipeline, train, weights
 from flashjax import config as configs
 from flashjax import export as exports
 from flashjax.commands import inspect
@@ -108,6 +108,27 @@ def test_an_exported_adapter_is_a_whole_network(run, base, tmp_path, monkeypatch
     monkeypatch.setattr(weights, "digest", lambda tree: "of other weights")
     with pytest.raises(UserError, match="are not those that the LoRA run .* adapts"):
         pipeline.load(str(folder))
+
+
+@pytest.mark.parametrize("spelling", ["diffusers", "comfyui", "flashjax"])
+def test_an_exported_adapter_merges_to_the_same_network(run, base, tmp_path, spelling):
+    average = role(everything(run[0], STEPS), "['ema']")
+    out = tmp_path / spelling
+    assert cli.main(["export", f"--workdir={run[0]}", f"--out={out}", f"--lora={spelling}"]) == 0
+    table = convert.table_of("qwen_image_21")
+    changes = adapters.open_lora(out / adapters.FILES[spelling], "qwen_image_21", table, base)
+    expected = adapters.to_pytorch(adapters.Adapter(_pairs(average), 2, 4.0), table)
+    assert set(changes) == set(expected)
+    for name, (a, b, scale) in expected.items():
+        np.testing.assert_array_equal(changes[name].scale * changes[name].b @ changes[name].a, scale * b @ a)
+    assert sorted(file.name for file in out.iterdir()) == sorted(["card.json", "scheduler", adapters.FILES[spelling]])
+
+
+def _pairs(tree):
+    factors = {}
+    for name, x in paths.flatten(tree).items():
+        factors.setdefault(name[:-2], {})[name[-1]] = np.asarray(x)
+    return factors
 
 
 def test_a_lora_run_as_teacher_and_as_beginning(run, given, base):

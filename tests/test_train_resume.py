@@ -78,6 +78,8 @@ def test_an_exported_run_is_the_run(uninterrupted, tmp_path):
         assert json.loads((out / "card.json").read_text())["weights"] == which
         np.testing.assert_array_equal(*drawn[which])
     assert (state["['ema']['img_in']['kernel']"] != state["['student']['params']['img_in']['kernel']"]).any()
+    with pytest.raises(UserError, match=r"trained all parameters \(config.lora.rank is 0\); export it without --lora"):
+        exports.export_lora(str(folder), str(tmp_path / "lora"), "diffusers")
 
 
 def test_ctrl_c_and_resume(given, uninterrupted, tmp_path):

@@ -10,11 +10,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="new folder: transformer/, scheduler/, card.json")
     parser.add_argument("--which", default="ema", choices=("ema", "student"), help="which parameters (default ema)")
     parser.add_argument("--step", type=non_negative, default=None, help="of the checkpoint (default: the newest)")
+    parser.add_argument(
+        "--lora", choices=("diffusers", "comfyui", "flashjax"),
+        help="of a LoRA run the adapter alone, with these names (default: merged with its base, a whole network)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
     from flashjax.commands import quiet
-    from flashjax.export import export
+    from flashjax.export import export, export_lora
 
     quiet()
-    print(export(args.workdir, args.out, args.which, args.step))
+    if args.lora:
+        print(export_lora(args.workdir, args.out, args.lora, args.which, args.step))
+    else:
+        print(export(args.workdir, args.out, args.which, args.step))
