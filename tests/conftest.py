@@ -1,6 +1,13 @@
 """One CPU stands in for a small pod: eight devices, faked before JAX is imported."""
 
+import html
 import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests compile much and compute little: without LLVM's optimisations they take two thirds of the time.
@@ -15,3 +22,33 @@ from tiny_training import compile_cache, fast, given, uninterrupted  # noqa: F40
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which nobody parses under pytest
 settings.register_profile("flashjax", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("flashjax")
+
+
+@pytest.fixture
+def opened():
+    """A function from an HTML file to its tree as headless Chromium has it after its scripts have run."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("there is no Chromium here to open the page in")
+
+    def dump(page: Path, *options: str) -> str:
+        argv = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
+        argv += [*options, page.as_uri()]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    return dump
+
+
+@pytest.fixture
+def width(opened, tmp_path):
+    """A function from an HTML file and a window's width to the width that the page takes there, in pixels."""
+
+    def measure(page: Path, window: int) -> int:
+        # In a frame: the browser's own window has a least width that is larger than a phone's.
+        asked = "<script>parent.document.title = 'w' + document.documentElement.scrollWidth</script></body>"
+        inner = html.escape(page.read_text(encoding="utf-8").replace("</body>", asked))
+        frame = tmp_path / "frame.html"
+        frame.write_text(f'<title></title><iframe width={window} height=900 style="border: 0" srcdoc="{inner}">')
+        return int(re.search(r"<title>w(\d+)</title>", opened(frame, "--hide-scrollbars")).group(1))
+
+    return measure

@@ -36,7 +36,7 @@ _COLUMNS = (
     ("word_accuracy", "Words (OCR)", "higher", "{:.1%}"),
     ("word_accuracy_classifier", "Words (classifier)", "higher", "{:.1%}"),
     ("frechet_to_teacher", "Fréchet to teacher", "lower", "{:.2f}"),
-    ("cmmd_to_teacher", "CMMD to teacher", "lower", "{:.2f}"),
+    ("cmmd_to_teacher", "CMMD to teacher", "lower", "{:.3f}"),
     ("precision", "Precision", "higher", "{:.1%}"),
     ("recall", "Recall", "higher", "{:.1%}"),
     ("frechet_to_real", "Fréchet to real", "lower", "{:.2f}"),
@@ -125,14 +125,15 @@ def _table(entries: Mapping[str, Any], title: str, columns: Sequence[tuple[str, 
 
 
 def _categories(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Adherence of every entry in every category."""
+    """Adherence of every entry in every category, and the average of the categories for those that have all."""
     kinds = list(dict.fromkeys(k for e in entries.values() for k in e.get("adherence_per_category", {})))
     rows = []
     for name, entry in entries.items():
-        found = entry.get("adherence_per_category", {})
-        cells = [f"{found[k]:.1%}" if k in found else _NOTHING for k in kinds]
+        found = [entry.get("adherence_per_category", {}).get(kind) for kind in kinds]
+        found.append(None if None in found or not found else sum(found) / len(found))
+        cells = [_NOTHING if value is None else f"{value:.1%}" for value in found]
         rows.append({"label": entry.get("label", name), "cells": cells, "student": name.startswith("student")})
-    return {"heads": kinds, "rows": rows}
+    return {"heads": [*kinds, "average"] if kinds else [], "rows": rows}
 
 
 def _grid(name: str, grid: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def timing(
     student: Pipeline, teacher: Pipeline, prompts: Sequence[str], encoder: text.TextEncoder, repeats: int = 3
 ) -> dict[str, Any]:
     """``ms_per_image``, the median milliseconds of both, drawn as one batch, alternating in one run after a warm-up,
-    with text encoding; and their ratio, ``speedup``."""
+    with text encoding; their ratio, ``speedup``; and ``load``, how many processes wanted a core meanwhile."""
     batch, times = len(prompts), {"student": [], "teacher": []}
     for i in range(repeats + 1):
         for name, pipe in (("student", student), ("teacher", teacher)):
@@ -124,7 +124,7 @@ def timing(
             if i:
                 times[name].append((time.perf_counter() - start) / batch * 1e3)
     ms = {name: float(np.median(t)) for name, t in times.items()}
-    return {"ms_per_image": ms, "speedup": ms["teacher"] / ms["student"]}
+    return {"ms_per_image": ms, "speedup": ms["teacher"] / ms["student"], "load": os.getloadavg()[0]}
 
 
 def study(
@@ -234,7 +234,8 @@ def write(
         step_table=(workdir / "step_table.txt").read_text(),
         config_text=json.dumps(config, indent=1),
         facts={"ms per image, student": round(ms["student"], 2), "ms per image, teacher": round(ms["teacher"], 2),
-               "speed-up": f"{figures['speedup']:.1f} x", "flashjax": __version__, "date": f"{date.today()}"},
+               "speed-up": f"{figures['speedup']:.1f} x", "flashjax": __version__, "date": f"{date.today()}",
+               "load while timing": f"{figures['load']:.1f} on {os.cpu_count()} cores"},
     )  # fmt: skip
 
 

@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -17,15 +15,6 @@ from flashjax.bench.calls import Picture
 from flashjax.bench.prompts import Prompt
 
 EVIL = '</script><img src=x onerror="document.title=\'owned\'">'
-
-
-def dump(page) -> str:
-    """The page's tree as headless Chromium has it after its script has run."""
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("there is no Chromium here to open the page in")
-    argv = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
-    return subprocess.run([*argv, page.as_uri()], capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 @pytest.fixture
@@ -59,16 +48,20 @@ def judged(tmp_path):
     return page
 
 
-def test_hostile_texts_stay_texts(judged):
+def test_hostile_texts_stay_texts(judged, opened):
     source = judged.read_text()
     assert "<img src=x" not in source
     assert "onerror=\"" not in source
-    seen = dump(judged)
+    seen = opened(judged)
     assert "<title>Judged pictures</title>" in seen
     assert "&lt;/script&gt;&lt;img src=x" in seen  # shown as text
     assert len(re.findall("<article>", seen)) == 12
     assert "1 to 12 of 14" in seen
     assert not re.search(r"(src|href)=\"(http|//|file)", seen)
+
+
+def test_on_a_phone_only_tables_scroll_sideways(judged, width):
+    assert width(judged, 400) == 400
 
 
 def test_the_worst_is_first_and_figures_are_beside_the_page(judged):

@@ -88,3 +88,24 @@ def test_mistakes_are_told(tmp_path):
     with pytest.raises(UserError, match="2 steps and 1 values"):
         _write(tmp_path / "a.html", curves={"x": ([1, 2], [1])})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("window", [400, 1200])
+def test_no_page_is_wider_than_its_window(tmp_path, window, width):
+    """Five columns of pictures, long captions and all figures: on a phone too only tables scroll sideways."""
+    figures = {c[0]: 0.5 for c in report._COLUMNS + report._TONE}
+    entries = {"student4": {"label": "student, 4 NFE", "adherence_per_category": dict(landscape=0.5, text=1)} | figures}
+    picture = np.zeros((32, 32, 3), np.uint8)
+    columns = {f"teacher, {i} steps guided (8 NFE)": [picture] for i in range(5)}
+    grids = {"landscape": dict(captions=["a landscape with no rainbow, desert dunes, a lake " * 3], columns=columns)}
+    path = tmp_path / "report.html"
+    _write(path, metrics=dict(entries=entries, verdict=["word " * 60]), grids=grids, command="flashjax " + "x" * 300)
+    assert width(path, window) == window
+
+
+def test_the_average_is_that_of_the_categories_where_all_are_there():
+    found = dict(text=0.5, portrait=0.7), dict(text=1)
+    told = report._categories({name: {"adherence_per_category": row} for name, row in zip("ab", found, strict=True)})
+    assert told["heads"] == ["text", "portrait", "average"]
+    assert [row["cells"] for row in told["rows"]] == [["50.0%", "70.0%", "60.0%"], ["100.0%", "–", "–"]]  # noqa: RUF001
+    assert report._categories({"a": {}})["heads"] == []

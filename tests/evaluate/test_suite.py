@@ -62,3 +62,12 @@ def test_gaps_that_cannot_be_measured_are_left_out():
     assert list(suite._gaps(sets, seed=0)) == ["adherence"]
     sets.pop("teacher4")
     assert suite._gaps(sets, seed=0) == {}
+
+
+def test_the_worst_miss_the_most_and_say_what():
+    cards = [dict(named=named) for named in ({"a": "x", "b": "y"}, {"a": "x"}, {}, {"a": "x", "word": "GO"})]
+    seen = [{"a": "x", "b": "z"}, {"a": "x"}, {"a": "q"}, {"a": "w", "word": "NO", "c": "1"}]
+    assert suite._worst(seen, cards) == [
+        dict(prompt=3, missed={"a": ["x", "w"], "word": ["GO", "NO"]}), dict(prompt=0, missed={"b": ["y", "z"]}),
+    ]  # fmt: skip
+    assert suite._worst(seen, cards, 1) == suite._worst(seen, cards)[:1]
