@@ -17,7 +17,7 @@ from PIL import Image
 
 from flashjax.errors import UserError
 
-__all__ = ["letters", "read", "word_accuracy", "word_hits"]
+__all__ = ["edit_distance", "letters", "read", "spelling", "word_hits"]
 
 _SCALE = 6
 # Borders of signs are narrower than this share of the side, words stay farther from the edge.
@@ -93,23 +93,29 @@ def _extent(has_ink: np.ndarray) -> tuple[int, int]:
     return max(positions[0] - _MARGIN, 0), min(positions[-1] + 1 + _MARGIN, len(has_ink))
 
 
-def word_hits(images: np.ndarray, words: Sequence[str]) -> np.ndarray:
-    """Whether each picture shows its word: bool [N], exact match of the letters, case ignored.
+def spelling(images: np.ndarray, words: Sequence[str]) -> np.ndarray:
+    """How well each picture spells its word: float64 [N] in [0, 1], 1 less the edit distance of the letters read, as a
+    share of the longer of both (1 - NED); case is ignored. 1 is an exact match.
 
     Raises:
         UserError: the numbers of pictures and words differ; or see `read`.
     """
     if len(images) != len(words):
         raise UserError(f"{len(images)} pictures came with {len(words)} words; give one for each.")
-    return np.array([letters(a) == letters(b) for a, b in zip(read(images), words, strict=True)], bool)
+    pairs = [(letters(a), letters(b)) for a, b in zip(read(images), words, strict=True)]
+    return np.array([1 - edit_distance(a, b) / max(len(a), len(b), 1) for a, b in pairs], np.float64)
 
 
-def word_accuracy(images: np.ndarray, words: Sequence[str]) -> float:
-    """The share of `word_hits`, 0..1.
+def word_hits(images: np.ndarray, words: Sequence[str]) -> np.ndarray:
+    """Whether each picture shows its word: bool [N], exact match of the letters; raises as `spelling`."""
+    return spelling(images, words) == 1
 
-    Raises:
-        UserError: there are no pictures; or see `word_hits`.
-    """
-    if not len(images):
-        raise UserError("Word accuracy needs at least one picture of a sign; none was given.")
-    return float(word_hits(images, words).mean())
+
+def edit_distance(a: str, b: str) -> int:
+    """Letters to insert, delete or replace to make ``b`` of ``a`` (Levenshtein, 1965)."""
+    row = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        above, row[0] = row[0], i
+        for j, other in enumerate(b, 1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (letter != other))
+    return row[-1]

@@ -34,6 +34,7 @@ _COLUMNS = (
     ("outside", "Error outside the change", "lower", "{:.4f}"),
     ("adherence", "Adherence", "higher", "{:.1%}"),
     ("word_accuracy", "Words (OCR)", "higher", "{:.1%}"),
+    ("letter_accuracy", "Letters (OCR)", "higher", "{:.1%}"),
     ("word_accuracy_classifier", "Words (classifier)", "higher", "{:.1%}"),
     ("frechet_to_teacher", "Fréchet to teacher", "lower", "{:.2f}"),
     ("cmmd_to_teacher", "CMMD to teacher", "lower", "{:.3f}"),

@@ -45,7 +45,7 @@ def evaluate(
         real_images: uint8 [M, 32, 32, 3]; where M is N they are taken for the real pictures of the prompts and judged
             too, as "real": what the judges themselves lose.
         classifier: see `classifier.load`.
-        ocr: read the words of signs; without it word_accuracy is None.
+        ocr: read the words of signs; without it word_accuracy and letter_accuracy are None.
         diversity_sets: name to uint8 [P, S, 32, 32, 3], S seeds of P prompts; "teacher80" is the reference.
         labels: name to what people read; a name that is not in it stands for itself.
         seed: of the bootstrap.
@@ -98,12 +98,13 @@ def _judge(images: np.ndarray, cards, classifier: judge.Classifier, ocr: bool) -
     named = [card["named"] for card in cards]
     signs = [i for i, wanted in enumerate(named) if "word" in wanted]
     words = [named[i]["word"] for i in signs]
-    hits = reader.word_hits(images[signs], words).astype(float) if ocr and signs else None
+    spelled = reader.spelling(images[signs], words) if ocr and signs else None
     return {
         "features": judge.features(classifier, images),
         "seen": seen,
         "scores": metrics.adherence_scores(seen, named),
-        "words": hits,
+        "letters": spelled,
+        "words": None if spelled is None else (spelled == 1).astype(float),
         "words_classifier": np.array([seen[i]["word"] == word for i, word in zip(signs, words, strict=True)], float),
     }
 
@@ -126,6 +127,7 @@ def _entry(name: str, sets, judged, real: np.ndarray, cards, spread) -> dict[str
         "adherence_interval": list(metrics.bootstrap(scores)[1:]),
         "adherence_per_category": told["per_category"],
         "word_accuracy": _mean(own["words"]),
+        "letter_accuracy": _mean(own["letters"]),
         "word_accuracy_classifier": _mean(own["words_classifier"]),
         "sharpness": float(metrics.sharpness(images).mean()),
         "saturation": float(metrics.saturation(images).mean()),

@@ -1,7 +1,11 @@
 """Words are read from real rendered signs, and nothing is read from blank ones."""
 
+import functools
+
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from flashjax.data.postcards import lettering
 from flashjax.errors import UserError
@@ -25,9 +29,10 @@ def test_words_of_real_signs_are_read():
     images = np.stack([_sign(values) for values in _SIGNS])
     words = [values[0] for values in _SIGNS]
     assert [ocr.letters(text) for text in ocr.read(images)] == words
-    assert ocr.word_accuracy(images, [word.lower() for word in words]) == 1.0
+    assert ocr.spelling(images, [word.lower() for word in words]).tolist() == [1.0] * 5
     wrong = ["HELLO", "PIZZAS", "NO", "SHARK", "NEWS"]
     assert ocr.word_hits(images, wrong).tolist() == [True, False, False, True, True]
+    np.testing.assert_allclose(ocr.spelling(images, wrong), [1, 5 / 6, 1 / 2, 1, 1], rtol=1e-15)
 
 
 def test_blank_pictures_and_noise_below_the_contrast_give_nothing():
@@ -47,5 +52,18 @@ def test_mistakes_are_told():
         ocr.read(blank / 255)
     with pytest.raises(UserError, match="1 pictures came with 2 words"):
         ocr.word_hits(blank, ["A", "B"])
-    with pytest.raises(UserError, match="at least one"):
-        ocr.word_accuracy(blank[:0], [])
+    assert ocr.spelling(blank[:0], []).shape == (0,)
+    assert ocr.spelling(blank, ["AB"]).tolist() == [0.0]
+
+
+@functools.cache
+def by_definition(a: str, b: str) -> int:
+    if not a or not b:
+        return len(a) + len(b)
+    return min(by_definition(a[1:], b) + 1, by_definition(a, b[1:]) + 1, by_definition(a[1:], b[1:]) + (a[0] != b[0]))
+
+
+@hypothesis.given(st.text("ABC", max_size=7), st.text("ABC", max_size=7))
+@hypothesis.settings(max_examples=200)
+def test_the_edit_distance_is_that_of_its_definition(a, b):
+    assert ocr.edit_distance(a, b) == by_definition(a, b)
