@@ -1,4 +1,5 @@
-"""Qwen-Image-2.1 (7.1 B) to a student of four steps, from prompts alone: all parameters, or adapters (:lora).
+"""Qwen-Image-2.1 (7.1 B) to a student of four steps, from prompts alone: all parameters, or adapters (:lora),
+from one teacher, or with teachers of portraits and of words beside it (:specialists).
 
     flashjax prepare --from prompts.jsonl --encoder qwen_image_21 --encoder-weights Qwen-Image-2.1 \\
       --out data/qwen_image_21
@@ -23,7 +24,7 @@ from flashjax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, lora=False, tiny=False)
+    args = parse_arg(arg, lora=False, specialists=False, tiny=False)
     config = ConfigDict()
     config.objective = "dmd"
     config.seed = 0
@@ -70,14 +71,25 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.sample_every = 100
     config.checkpoint_every = 100
     config.keep_checkpoints = 2
+    if args.specialists:
+        _specialists(config.distill)
     return _tiny(config) if args.tiny else config
+
+
+def _specialists(distill: ConfigDict) -> None:
+    """Teachers of portraits and of words, made from the base by further training: they speak in the last two steps."""
+    for name in ("portrait", "text"):
+        teacher = f"{name}_teacher"
+        distill.teachers[teacher] = ConfigDict(dict(weights=f"Qwen-Image-2.1-{name}/transformer"))
+        distill.guidance_table[name] = ConfigDict({teacher: (0.0, 0.0, 0.5, 1.0)})
 
 
 def _tiny(config: ConfigDict) -> ConfigDict:
     """The same run in miniature: random weights, and the postcards' text states of 384 channels."""
     config.model.update(dict(preset="tiny", in_channels=8, context_dim=384, remat="none"))
     config.autoencoder.update(dict(preset="tiny", weights="random"))
-    config.distill.teachers.base.weights = "random"
+    for teacher in config.distill.teachers.values():
+        teacher.weights = "random"
     config.distill.critic_warmup = 2
     config.sources.prompts.path = "data/tiny/train.arrayrecord"
     config.max_text_tokens = 28

@@ -19,13 +19,14 @@ MOVES_NOTHING = {
     "partition-id", "replica-id", "opt-barrier", "iota",
 }  # fmt: skip
 # Of a large result the words in its name that tell what it is, and the settings that make it smaller.
+FEWER = "fewer samples a device"
 KNOBS = (
-    (r"bhqk|bhqd", "attention's scores: mesh.context or mesh.tensor, fewer samples a device"),
+    (r"bhqk|bhqd|_where", f"attention's scores: mesh.context or mesh.tensor, {FEWER}"),
     (r"^all-gather", "a layer's whole kernel: mesh.tensor"),
-    (r"transpose\(jvp.*while", "the backward pass of a layer: model.remat, mesh.context, fewer samples a device"),
-    (r"while", "a layer, or what is kept of all: model.remat, mesh.context, fewer samples a device"),
+    (r"while", f"of one layer: model.remat, mesh.context or mesh.tensor, {FEWER}"),
 )
-ELSE = "mesh.fsdp, fewer samples a device"
+STACKED = f"of all layers: model.remat where it is the stream, mesh.fsdp where it is kernels or gradients, {FEWER}"
+ELSE = f"mesh.fsdp or mesh.tensor, {FEWER}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,13 +198,14 @@ def _written(one: Instruction, inside: dict[str, Instruction]) -> float:
 def largest(computations: Computations, entry: str, count: int = 4) -> list[dict]:
     """The largest arrays that the program makes: ``bytes``, ``shape``, ``what`` and the settings that would shrink
     them. Not all of them are there at once."""
-    seen = {}
+    seen, stacks = {}, {times for *_, times in executed(computations, entry) if times > 1}
     for one, _, _ in executed(computations, entry):
         if one.kind in MOVES_NOTHING or not (sizes := arrays(one.type)):
             continue
         size, shape = max(zip(sizes, ARRAY.findall(one.type), strict=False), key=lambda pair: pair[0])
         name = re.search(r'op_name="([^"]*)"', one.rest)
         what = f"{one.kind} {name[1] if name else one.name}"
-        knob = next((knob for words, knob in KNOBS if re.search(words, what)), ELSE)
-        seen.setdefault((shape[:2], knob), dict(bytes=size, shape="{}[{}]".format(*shape), what=what, knob=knob))
+        stacked = int(shape[1].partition(",")[0] or 0) in stacks
+        knob = STACKED if stacked else next((knob for words, knob in KNOBS if re.search(words, what)), ELSE)
+        seen.setdefault((shape[:2], knob), dict(bytes=size, shape="{}[{}]".format(*shape[:2]), what=what, knob=knob))
     return sorted(seen.values(), key=lambda entry: -entry["bytes"])[:count]

@@ -275,8 +275,8 @@ def how_much(words: str) -> str:
 
 def speed(target: Target, table: schedule.StepTable, counted: cost.Cost, compiled: dict[str, Any]) -> dict[str, Any]:
     """Operations by role of the run and of a cycle (what belongs to one update of the student), the time that they take
-    at the chips' peak, and the least time where programs are compiled: each takes as long as the slowest of its
-    operations, its memory and its links, if these overlap perfectly."""
+    at the chips' peak, and the least time of programs that are compiled, of a cycle where all are: each takes as long
+    as the slowest of its operations, its memory and its links, if these overlap perfectly."""
     calls = collections.Counter(p for i in range(len(table)) for p in (*table.rollout(i), table.program(i)))
     run = cost.total({role: n * value for role, value in counted.program(p).items()} for p, n in calls.items())
     cycles = int((table.phase != schedule.CRITIC).sum())
@@ -284,14 +284,19 @@ def speed(target: Target, table: schedule.StepTable, counted: cost.Cost, compile
     if target.chip:
         seconds = sum(run.values()) / target.chip.flops / target.chips
         out |= dict(cycle_seconds_at_peak=seconds / cycles, chip_hours_at_peak=seconds * target.chips / 3600)
-    if compiled and all("refused" not in compiled.get(str(p), dict(refused="")) for p in calls):
-        bounds = {str(p): roofline(target, sum(counted.program(p).values()), compiled[str(p)]) for p in calls}
+    bounds = {
+        str(p): roofline(target, sum(counted.program(p).values()), compiled[str(p)])
+        for p in calls
+        if "refused" not in compiled.get(str(p), dict(refused=""))
+    }
+    out |= dict(seconds_of_a_call=bounds)
+    if len(bounds) == len(calls):
         seconds = sum(n * max(bounds[str(p)].values()) for p, n in calls.items())
         links = collections.Counter()
         for p, n in calls.items():
             links.update({kind: n * moved / cycles for kind, moved in compiled[str(p)]["links_bytes"].items()})
         out |= dict(
-            seconds_of_a_call=bounds, least_cycle_seconds=seconds / cycles, links_bytes_of_a_cycle=dict(links),
+            least_cycle_seconds=seconds / cycles, links_bytes_of_a_cycle=dict(links),
             least_chip_hours=seconds * target.chips / 3600, cycle_seconds_by_bound={
                 what: sum(n * bounds[str(p)][what] for p, n in calls.items()) / cycles for what in BOUNDS
             },

@@ -1,6 +1,8 @@
 """What benchmarks compare is the same algorithm."""
 
 import importlib.util
+import json
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
@@ -83,3 +85,37 @@ def test_the_module_of_diffusers_computes_the_same_cycle(request, tmp_path):
     denoiser = qwen_image_21.denoiser(config)
     cond = qwen_image_21.Condition(text, np.full(2, 5, np.int32))
     close(denoiser.velocity(params, denoiser.condition(params, cond), z, t), theirs)
+
+
+def test_the_page_of_plans_is_what_the_plans_say(request):
+    """docs/plan.md is made from docs/plans, and a command in it is one that can be given."""
+    plan_matrix, docs = load(request, "plan_matrix"), request.config.rootpath / "docs"
+    assert plan_matrix.page_of(docs) == (docs / "plan.md").read_text()
+    for path in (docs / "plans").glob("*.json"):
+        for made in json.loads(path.read_text()):
+            words = shlex.split(made["command"])
+            config = next(word for word in words if word.startswith("--config=")).removeprefix("--config=")
+            assert words[:2] == ["flashjax", "plan"] and (docs.parent / config.partition(":")[0]).exists()
+
+
+def test_a_matrix_of_plans(request):
+    plan_matrix, gib = load(request, "plan_matrix"), 2**30
+    program = dict(largest=[dict(bytes=gib, shape="f32[8]", knob="remat")], seconds=7.4, temporaries_bytes=2 * gib)
+    program["links_bytes"] = {"all-gather": 3 * 2**20}
+    calls = dict(student=dict(operations=0.1, memory=0.25, links=0.2))
+    plan = dict(
+        target="v6e:2x2", chips=4, mesh=dict(data=1, fsdp=4), fits=True, headroom=0.104, resident_bytes=26 * gib,
+        temporaries_bytes=2 * gib, limit_bytes=31.25 * gib, total_bytes=28 * gib, refused={}, date="2026-01-02",
+        command="flashjax plan --config=a.py --topology v6e:2x2", largest_program="student",
+        programs=dict(student=program),
+        seconds_of_a_call=calls,
+    )  # fmt: skip
+    refused = dict(student="40G wanted of 31G, 9G too much")
+    too_much = plan | dict(fits=False, refused=refused, programs=dict(student={}))
+    table = plan_matrix.matrix([plan, too_much])
+    left = "fits, 10.4% of the memory left | 26.00 | 2.00 | 31.25 | 0.25 a call, memory | 7 s, student |"
+    assert f"| 1 a | v6e:2x2 | fsdp 4 | {left}" in table and "1. student: 1.00 GiB f32[8] (remat); all-gather" in table
+    assert "| 2 a | v6e:2x2 | fsdp 4 | does not fit |" in table and f"2. student: {refused['student']}" in table
+    wide = plan | dict(target="v6e:4x4", chips=16)
+    rows = plan_matrix.scaling([wide, plan]).splitlines()
+    assert rows[0].endswith("all-gather, MiB |") and rows[2] == "| v6e:2x2 | fsdp 4 | 2048.000 | 3.000 |"

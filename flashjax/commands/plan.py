@@ -1,9 +1,12 @@
 """``flashjax plan``: does a run fit on a TPU slice, and what would it cost, before there is one."""
 
 import argparse
+import datetime
 import json
+import shlex
 import sys
 from functools import partial
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +40,22 @@ def run(args: argparse.Namespace) -> None:
 
     targets = [*map(plans.topology, args.topology), *map(plans.devices, args.devices)]
     tell = partial(print, file=sys.stderr, flush=True)
-    found = [plans.plan(config, target, args.effort, args.programs, tell) for target in targets]
+    found = [
+        dict(command=command(args, target), date=f"{datetime.date.today()}")
+        | plans.plan(config, target, args.effort, args.programs, tell)
+        for target in targets
+    ]
     print(json.dumps(found, indent=1) if args.json else "\n\n".join(map(describe, found)))
     if len(found) > 1 and not args.json:
         print(f"\n{cheapest(found)}")
+
+
+def command(args: argparse.Namespace, target: Any) -> str:
+    """What plans for this target alone."""
+    options = ["--topology" if target.devices is not None else "--devices", target.name]
+    options += [] if args.effort == "least" else ["--effort", args.effort]
+    options += ["--programs", shlex.quote(args.programs)] if args.programs else []
+    return " ".join(["flashjax plan", f"--config={args.config}", *options, *map(shlex.quote, args.settings)])
 
 
 def describe(found: dict) -> str:
@@ -81,9 +96,10 @@ def memory_makers(found: dict) -> list[str]:
 
 
 def bounds(found: dict) -> list[str]:
-    """The least time of a cycle and what it is made of."""
+    """The least time of a cycle, or of calls where not all programs are compiled, and what it is made of."""
     if "least_cycle_seconds" not in found:
-        return []
+        calls = found["seconds_of_a_call"].items()
+        return [f"  at least {max(c.values()):.4g} s a call of {p}, bound by {max(c, key=c.get)}" for p, c in calls]
     parts = found["cycle_seconds_by_bound"]
     lines = [f"  at least {found['least_cycle_seconds']:.4g} s a cycle, bound by {max(parts, key=parts.get)}; "
              f"{found['least_chip_hours']:.4g} chip-hours"]  # fmt: skip
