@@ -68,6 +68,8 @@ def topology(name: str) -> Target:
             f"{chip.name}:{shape}."
         )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks a metadata server for the TPU that is not here
+    # Else a second plan on a machine is refused: libtpu keeps others from the TPU that is not here.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
     try:

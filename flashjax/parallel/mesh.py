@@ -48,7 +48,14 @@ def make_mesh(wanted: Mapping[str, int], devices: Sequence[Any] | None = None) -
     if count < len(devices) and jax.process_count() > 1:
         raise UserError(f"config.mesh takes {count} of {len(devices)} devices, which leaves some hosts none; take all.")
     # Auto, spelled out: jax.make_mesh defaults to Explicit axes, under which plain embeddings and convolutions fail.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:count])
+    auto = (AxisType.Auto,) * len(AXES)
+    try:
+        return jax.make_mesh(sizes, AXES, axis_types=auto, devices=devices[:count])
+    except NotImplementedError as error:  # of JAX, which lays axes along the links between TPUs
+        raise UserError(
+            f"config.mesh has {_told(wanted)}, which cannot be laid along the links of this TPU slice; an axis has to "
+            "be a side of the slice or a product of sides, as fsdp = 4, tensor = 4 of a slice of 4x4."
+        ) from error
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

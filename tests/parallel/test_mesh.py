@@ -1,5 +1,7 @@
 """Meshes: which there are, and which are refused before anything compiles."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -43,6 +45,18 @@ def test_meshes_that_cannot_be(wanted, said):
     with pytest.raises(UserError, match=said) as error:
         meshes.make_mesh(sizes(*wanted))
     assert "\n" not in str(error.value)
+
+
+def test_axes_lie_along_the_links_of_a_tpu():
+    """An axis of 8 would have to be one side of 4x4 and half of the other."""
+    slice_of_16 = [
+        types.SimpleNamespace(
+            id=i, platform="tpu", device_kind="TPU v6 lite", coords=(i % 4, i // 4, 0), core_on_chip=0, process_index=0
+        )
+        for i in range(16)
+    ]
+    with pytest.raises(UserError, match="fsdp = 8, context = 1, tensor = 2, which cannot be laid along the links"):
+        meshes.make_mesh(sizes(1, 8, 1, 2), slice_of_16)
 
 
 @pytest.mark.parametrize(
