@@ -15,7 +15,8 @@ On a laptop with random weights, from the postcards' prompts; nothing is learnt,
 
 Cost: state, teacher and batch take 213 GiB in all, 38 with :lora, and the run 86 H200-hours at the chips'
 peak, says `flashjax plan --config=configs/qwen_image_21.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it
-compiles, and knows temporaries too. Rates and shifts are starting points: the run has not been made yet.
+compiles, and knows temporaries too: docs/plan.md has what fits where. Rates and shifts are starting points: the run
+has not been made yet.
 """
 
 from ml_collections import ConfigDict

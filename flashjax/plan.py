@@ -33,7 +33,7 @@ from flashjax.settings import check_settings
 from flashjax.train import make_optimizers
 
 EMPTY_PROMPT = 2  # tokens of text of a teacher without a negative prompt: the encoder's first and last
-# How hard the compiler tries. "least" takes a quarter of its time and leaves a program that is slower and
+# How hard the compiler tries. "least" takes a third of its time and leaves a program that is slower and
 # keeps up to a tenth more temporaries: what fits so fits as ``train`` compiles it, which is "usual".
 EFFORTS = dict(least=dict(exec_time_optimization_effort=-1.0), usual=None)
 BOUNDS = ("operations", "memory", "links")

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", nargs="+", default=[], help="other devices, counted and not compiled: gpu:8xh200")
     parser.add_argument(
         "--effort", choices=("least", "usual"), default="least",
-        help="of the compiler; usual: as train compiles, in four times the time, for slightly fewer temporaries",
+        help="of the compiler; usual: as train compiles, in three times the time, for slightly fewer temporaries",
     )  # fmt: skip
     parser.add_argument(
         "--programs", default="", metavar="REGEX",
