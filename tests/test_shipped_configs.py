@@ -1,5 +1,5 @@
-"""Every configuration and study in the repository is one that can run: a renamed setting breaks those that nobody
-starts in a test."""
+"""Every configuration in the repository is one that can run: a renamed setting breaks those that nobody starts in a
+test. (Studies: tests/studies.)"""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ import pytest
 from flashjax import config as configs
 from flashjax.recipe import make_recipe, make_table
 from flashjax.settings import check_settings
-from flashjax.studies import grid
 
 FOLDER = Path("configs")
 ARGUMENTS = {"postcards": ("quick",), "postcards_trajectory": ("quick",), "postcards_joint": ("trajectory",)}
@@ -23,12 +22,3 @@ def test_a_configuration_makes_a_run(file):
     table = make_table(config, make_recipe(config.distill) if config.objective != "flow_matching" else None)
     assert len(table) > 0
     assert set(table.task.tolist()) == ({0} if config.edit_share == 0 else {0, 1})
-
-
-@pytest.mark.parametrize("file", sorted(path.stem for path in (FOLDER / "studies").glob("*.py")))
-def test_a_study_makes_cells_that_run(file, tmp_path):
-    every = grid.cells(grid.load(f"configs/studies/{file}.py"), tmp_path)
-    for cell in every:
-        check_settings(cell.config)
-        assert len(make_table(cell.config, make_recipe(cell.config.distill))) > 0
-    assert len({cell.folder for cell in every}) == len(every)
