@@ -46,6 +46,10 @@ table.samples { border-collapse: collapse; }
   .samples td.caption { grid-column: 1 / -1; max-width: none; padding: 0; }
   .samples img { width: 100%; height: auto; }
 }
+.shares { display: flex; min-width: 96px; border-radius: 4px; overflow: hidden; text-align: left; }
+.shares span { overflow: hidden; white-space: nowrap; padding: 1px 0 1px 5px; font-size: 12px; color: #15161a; }
+.teacher0 { background: #c9d4e6; } .teacher1 { background: #f2c48d; } .teacher2 { background: #a8d8b0; }
+.teacher3 { background: #e3b3d2; } .teacher4 { background: #f1e08b; } .teacher5 { background: #9fd3dd; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(400px, 100%), 1fr)); gap: 16px; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
          padding: 12px 14px 6px; }
@@ -123,6 +127,23 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 </tbody>
 </table></div>
 {% endif %}
+
+{% for table in guidance %}
+{% if loop.first %}<h2>Who guides which step</h2>{% endif %}
+<h3>{{ table.name }}</h3>
+<div class="wide"><table class="figures guidance">
+<thead><tr><th></th>{% for step in table.steps %}<th>{{ step }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr><td>{{ row.label }}</td>
+{%- for cell in row.cells %}<td><div class="shares">
+{%- for share in cell %}<span class="teacher{{ share.color }}" style="width: {{ share.percent }}"
+{{- " " }}title="{{ share.teacher }} {{ share.percent }}">{{ share.teacher }}</span>
+{%- endfor %}</div></td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table></div>
+{% endfor %}
 
 {% if curves %}
 <h2>Training</h2>

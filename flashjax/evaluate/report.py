@@ -63,6 +63,7 @@ def write_report(
     step_table: str,
     config_text: str,
     facts: Mapping[str, Any],
+    guidance: Mapping[str, tuple[Sequence[str], Sequence[str], np.ndarray]] | None = None,
 ) -> Path:
     """Write the page; it appears under its name only when it is complete.
 
@@ -77,6 +78,7 @@ def write_report(
         curves: name to (steps, values); values that are not finite are left out of the line and counted below it.
         step_table, config_text: text, shown as it is; "" where there is none.
         facts: name to value, for instance device, seconds, pictures.
+        guidance: heading to (classes, teachers, weights [steps, classes, teachers]), the lambda tables to draw.
 
     Returns:
         The path.
@@ -101,6 +103,7 @@ def write_report(
         step_table=step_table,
         config_text=config_text,
         facts=facts,
+        guidance=[_guidance(name, *table) for name, table in (guidance or {}).items()],
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +138,18 @@ def _categories(entries: Mapping[str, Any]) -> dict[str, Any]:
         cells = [_NOTHING if value is None else f"{value:.1%}" for value in found]
         rows.append({"label": entry.get("label", name), "cells": cells, "student": name.startswith("student")})
     return {"heads": [*kinds, "average"] if kinds else [], "rows": rows}
+
+
+def _guidance(name: str, classes: Sequence[str], teachers: Sequence[str], weights: np.ndarray) -> dict[str, Any]:
+    """Rows of cells, a cell a step of the student: the teachers that are heard there, with their weight."""
+
+    def cell(k: int, c: int) -> list[dict[str, Any]]:
+        heard = [(m, float(w)) for m, w in enumerate(weights[k, c]) if w]
+        return [{"teacher": teachers[m], "color": m % 6, "percent": f"{w:.0%}"} for m, w in heard]
+
+    steps = range(len(weights))
+    rows = [{"label": label, "cells": [cell(k, c) for k in steps]} for c, label in enumerate(classes)]
+    return {"name": name, "steps": [f"step {k + 1}" for k in steps], "rows": rows}
 
 
 def _grid(name: str, grid: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from flashjax import __version__, checkpoint, pipeline
+from flashjax import __version__, checkpoint, pipeline, recipe
 from flashjax import metrics as run_metrics
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError, about_settings
@@ -236,7 +237,18 @@ def write(
         facts={"ms per image, student": round(ms["student"], 2), "ms per image, teacher": round(ms["teacher"], 2),
                "speed-up": f"{figures['speedup']:.1f} x", "flashjax": __version__, "date": f"{date.today()}",
                "load while timing": f"{figures['load']:.1f} on {os.cpu_count()} cores"},
+        guidance=guidance_tables(ConfigDict(config)),
     )  # fmt: skip
+
+
+def guidance_tables(config: ConfigDict) -> dict[str, tuple]:
+    """The lambda tables of a run with several teachers, by when they hold: (classes, teachers, weights)."""
+    if "distill" not in config or len(teachers := recipe.teacher_names(config.distill)) == 1:
+        return {}
+    starts, tables = recipe.make_lambdas(config.distill)
+    classes = recipe.class_names(config.distill)[: None if config.edit_share else -1]
+    when = [f"From {start:.0%} of the run on" if len(starts) > 1 else "All through the run" for start in starts]
+    return {name: (classes, teachers, table[:, : len(classes)]) for name, table in zip(when, tables, strict=True)}
 
 
 def _missed(worst: Mapping[str, Any], records: Sequence[Mapping]) -> str:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flashjax import config as configs
 from flashjax.errors import UserError
-from flashjax.evaluate import report
+from flashjax.evaluate import report, study
 
 
 def _write(path, **changes):
@@ -109,3 +110,24 @@ def test_the_average_is_that_of_the_categories_where_all_are_there():
     assert told["heads"] == ["text", "portrait", "average"]
     assert [row["cells"] for row in told["rows"]] == [["50.0%", "70.0%", "60.0%"], ["100.0%", "–", "–"]]  # noqa: RUF001
     assert report._categories({"a": {}})["heads"] == []
+
+
+def test_who_guides_which_step_is_drawn(tmp_path):
+    config = configs.load(["--config=configs/postcards_joint.py"])
+    config.distill.guidance_table.portrait.pictures = "base_then_specialist"
+    tables = study.guidance_tables(config)
+    page, _ = _write(tmp_path / "report.html", guidance=tables)
+    rows = re.findall(r"<tr><td>(\w+)</td>(.*?)</tr>", page[page.index("Who guides") :], flags=re.S)
+    heard = {
+        label: [re.findall(r'width: (\d+)%" title="(\w+)', cell) for cell in cells.split("<td>")[1:]]
+        for label, cells in rows[:4]
+    }
+    alone, base, both = [("100", "pictures")], [("100", "base")], [("50", "base"), ("50", "pictures")]
+    portrait = [base, base, both, alone]
+    assert heard == dict(landscape=[alone] * 4, portrait=portrait, text=[alone] * 4, edit=[base] * 4)
+    config.edit_share = 0.0
+    assert study.guidance_tables(config)["All through the run"][0] == ("landscape", "portrait", "text")
+    assert study.guidance_tables(configs.load(["--config=configs/postcards.py"])) == {}
+    assert study.guidance_tables(configs.load(["--config=configs/postcards_teacher.py"])) == {}
+    plain, _ = _write(tmp_path / "plain.html")
+    assert "Who guides" not in plain
