@@ -19,7 +19,7 @@ from flashjax.released.encoding import Encoder, Part
 from flashjax.released.families import Family, as_seen
 
 # A picture of more pixels than WHOLE goes through the autoencoder in tiles; TILE and OVERLAP are pixels of their sides.
-# Attention over all of a picture takes memory that grows with the square of its area.
+# Whole, one of 2048 px takes four times the memory of one of 1024 px, in tiles the same (docs/performance.md).
 WHOLE, TILE, OVERLAP = 3 * 1024**2, 1024, 256
 
 
