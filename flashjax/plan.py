@@ -33,8 +33,8 @@ from flashjax.settings import check_settings
 from flashjax.train import make_optimizers
 
 EMPTY_PROMPT = 2  # tokens of text of a teacher without a negative prompt: the encoder's first and last
-# How hard the compiler tries. "least" takes a third of its time and leaves a program that is slower and
-# keeps up to a tenth more temporaries: what fits so fits as ``train`` compiles it, which is "usual".
+# How hard the compiler tries. "least" takes a third of the time of "usual", which is how ``train`` compiles, and leaves
+# a program that is slower and keeps more temporaries: docs/plan.md.
 EFFORTS = dict(least=dict(exec_time_optimization_effort=-1.0), usual=None)
 BOUNDS = ("operations", "memory", "links")
 DIMENSIONS = dict(v5e=2, v6e=2, v5p=3, tpu7x=3)  # of a topology's name
@@ -156,9 +156,7 @@ def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, re
         shapes = dict(text=(config.max_text_tokens, model_config.context_dim), text_length=(), category=())
         shapes |= dict(image=picture) if recipe is None else {}
         shapes |= dict(source=picture) if task else {}
-        if task and autoencoder.module:  # the encoder saw the picture: every sample has its own null
-            shapes |= dict(null=shapes["text"], null_length=())
-        types = dict(text_length=jnp.int32, category=jnp.int32, null_length=jnp.int32)
+        types = dict(text_length=jnp.int32, category=jnp.int32)
         batches[task] = {
             name: jax.ShapeDtypeStruct((config.batch_size, *shape), types.get(name, jnp.float32), sharding=rows)
             for name, shape in shapes.items()
