@@ -12,7 +12,7 @@ On a laptop with random weights, from the postcards' prompts; nothing is learnt,
     flashjax prepare --out data/tiny --split train --count 64 --prompts-only
     flashjax train --config=configs/klein.py:tiny --workdir=runs/tiny
 
-Cost: state, teacher and batch take 116 GiB in all, 22 with :lora, and the run 42 H200-hours at the chips'
+Cost: state, teacher and batch take 109 GiB in all, 22 with :lora, and the run 42 H200-hours at the chips'
 peak, says `flashjax plan --config=configs/klein.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it
 compiles, and knows temporaries too. Rates and shifts are starting points: the run has not been made yet.
 """
@@ -36,6 +36,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     dtype = "bfloat16" if args.lora and not args.tiny else "float32"
     sizes = dict(architecture="flux2", preset="klein_4b")
     config.model = ConfigDict(sizes | dict(param_dtype=dtype, remat="full"))
+    config.teacher_dtype = "bfloat16"  # as it is released
     sizes = dict(architecture="vae_kl", preset="flux2")
     config.autoencoder = ConfigDict(sizes | dict(weights="FLUX.2-klein-base-4B/vae"))
     data = "data/klein/prompts.arrayrecord"

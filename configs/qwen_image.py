@@ -19,7 +19,7 @@ On a laptop with random weights, from the postcards' prompts; nothing is learnt,
     flashjax prepare --out data/tiny --split train --count 64 --edits
     flashjax train --config=configs/qwen_image.py:tiny,edit --workdir=runs/tiny_edit
 
-Cost: state, teacher and batch take 610 GiB in all, 101 with :lora, and the run 94 H200-hours (:edit 210) at the chips'
+Cost: state, teacher and batch take 572 GiB in all, 101 with :lora, and the run 94 H200-hours (:edit 210) at the chips'
 peak, says `flashjax plan --config=configs/qwen_image.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it
 compiles, and knows temporaries too. Rates and shifts are starting points: the run has not been made yet.
 """
@@ -44,6 +44,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     dtype = "bfloat16" if args.lora and not args.tiny else "float32"
     sizes = dict(architecture="qwen_image", preset="qwen_image_edit_2511" if args.edit else "qwen_image")
     config.model = ConfigDict(sizes | dict(param_dtype=dtype, remat="full"))
+    config.teacher_dtype = "bfloat16"  # as it is released
     sizes = dict(architecture="vae_qwen_image", preset="qwen_image")
     config.autoencoder = ConfigDict(sizes | dict(weights=f"{name}/vae"))
     data, task = "data/qwen_image_edit" if args.edit else "data/qwen_image", "edit" if args.edit else "t2i"

@@ -13,7 +13,7 @@ On a laptop with random weights, from the postcards' prompts; nothing is learnt,
     flashjax prepare --out data/tiny --split train --count 64 --prompts-only
     flashjax train --config=configs/qwen_image_21.py:tiny --workdir=runs/tiny
 
-Cost: state, teacher and batch take 213 GiB in all, 38 with :lora, and the run 86 H200-hours at the chips'
+Cost: state, teacher and batch take 199 GiB in all, 38 with :lora, and the run 86 H200-hours at the chips'
 peak, says `flashjax plan --config=configs/qwen_image_21.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it
 compiles, and knows temporaries too: docs/plan.md has what fits where. Rates and shifts are starting points: the run
 has not been made yet.
@@ -38,6 +38,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     dtype = "bfloat16" if args.lora and not args.tiny else "float32"
     sizes = dict(architecture="qwen_image_21", preset="qwen_image_21")
     config.model = ConfigDict(sizes | dict(param_dtype=dtype, remat="full"))
+    config.teacher_dtype = "bfloat16"  # as it is released
     sizes = dict(architecture="vae_qwen_image_21", preset="qwen_image_21")
     config.autoencoder = ConfigDict(sizes | dict(weights="Qwen-Image-2.1/vae"))
     data = "data/qwen_image_21/prompts.arrayrecord"

@@ -12,7 +12,7 @@ On a laptop with random weights, from the postcards' prompts; nothing is learnt,
     flashjax prepare --out data/tiny --split train --count 64 --prompts-only
     flashjax train --config=configs/z_image.py:tiny --workdir=runs/tiny
 
-Cost: state, teacher and batch take 184 GiB in all, 32 with :lora, and the run 75 H200-hours at the chips'
+Cost: state, teacher and batch take 172 GiB in all, 32 with :lora, and the run 75 H200-hours at the chips'
 peak, says `flashjax plan --config=configs/z_image.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it
 compiles, and knows temporaries too. Rates and shifts are starting points: the run has not been made yet.
 """
@@ -36,6 +36,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     dtype = "bfloat16" if args.lora and not args.tiny else "float32"
     sizes = dict(architecture="z_image", preset="z_image")
     config.model = ConfigDict(sizes | dict(param_dtype=dtype, remat="full"))
+    config.teacher_dtype = "bfloat16"  # as it is released
     sizes = dict(architecture="vae_kl", preset="z_image")
     config.autoencoder = ConfigDict(sizes | dict(weights="Z-Image/vae"))
     data = "data/z_image/prompts.arrayrecord"

@@ -31,6 +31,7 @@ from flashjax.programs import compile_programs, step_call
 from flashjax.recipe import make_recipe, make_table, teacher_names
 from flashjax.settings import check_settings
 from flashjax.train import make_optimizers
+from flashjax.weights import kept
 
 EMPTY_PROMPT = 2  # tokens of text of a teacher without a negative prompt: the encoder's first and last
 # How hard the compiler tries. "least" takes a third of the time of "usual", which is how ``train`` compiles, and leaves
@@ -147,7 +148,8 @@ def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, re
     params = lora.form(adapted, whole) if adapted else whole  # what is trained
     student, critic = (sharding.divided(o, mesh) if o else None for o in make_optimizers(config, table))
     state = jax.eval_shape(partial(TrainState.create, student_optimizer=student, critic_optimizer=critic), params)
-    teachers = (sharding.with_shapes(whole, mesh),) * (len(names) or bool(adapted))
+    teacher = jax.eval_shape(partial(kept, dtype=config.teacher_dtype), whole)
+    teachers = (sharding.with_shapes(teacher, mesh),) * (len(names) or bool(adapted))
     rows = meshes.batch_sharded(mesh)
     autoencoder = latents.of(config)
     picture = autoencoder.record_shape(config.image_size)

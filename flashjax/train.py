@@ -34,7 +34,7 @@ from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
-from flashjax.weights import load_decoder, load_weights
+from flashjax.weights import kept, load_decoder, load_weights
 
 
 def note(line: str) -> None:
@@ -132,7 +132,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     data = {config.sources[name].path: manifest["sha256"][:16] for name, manifest in manifests.items()}
     begun_with = dict(zip(weights, map(digest, trees), strict=True))
     hosts.check_same(data | begun_with)
-    teachers = tuple(jax.device_put(tree, placed) for tree in frozen)
+    teachers = tuple(jax.device_put(kept(tree, config.teacher_dtype), placed) for tree in frozen)
     trains = f" trains {optim.parameter_count(init):,} of its adapters' in place of" if adapted else ":"
     note(f"{config.model.architecture}{trains} {optim.parameter_count(whole):,} parameters, {len(named)} teachers")
 

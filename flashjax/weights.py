@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -37,6 +38,11 @@ def load_weights(config: ConfigDict, form: flow.Params, path: str) -> flow.Param
     params, _, _ = load_run(folder)
     _check_sizes(params, form, path)
     return params
+
+
+def kept(tree: flow.Params, dtype: str) -> flow.Params:
+    """A teacher's parameters in ``dtype``, in which they are kept and no product is computed; as they are for ""."""
+    return jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), tree) if dtype else tree
 
 
 def random(form: flow.Params) -> flow.Params:

@@ -25,6 +25,8 @@ def identity(config: ConfigDict) -> dict:
         settings.pop("lora", None)
     if settings.get("autoencoder", {}).get("architecture") == "pixels":
         settings.pop("autoencoder")
+    if not settings.get("teacher_dtype"):
+        settings.pop("teacher_dtype", None)
     for optimizer in ("optim", "student_optim", "critic_optim"):
         if settings.get(optimizer, {}).get("mu_dtype") == "float32":
             del settings[optimizer]["mu_dtype"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -151,6 +152,17 @@ def test_a_student_begins_where_it_is_told_and_its_critic_as_the_base_teacher(co
     assert len(trees) == 1
     for tree, path in ((state.student.params, b), (state.ema, b), (state.critic.params, a), (trees[0], a)):
         expected = paths.flatten(convert.load("qwen_image_21", path, abstract))
+        assert all(np.array_equal(x, expected[name]) for name, x in paths.flatten(tree).items())
+
+
+def test_teachers_are_kept_as_told_and_what_trains_is_not(compiled, tmp_path):
+    a = str(tmp_path / "a.safetensors")
+    _, (state, (teacher,), _) = compiled(f"distill.teachers.base.weights={a}", "teacher_dtype=bfloat16", arg="")
+    abstract = qwen_image_21.abstract(models.make_config(qwen_image_21, load().model))
+    expected = paths.flatten(convert.load("qwen_image_21", a, abstract))
+    for name, x in paths.flatten(teacher).items():
+        np.testing.assert_array_equal(x, expected[name].astype(jnp.bfloat16))
+    for tree in (state.student.params, state.critic.params):
         assert all(np.array_equal(x, expected[name]) for name, x in paths.flatten(tree).items())
 
 
