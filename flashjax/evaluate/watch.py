@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -13,20 +13,21 @@ from ml_collections import ConfigDict
 from flashjax import pictures
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
-from flashjax.evaluate import classifier, metrics
+from flashjax.evaluate import metrics
 
 # What a run can keep its best checkpoint by, and whether the smaller or the larger value is the better.
 FIGURES = {"watch/frechet": min, "watch/adherence": max}
 
 
 class Watched(NamedTuple):
-    """The prompts that are drawn again and again, what they name, and features [N, D] of their real pictures."""
+    """The prompts that are drawn again and again, what they name, features [N, D] of their real pictures, and the
+    classifier that they are of."""
 
     prompts: list[str]
     categories: list[str]
     named: list[dict[str, str]]
     real: np.ndarray
-    judge: classifier.Classifier
+    judge: Any
 
 
 def load(config: ConfigDict) -> Watched | None:
@@ -38,6 +39,8 @@ def load(config: ConfigDict) -> Watched | None:
         raise UserError("config.keep_best needs pictures to compare with; name a held-out set in config.watch.data.")
     if not settings.data:
         return None
+    from flashjax.evaluate import classifier  # knows the postcards, whose packages other runs do without
+
     if config.image_size != classifier.SIDE:
         raise UserError(f"config.watch judges pictures of {classifier.SIDE} px, and the run draws {config.image_size}.")
     if config.autoencoder.architecture != "pixels" and not config.autoencoder.weights:
@@ -75,6 +78,8 @@ def make_watcher(
 
 def figures(watched: Watched, images: np.ndarray) -> dict[str, float]:
     """FIGURES of pictures uint8 [N, 32, 32, 3] of the watched prompts."""
+    from flashjax.evaluate import classifier
+
     seen, _ = classifier.predict(watched.judge, images, watched.categories)
     return {
         "watch/frechet": metrics.frechet_distance(classifier.features(watched.judge, images), watched.real),
