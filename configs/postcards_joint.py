@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict()
     config.objective = "trajectory" if args.trajectory else "dmd"
     config.seed = 0
-    config.student_updates = 1000 if args.trajectory else 60
+    config.student_updates = 700 if args.trajectory else 60
     config.init = "" if args.trajectory else "runs/joint_trajectory"  # "": as the base teacher
     config.batch_size = 24
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))  # devices; -1: all that are left
