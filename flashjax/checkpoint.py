@@ -29,19 +29,14 @@ class Checkpoints:
     ``best``, the one in which it is smallest (``better`` is min) or largest (max)."""
 
     def __init__(self, folder: Path, keep: int = 2, best: str = "", better: Callable = min):
-        kept = [policies.LatestN(keep)]
+        figure, kept = operator.itemgetter(best), [policies.LatestN(keep)]
         if best:
-            kept.append(
-                policies.BestN(
-                    get_metric_fn=operator.itemgetter(best), reverse=better is min, n=1,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )  # fmt: skip
+            only = dict(n=1, keep_checkpoints_without_metrics=False)
+            kept.append(policies.BestN(get_metric_fn=figure, reverse=better is min, **only))
         # What a killed run left half-written goes: on a full disk it is what stands in the way of the next save.
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(kept), enable_async_checkpointing=True,
-            cleanup_tmp_directories=True, best_mode=better.__name__,
-            best_fn=operator.itemgetter(best) if best else None,
+            cleanup_tmp_directories=True, best_mode=better.__name__, best_fn=figure if best else None,
         )  # fmt: skip
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=_handlers())
 

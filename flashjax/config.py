@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from flashjax.errors import UserError
-from flashjax.workdir import existing
+from flashjax.workdir import OPTIMIZERS, existing
 
 # What a configuration file's own code may raise: all but a lack of memory, Ctrl-C and exit.
 FILE_ERRORS = (
@@ -41,7 +41,6 @@ OPERATIONS = dict(
     keep_best="",  # watch/frechet or watch/adherence: the best checkpoint by it is kept beside the newest
 )
 # So has every optimizer (optim.make_optimizer).
-OPTIMIZERS = ("optim", "student_optim", "critic_optim")
 OPTIMIZER = dict(mu_dtype="float32")
 
 

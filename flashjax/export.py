@@ -31,7 +31,7 @@ def export(workdir: str, out: str, which: str = "ema", step: int | None = None) 
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
     write(target, params, model_config, describe(config))
-    _write(target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which))
+    _write_card(target, meta, step, which)
     return target
 
 
@@ -55,21 +55,29 @@ def export_lora(workdir: str, out: str, spelling: str, which: str = "ema", step:
         adapters.write(file, adapter, name)
     else:
         lora_files.write(file, adapters.to_pytorch(adapter, convert.table_of(name)), spelling, np.float32)
-    (target / "scheduler").mkdir()
-    _write(target / "scheduler" / "scheduler_config.json", scheduler_config(describe(config)))
-    _write(target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which))
+    _write_scheduler(target, describe(config))
+    _write_card(target, meta, step, which)
     return file
 
 
 def write(target: Path, params: flow.Params, model_config: Any, described: dict) -> None:
     """Writes ``transformer`` and ``scheduler``, two parts of a diffusers pipeline; ``described``: what
     ``pipeline.describe`` tells of a run."""
-    for name in ("transformer", "scheduler"):
-        (target / name).mkdir(parents=True)
+    (target / "transformer").mkdir(parents=True)
     params = jax.tree.map(np.asarray, params)
     convert.save(described["architecture"], params, target / "transformer" / "diffusion_pytorch_model.safetensors")
     _write(target / "transformer" / "config.json", model_config.to_diffusers())
+    _write_scheduler(target, described)
+
+
+def _write_scheduler(target: Path, described: dict) -> None:
+    (target / "scheduler").mkdir()
     _write(target / "scheduler" / "scheduler_config.json", scheduler_config(described))
+
+
+def _write_card(target: Path, meta: dict, step: int, which: str) -> None:
+    """What was exported of which run."""
+    _write(target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which))
 
 
 def _new(out: str) -> Path:

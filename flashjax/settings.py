@@ -10,6 +10,7 @@ from flashjax.distill import rollout, schedule, steps
 from flashjax.errors import UserError
 from flashjax.models import latents, lora
 from flashjax.parallel import mesh as meshes
+from flashjax.workdir import OPTIMIZERS
 
 # What a configuration has to have, beside what all have.
 NEEDED = dict(
@@ -65,7 +66,7 @@ def check_flow_matching(config: ConfigDict) -> None:
 def check_lora(config: ConfigDict) -> None:
     if config.objective == "flow_matching" and not config.init:
         raise UserError("A LoRA run of flow matching adapts what config.init names; name it, or set lora.rank=0.")
-    for name in ("optim", "student_optim", "critic_optim"):
+    for name in OPTIMIZERS:
         if name in config and config[name].kind != "adamw":
             raise UserError(
                 f"config.{name}.kind is {config[name].kind}, which is for whole matrices; with adapters choose adamw."

@@ -15,6 +15,7 @@ MIXTURE = ("sources", "edit_share")
 # What may change between the start of a run and its continuation without making it another run.
 LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "mesh", "profile", "compile_cache")
 LOGISTICS += ("watchdog_minutes", "watch", "keep_best", "micro_batches")
+OPTIMIZERS = ("optim", "student_optim", "critic_optim")  # the settings that are an optimizer's
 
 
 def identity(config: ConfigDict) -> dict:
@@ -27,7 +28,7 @@ def identity(config: ConfigDict) -> dict:
         settings.pop("autoencoder")
     if not settings.get("teacher_dtype"):
         settings.pop("teacher_dtype", None)
-    for optimizer in ("optim", "student_optim", "critic_optim"):
+    for optimizer in OPTIMIZERS:
         if settings.get(optimizer, {}).get("mu_dtype") == "float32":
             del settings[optimizer]["mu_dtype"]
     return settings

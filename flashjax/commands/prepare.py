@@ -75,7 +75,7 @@ def _encoder(args: argparse.Namespace) -> dict:
             raise UserError(f"{args.encoder} reads texts with a picture each; --also has none, so leave it out.")
         seeing = released.load_edit_encoder(args.encoder_weights, args.encoder)
         named = dict(encoder_name=encoder_name, autoencoder=seeing.autoencoder.name)
-        return dict(encode=encoder.encode, see=seeing.record, **named)
+        return dict(encode=seeing.encoder.encode, see=seeing.record, **named)
     said = {"": encoder.rules.null} | {text: text for text in (*PROMPTS, *args.also)}
     return dict(encode=encoder.encode, encoder_name=encoder_name, said=said)
 
