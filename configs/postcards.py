@@ -5,7 +5,8 @@ where configs/postcards_trajectory.py ends.
     flashjax train --config=configs/postcards_trajectory.py --workdir=runs/postcards_trajectory
     flashjax train --config=configs/postcards.py --workdir=runs/postcards
 
-``:quick`` with workdirs runs/quickstart_trajectory and runs/quickstart is what launch/quickstart.sh runs.
+``:quick`` with workdirs runs/quickstart_trajectory and runs/quickstart is what launch/quickstart.sh runs. ``:study`` is
+what the cells of configs/studies start from: distribution matching alone, from the teacher, in minutes.
 
 Cost and result: see docs/results.md.
 """
@@ -16,7 +17,7 @@ from flashjax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, quick=False)
+    args = parse_arg(arg, quick=False, study=False)
     config = ConfigDict()
     config.objective = "dmd"
     config.seed = 0
@@ -61,4 +62,21 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.sample_every = 150
     config.checkpoint_every = 150
     config.keep_checkpoints = 2
+    return for_studies(config) if args.study else config
+
+
+def for_studies(config: ConfigDict) -> ConfigDict:
+    """Short and cheap, and from the teacher: a student that followed a trajectory has seen all categories already. Its
+    pictures are watched every 20 updates."""
+    config.init = ""
+    config.student_updates = 80
+    config.batch_size = 16
+    config.model.products = "bfloat16"
+    config.student_optim.update(lr=1e-4, schedule="constant")
+    config.distill.ema_decay = 0.95
+    heldout, judge = "data/heldout/heldout.arrayrecord", "weights/postcards_classifier"
+    config.watch = ConfigDict(dict(data=heldout, count=150, classifier=judge))
+    config.sample_every = 60
+    config.checkpoint_every = 300
+    config.keep_checkpoints = 1
     return config

@@ -88,7 +88,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     with hosts.together():
         for source in config.sources.values():
             workdir.existing(source.path, "data set")
-        sources, manifests = open_sources(config.sources)
+        sources, manifests = open_sources(config.sources.to_dict())
         for name, manifest in manifests.items():
             settings.check_data(manifest, config.sources[name].path, config)
         watched = watch.load(config)

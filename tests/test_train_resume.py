@@ -156,8 +156,12 @@ def test_a_mixture_changes_on_purpose_only(given, uninterrupted, tmp_path):
     config = configs.load([given["dmd"], "--config.sources.cards.weight=2.0"])
     with pytest.raises(UserError, match="sources.cards.weight is 1.0 there and 2.0 here"):
         train.train(config, str(folder))
+    with config.unlocked(), config.ignore_type():
+        config.sources.cards.weight = {"portrait": 1.0, "text": 2.0}
     train.train(config, str(folder), change_mixture=True)
-    assert json.loads((folder / "config.json").read_text())["sources"]["cards"]["weight"] == 2.0
+    assert json.loads((folder / "config.json").read_text())["sources"]["cards"]["weight"] == dict(portrait=1, text=2)
+    read = metrics.read(folder)
+    assert max(read["data/cards/landscape"][0]) < STEPS // 2 <= max(read["data/cards/portrait"][0])
     other = configs.load([given["dmd"], "--config.student_optim.lr=0.5"])
     with pytest.raises(UserError, match="student_optim.lr is 0.001 there and 0.5 here"):
         train.train(other, str(folder), change_mixture=True)

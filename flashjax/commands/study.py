@@ -9,7 +9,7 @@ import sys
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="file of the study, as in configs/studies/")
     parser.add_argument("--out", help="folder of its cells (default: studies/NAME)")
-    parser.add_argument("--docs", help="Markdown table to write (default: beside the cells)")
+    parser.add_argument("--docs", help="folder of the page, the table and the figures (default: --out)")
     parser.add_argument("--list", action="store_true", help="say which cells are done and which are missing; run none")
     parser.add_argument("--cells", nargs="+", default=(), help="run only these (default: all)")
     parser.add_argument("--part", type=_part, default=(1, 1), help="run one part of the cells, as in 1/2 and 2/2")
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from flashjax.commands import quiet
-    from flashjax.studies import contrasts, grid
+    from flashjax.studies import contrasts, grid, page
 
     quiet()
     study = grid.load(args.study)
@@ -34,12 +34,12 @@ def run(args: argparse.Namespace) -> None:
     print(grid.status(every))
     if any(cell.result for cell in every):
         told, command = contrasts.summary(study, every), shlex.join(["flashjax", *sys.argv[1:]])
-        (out / "study.json").write_text(json.dumps(told, indent=1) + "\n")
-        (out / "study.html").write_text(contrasts.page(told, study, every, command))
-        table = Path(args.docs or out / "study.md")
-        table.parent.mkdir(parents=True, exist_ok=True)
-        table.write_text(contrasts.markdown(told, command))
-        print(f"{out}/study.html")
+        folder, name = Path(args.docs or out), Path(args.study).stem
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
+        (folder / f"{name}.html").write_text(page.page(told, every, command))
+        (folder / f"{name}.md").write_text(contrasts.markdown(told, command))
+        print(folder / f"{name}.html")
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +18,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from flashjax.errors import UserError
+from flashjax.evaluate import charts
 from flashjax.evaluate._page import PAGE
 
-__all__ = ["curve_svg", "write_report"]
-
-# Chart geometry in pixels: the drawing area leaves room for tick labels at the left and below.
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 230, 58, 24, 12, 40
+__all__ = ["write_report"]
 
 _NOTHING = "\u2013"
 _COLUMNS = (
@@ -191,66 +188,5 @@ def _curve(name: str, steps: Sequence[float], values: Sequence[float]) -> dict[s
         "name": name,
         "last": last + (f"; {lost} values not finite" if lost else ""),
         # Built from numbers and literals only, so there is nothing to escape.
-        "svg": Markup(curve_svg(x[kept], y[kept])),
+        "svg": Markup(charts.lines_svg([(x[kept], y[kept])])),
     }
-
-
-def curve_svg(x: np.ndarray, y: np.ndarray) -> str:
-    """A line chart as inline SVG text, from finite float arrays [N]; styled by the page (classes grid, tick, line)."""
-    if not len(x):
-        return ""
-    ticks_x, ticks_y = _ticks(float(x.min()), float(x.max())), _ticks(float(y.min()), float(y.max()))
-    low_x, high_x = min(x.min(), ticks_x[0]), max(x.max(), ticks_x[-1])
-    low_y, high_y = min(y.min(), ticks_y[0]), max(y.max(), ticks_y[-1])
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-
-    def at_x(value: float) -> float:
-        return _LEFT + (value - low_x) / (high_x - low_x) * (right - _LEFT)
-
-    def at_y(value: float) -> float:
-        return bottom - (value - low_y) / (high_y - low_y) * (bottom - _TOP)
-
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">']
-    for value, label in zip(ticks_y, _labels(ticks_y), strict=True):
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{at_y(value):.1f}" y2="{at_y(value):.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{at_y(value) + 4:.1f}" text-anchor="end">{label}</text>')
-    for value, label in zip(ticks_x, _labels(ticks_x), strict=True):
-        parts.append(f'<text class="tick" x="{at_x(value):.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>')
-    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    parts.append(f'<text class="tick" x="{(_LEFT + right) / 2:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">step</text>')
-    points = " ".join(f"{at_x(a):.1f},{at_y(b):.1f}" for a, b in zip(*_thinned(x, y), strict=True))
-    parts.append(f'<polyline class="line" points="{points}"/>')
-    if len(x) == 1:
-        parts.append(f'<circle class="dot" cx="{at_x(x[0]):.1f}" cy="{at_y(y[0]):.1f}" r="3"/>')
-    return "".join([*parts, "</svg>"])
-
-
-def _thinned(x: np.ndarray, y: np.ndarray, most: int = 600) -> tuple[np.ndarray, np.ndarray]:
-    """Fewer points for the page: the smallest and the largest of every stretch, so that no peak is lost."""
-    if len(x) <= most:
-        return x, y
-    kept = []
-    for part in np.array_split(np.arange(len(x)), most // 2):
-        kept += sorted({int(part[y[part].argmin()]), int(part[y[part].argmax()])})
-    return x[kept], y[kept]
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers that span low..high."""
-    if high <= low:
-        margin = abs(low) / 2 or 1.0
-        low, high = low - margin, high + margin
-    raw = (high - low) / 4
-    unit = 10.0 ** math.floor(math.log10(raw))
-    step = unit * next(m for m in (1, 2, 2.5, 5, 10) if m * unit >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [step * i for i in range(first, last + 1)]
-
-
-def _labels(ticks: Sequence[float]) -> list[str]:
-    """The ticks as text, all with the same number of decimals."""
-    step, largest = ticks[1] - ticks[0], max(abs(t) for t in ticks)
-    if step < 1e-4 or largest >= 1e6:
-        return [f"{t:.3g}" for t in ticks]
-    places = next(n for n in range(6) if abs(step * 10**n - round(step * 10**n)) < 1e-6)
-    return [f"{t:,.{places}f}" for t in ticks]

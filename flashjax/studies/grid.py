@@ -22,8 +22,13 @@ from flashjax import config as configs
 from flashjax.errors import UserError
 from flashjax.workdir import existing, identity
 
-# What a cell's numbers do not depend on.
+# What a cell's numbers do not depend on: rooms, and files of others.
 OTHER_ROOMS = ("bench", "commands", "convert", "released")
+PAGES = (
+    "studies/contrasts.py",
+    "studies/page.py",
+    *(f"evaluate/{n}.py" for n in ("_page", "charts", "report", "theme")),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Study:
 
     base: the configuration of every cell. settings: changes common to all, {"distill.nfe": 4}. cells: name to the
     changes that make it; values are whole settings. seeds: of every cell. contrasts: pairs of cells, (a, b) asks for a
-    minus b. measure: arguments of ``measuring.measure``.
+    minus b. measure: arguments of ``measuring.measure``. drawn: name to the path of a model that is there already,
+    a teacher for instance: cells without training, measured once.
     """
 
     title: str
@@ -43,6 +49,7 @@ class Study:
     seeds: Sequence[int] = (0, 1, 2)
     contrasts: Sequence[tuple[str, str]] = ()
     measure: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    drawn: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for pair in self.contrasts:
@@ -51,16 +58,20 @@ class Study:
                     raise UserError(f"A contrast names the cell {name!r}; there are {', '.join(self.cells)}.")
         if not self.cells or len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise UserError("A study needs at least one cell and one seed, each seed once.")
+        if both := sorted(self.cells.keys() & self.drawn.keys()):
+            raise UserError(f"The study has {both[0]!r} twice, as a cell and as a model that is drawn.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One run of a study: ``folder`` holds its work directory and, when it is finished, result.json."""
+    """One run of a study, or (then ``config`` is None) the ``model`` at a path. ``folder`` holds the run's work
+    directory and, when the cell is finished, result.json."""
 
     name: str
     seed: int
-    config: ConfigDict
+    config: ConfigDict | None
     folder: Path
+    model: str = ""
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -87,14 +98,20 @@ def load(file: str) -> Study:
 
 
 def cells(study: Study, out: Path) -> list[Cell]:
-    """All cells, seed by seed, so that a study that is cut short has every cell once before any twice."""
-    made = []
+    """All cells, what is drawn first, then seed by seed, so that a study that is cut short has every cell once before
+    any twice."""
+    version, first = code_version(), study.seeds[0]
+
+    def folder(name: str, seed: int, asked: Any) -> Path:
+        text = json.dumps([asked, dict(study.measure), version], sort_keys=True, default=list)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return out / f"{re.sub('[^a-zA-Z0-9.]+', '_', name)}_{seed}_{digest}"
+
+    made = [Cell(name, first, None, folder(name, first, path), path) for name, path in study.drawn.items()]
     for seed in study.seeds:
         for name, changes in study.cells.items():
             config = configured(study, changes, seed)
-            asked = json.dumps([identity(config), dict(study.measure), code_version()], sort_keys=True, default=list)
-            digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
-            made.append(Cell(name, seed, config, out / f"{re.sub('[^a-zA-Z0-9.]+', '_', name)}_{seed}_{digest}"))
+            made.append(Cell(name, seed, config, folder(name, seed, identity(config))))
     return made
 
 
@@ -118,8 +135,9 @@ def code_version() -> str:
     """A hash of the code that decides a cell's numbers."""
     root, digest = Path(flashjax.__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] not in OTHER_ROOMS:
-            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+        name = path.relative_to(root).as_posix()
+        if name.split("/")[0] not in OTHER_ROOMS and name not in PAGES:
+            digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -144,7 +162,8 @@ def run(todo: Sequence[Cell], study: Study, execute: Execute) -> Iterator[str]:
         seconds = time.monotonic() - started
         told = dict(cell=cell.name, seed=cell.seed, seconds=round(seconds), code=code_version(), **result)
         partial = cell.folder / f".result.{os.getpid()}.partial"
-        partial.write_text(json.dumps(told | dict(config=identity(cell.config)), indent=1, default=list) + "\n")
+        told |= dict(model=cell.model) if cell.config is None else dict(config=identity(cell.config))
+        partial.write_text(json.dumps(told, default=list) + "\n")
         os.replace(partial, cell.folder / "result.json")
         left = (time.monotonic() - began) / done * (len(missing) - done)
         to_go = f"{len(missing) - done} cells to go, about {left / 60:.0f} min"

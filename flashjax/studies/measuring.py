@@ -1,12 +1,15 @@
-"""What a study measures of a cell: one value for each held-out prompt and edit, so that cells compare in pairs."""
+"""What a study measures of a cell: one value for each held-out prompt and edit, so that cells compare in pairs, and
+what only a whole set of pictures has, as a list of one value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from flashjax import metrics as run_metrics
 from flashjax import pictures, pipeline
 from flashjax.errors import UserError
 from flashjax.evaluate import classifier, edits, metrics, ocr, study
@@ -15,28 +18,44 @@ from flashjax.studies.grid import Cell
 from flashjax.train import train
 
 SHOWN = 12  # pictures of a cell in the report
+KEEP = ".cache/pictures"  # of models that are there already, which are drawn for every study
+CURVES = ("watch/", "samples/")  # what a run measured of its own pictures on the way
 
 
 def train_and_measure(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Trains a cell to its end (or goes on with it) and measures it."""
-    return measure(str(train(cell.config, str(cell.folder / "run"))), cell, **settings)
+    """Trains a cell to its end (or goes on with it) and measures it; a model that is there already is measured only.
+    ``curves``: figure to (steps, values) of the run."""
+    if cell.config is None:
+        return measure(cell.model, cell, **settings)
+    workdir = train(cell.config, str(cell.folder / "run"))
+    curves = {name: curve for name, curve in run_metrics.read(workdir).items() if name.startswith(CURVES)}
+    return measure(str(workdir), cell, **settings) | dict(curves=curves)
 
 
 def measure(
     workdir: str, cell: Cell, *, classifier_path: str = "weights/postcards_classifier", data: str = "",
-    edit_data: str = "", limit: int | None = None,
+    edit_data: str = "", limit: int | None = None, teacher: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """``values``: figure to one number for each prompt (None where it has none): adherence and word by category, and
-    for edits success, kept and outside; a sheet of pictures goes to the cell's folder."""
+    for edits success, kept and outside. With a ``teacher`` also the diversity of some prompts and, in lists of one
+    number, the Fréchet distance to its pictures of the same prompts from other seeds. A sheet of pictures goes to the
+    cell's folder."""
     if not data and not edit_data:
         raise UserError("The study measures nothing; give its 'measure' the paths data or edit_data.")
     judge, encoder = classifier.load(classifier_path), text.load_text_encoder(text.default_minilm_source())
     pipe, values, rows = pipeline.load(workdir), {}, []
+    keep = Path(KEEP) if cell.config is None else cell.folder / "drawn"
     if data:
         records = study.load_cards(data, limit)
-        images = pipe.draw([r["caption"] for r in records], list(range(1, 1 + len(records))), encoder)
+        said, count = [r["caption"] for r in records], len(records)
+        images = study.draw_kept(pipe, said, range(1, 1 + count), encoder, keep)
         values |= prompt_values(images, records, judge)
         rows.append(list(images[:SHOWN]))
+        if teacher:
+            theirs = study.draw_kept(pipeline.load(teacher), said, range(1 + count, 1 + 2 * count), encoder, Path(KEEP))
+            values |= distances(images, theirs, records, judge)
+            seeds = study.draw_seeds(pipe, said[: study.DIVERSITY_PROMPTS], encoder, keep)
+            values["diversity"] = _plain(metrics.diversity(np.stack([classifier.features(judge, s) for s in seeds])))
     if edit_data:
         records = study.load_cards(edit_data, limit)
         sources = np.stack([r["source"] for r in records])
@@ -56,7 +75,7 @@ def prompt_values(images: np.ndarray, records, judge: classifier.Classifier) -> 
     scores = metrics.adherence_scores(classifier.predict(judge, images, kinds)[0], named)
     values = {"adherence": _plain(scores), "saturation": _plain(metrics.saturation(images))}
     for kind in dict.fromkeys(kinds):
-        values[f"adherence {kind}"] = _plain(np.where(np.array(kinds) == kind, scores, np.nan))
+        values[f"adherence, {kind}"] = _plain(np.where(np.array(kinds) == kind, scores, np.nan))
     words, signs = np.full(len(records), np.nan), [i for i, n in enumerate(named) if "word" in n]
     if signs:
         words[signs] = ocr.word_hits(images[signs], [named[i]["word"] for i in signs])
@@ -64,5 +83,13 @@ def prompt_values(images: np.ndarray, records, judge: classifier.Classifier) -> 
     return values
 
 
-def _plain(values: np.ndarray) -> list[float | None]:
+def distances(images: np.ndarray, theirs: np.ndarray, records, judge: classifier.Classifier) -> dict[str, list]:
+    """The Fréchet distance of two sets of pictures of the same prompts, in all and by category."""
+    ours, others = classifier.features(judge, images), classifier.features(judge, theirs)
+    kinds = np.array([r["category"] for r in records])
+    rows = {"Fréchet": np.full(len(kinds), True)} | {f"Fréchet, {kind}": kinds == kind for kind in dict.fromkeys(kinds)}
+    return {name: [round(metrics.frechet_distance(ours[at], others[at]), 6)] for name, at in rows.items()}
+
+
+def _plain(values: Sequence[float]) -> list[float | None]:
     return [round(float(v), 6) if np.isfinite(v) else None for v in values]

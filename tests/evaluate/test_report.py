@@ -10,7 +10,7 @@ from PIL import Image
 
 from flashjax import config as configs
 from flashjax.errors import UserError
-from flashjax.evaluate import report, study
+from flashjax.evaluate import charts, report, study
 
 
 def _write(path, **changes):
@@ -18,11 +18,24 @@ def _write(path, **changes):
     arguments = {
         "title": "A run & more",
         "command": "flashjax train --steps=3",
-        "metrics": {"verdict": ["The gap is closed."], "counts": {"prompts": 2}, "entries": {
-            "student4": {"label": "student, 4 NFE", "adherence": 0.9, "word_accuracy": None,
-                         "adherence_per_category": {"text": 0.9}}}},
-        "grids": {"Signs": {"captions": ['a sign that says "GO"', "<script>alert(1)</script>"],
-                            "columns": {"teacher 80 NFE": pictures, "student 4 NFE": list(pictures)}}},
+        "metrics": {
+            "verdict": ["The gap is closed."],
+            "counts": {"prompts": 2},
+            "entries": {
+                "student4": {
+                    "label": "student, 4 NFE",
+                    "adherence": 0.9,
+                    "word_accuracy": None,
+                    "adherence_per_category": {"text": 0.9},
+                }
+            },
+        },
+        "grids": {
+            "Signs": {
+                "captions": ['a sign that says "GO"', "<script>alert(1)</script>"],
+                "columns": {"teacher 80 NFE": pictures, "student 4 NFE": list(pictures)},
+            }
+        },
         "curves": {"loss": (np.arange(5000), np.linspace(2, 1, 5000)), "nothing": ([], [])},
         "step_table": "step <0>",
         "config_text": "steps = 3",
@@ -68,13 +81,13 @@ def test_curve_keeps_peaks_leaves_out_what_is_not_finite_and_draws_constants(tmp
     points = re.search(r'points="([^"]+)"', page)[1].split()
     assert 300 <= len(points) <= 600
     assert min(float(p.split(",")[1]) for p in points) < 40
-    assert "nan" not in report.curve_svg(np.array([3.0]), np.array([0.0]))
+    assert "nan" not in charts.lines_svg([(np.array([3.0]), np.array([0.0]))])
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 5999), (-3e-6, 2e-5), (0.4, 0.4), (0, 0), (1e7, 3e9)])
 def test_ticks_span_the_data_and_have_different_labels(low, high):
-    ticks = report._ticks(low, high)
-    labels = report._labels(ticks)
+    ticks = charts._ticks(low, high)
+    labels = charts._labels(ticks)
     assert ticks[0] <= low <= high <= ticks[-1] + 1e-9 * abs(high)
     assert 3 <= len(ticks) <= 7
     assert len(set(labels)) == len(labels)

@@ -34,11 +34,11 @@ def reads_everything(monkeypatch):
 def test_values_stand_with_their_prompts(judge, cards, reads_everything):
     values = measuring.prompt_values(np.stack([c["image"] for c in cards]), cards, judge)
     assert {len(each) for each in values.values()} == {24}
-    assert set(values) == {"adherence", "saturation", "word", *(f"adherence {kind}" for kind in postcards.CATEGORIES)}
+    assert set(values) == {"adherence", "saturation", "word", *(f"adherence, {kind}" for kind in postcards.CATEGORIES)}
     for kind in postcards.CATEGORIES:
-        own = [v for v, c in zip(values[f"adherence {kind}"], cards, strict=True) if c["category"] == kind]
+        own = [v for v, c in zip(values[f"adherence, {kind}"], cards, strict=True) if c["category"] == kind]
         assert own == [v for v, c in zip(values["adherence"], cards, strict=True) if c["category"] == kind]
-        assert sum(v is not None for v in values[f"adherence {kind}"]) == sum(v is not None for v in own)
+        assert sum(v is not None for v in values[f"adherence, {kind}"]) == sum(v is not None for v in own)
     assert [v is None for v in values["word"]] == ["word" not in c["named"] for c in cards]
     assert np.mean([v for v in values["adherence"] if v is not None]) > 0.9  # the true pictures
 
@@ -48,15 +48,22 @@ def test_both_tasks_are_drawn_and_measured(judge, cards, reads_everything, monke
     edits = [c | dict(source=c["image"], image=255 - c["image"]) for c in cards]
     asked = {}
 
-    def draw(prompts, seeds, encoder, images=None):
+    def draw(prompts, seeds, encoder, images=None, **settings):
         asked["edits" if images is not None else "prompts"] = (prompts, seeds, images)
         return np.stack([c["image"] for c in (edits if images is not None else cards)])
 
     monkeypatch.setattr(measuring.classifier, "load", lambda path: judge)
     monkeypatch.setattr(measuring.text, "load_text_encoder", lambda source: None)
     monkeypatch.setattr(measuring.pipeline, "load", lambda path: types.SimpleNamespace(draw=draw))
+    kept = []
+
+    def draw_kept(pipe, prompts, seeds, encoder, folder, **settings):
+        kept.append(folder)
+        return pipe.draw(list(prompts), list(seeds), encoder, **settings)
+
+    monkeypatch.setattr(measuring.study, "draw_kept", draw_kept)
     monkeypatch.setattr(measuring.study, "load_cards", lambda path, limit: dict(a=cards, b=edits)[path])
-    cell = types.SimpleNamespace(folder=tmp_path)
+    cell = types.SimpleNamespace(folder=tmp_path, config={})
     values = measuring.measure("run", cell, data="a", edit_data="b")["values"]
     assert {"edit success", "edit kept", "edit outside", "edit text", "adherence"} <= set(values)
     assert {len(each) for each in values.values()} == {24}
@@ -65,5 +72,32 @@ def test_both_tasks_are_drawn_and_measured(judge, cards, reads_everything, monke
     np.testing.assert_array_equal(asked["edits"][2], np.stack([c["source"] for c in edits]))
     assert asked["prompts"][1] == asked["edits"][1] == list(range(1, 25))
     assert (tmp_path / "pictures.png").is_file()
+    assert kept == [tmp_path / "drawn"]  # a student's own; a teacher's are kept for all studies
     with pytest.raises(UserError, match="measures nothing; give its 'measure' the paths"):
         measuring.measure("run", cell)
+
+
+def test_a_teacher_is_what_sets_are_far_from(judge, cards, reads_everything, monkeypatch, tmp_path):
+    """The same pictures are at no distance and the same from all seeds; gray ones are far away."""
+    true = np.stack([c["image"] for c in cards])
+    drawn = {"teacher": true, "same": true, "gray": np.full_like(true, 128)}
+    monkeypatch.setattr(measuring.classifier, "load", lambda path: judge)
+    monkeypatch.setattr(measuring.text, "load_text_encoder", lambda source: None)
+    monkeypatch.setattr(measuring.pipeline, "load", lambda path: path)
+    monkeypatch.setattr(measuring.study, "load_cards", lambda path, limit: cards)
+    asked = {}
+
+    def draw_kept(pipe, prompts, seeds, encoder, folder, **settings):
+        asked.setdefault(pipe, []).append(set(seeds))
+        return drawn[pipe][np.arange(len(prompts)) % len(true)]
+
+    monkeypatch.setattr(measuring.study, "draw_kept", draw_kept)
+    cell = types.SimpleNamespace(folder=tmp_path, config=None)
+    same, gray = (measuring.measure(name, cell, data="a", teacher="teacher")["values"] for name in ("same", "gray"))
+    names = {"Fréchet", *(f"Fréchet, {kind}" for kind in postcards.CATEGORIES)}
+    assert names | {"diversity"} <= set(same)
+    for name in names:
+        assert same[name] == [pytest.approx(0, abs=1e-6)]
+        assert gray[name][0] > 1
+    assert len(same["diversity"]) == 18
+    assert not asked["teacher"][0] & asked["same"][0]  # else a student that shares its noise is nearer for that

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from flashjax import cli
 from flashjax.errors import UserError
 from flashjax.recipe import make_recipe, make_table
 from flashjax.settings import check_settings
-from flashjax.studies import contrasts, grid
+from flashjax.studies import contrasts, grid, page
 
 SHIPPED = ("composition", "guidance", "mixture", "open_questions")
 STUDY = grid.Study(
@@ -40,8 +41,9 @@ def run(every, study=STUDY, execute=execute):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_studies_are_runs_that_can_be(name, tmp_path):
     every = grid.cells(study := grid.load(f"configs/studies/{name}.py"), tmp_path)
-    assert len(every) == len(study.cells) * len(study.seeds)
+    assert len(every) == len(study.cells) * len(study.seeds) + len(study.drawn)
     assert len({cell.folder for cell in every}) == len(every)
+    every = every[len(study.drawn) :]
     for cell in every[: len(study.cells)]:
         check_settings(cell.config)
         assert len(make_table(cell.config, make_recipe(cell.config.distill)))
@@ -111,17 +113,64 @@ def test_contrasts_are_paired(tmp_path):
     assert told["figures"]["slow"]["word"]["prompts"] == 1
     assert told["missing"] == ["fast, seed 1"]
     table = contrasts.markdown(told, "flashjax study x.py")
-    assert "| fast - slow | 1 | **0.200 [0.200, 0.200]** |" in table
+    assert "| fast - slow | 1 | **0.200 (0.200 to 0.200)** |" in table
     assert "Missing: fast, seed 1." in table
-    page = contrasts.page(told, STUDY, every, "flashjax study <x>.py")
-    assert "flashjax study &lt;x&gt;.py" in page
-    assert "http" not in page
+    made = page.page(told, every, "flashjax study <x>.py")
+    assert "flashjax study &lt;x&gt;.py" in made
+    assert "http" not in made
 
 
 def test_an_interval_knows_that_seeds_differ():
-    """Three seeds far apart, prompts all alike: only resampling seeds shows it."""
-    wide = contrasts.interval(np.repeat([[0.0], [0.5], [1.0]], 50, axis=1))
-    assert (wide.low, wide.high) == (0.0, 1.0)
+    """Three seeds far apart, prompts all alike: only resampling seeds shows it. A figure of whole sets, of which a seed
+    has one, is the same case; one seed of it has no interval at all, and no contrast of it is ever clear of 0."""
+    for prompts in (50, 1):
+        wide = contrasts.interval(np.repeat([[0.0], [0.5], [1.0]], prompts, axis=1))
+        assert (wide.low, wide.high) == (0.0, 1.0)
+    assert np.isnan(contrasts.interval(np.ones((1, 1)))[1:]).all()
+    assert not contrasts.clear(dict(value=1.0, low=None, high=None))
+    assert contrasts.formatted(dict(value=1.0, low=None, high=None)) == "1.000"
+
+
+def test_models_that_are_there_are_measured_once_and_not_trained(tmp_path):
+    study = dataclasses.replace(STUDY, drawn={"teacher": "weights/x"})
+    every = grid.cells(study, tmp_path)
+    assert [(c.name, c.model, c.config is None) for c in every[:2]] == [
+        ("teacher", "weights/x", True),
+        ("slow", "", False),
+    ]
+    assert len(every) == 5
+    run(every, study)
+    told = contrasts.summary(study, every)
+    assert told["figures"]["teacher"]["score"]["seeds"] == 1
+    assert [cell["model"] for cell in told["cells"] if "model" in cell] == ["weights/x"]
+    with pytest.raises(UserError, match="has 'slow' twice"):
+        dataclasses.replace(STUDY, drawn={"slow": "weights/x"})
+
+
+def test_curves_are_means_over_the_seeds(tmp_path):
+    def with_curves(cell, settings):
+        return execute(cell, settings) | dict(curves={"watch/frechet": ([10, 20], [cell.seed, 2.0])})
+
+    every = grid.cells(STUDY, tmp_path)
+    run(every, execute=with_curves)
+    told = contrasts.summary(STUDY, every)
+    assert told["curves"]["watch/frechet"]["slow"] == ([10, 20], [0.5, 2.0])
+    made = page.page(told, every, "x")
+    assert made.count("<polyline") == 2
+    assert "watch/frechet" in made
+
+
+def test_pages_do_not_decide_the_numbers(tmp_path, monkeypatch):
+    """A study goes on after its page was mended, and begins anew after the code of its numbers was."""
+    copy = tmp_path / "flashjax"
+    shutil.copytree(Path(grid.flashjax.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(grid.flashjax, "__file__", str(copy / "__init__.py"))
+    versions = [grid.code_version()]
+    for name in ("studies/page.py", "evaluate/charts.py", "bench/rubrics.py", "studies/measuring.py"):
+        (copy / name).write_text((copy / name).read_text() + "\n# changed\n")
+        versions.append(grid.code_version())
+    assert len(set(versions[:4])) == 1
+    assert versions[4] != versions[0]
 
 
 def test_the_command_lists_and_writes(tmp_path, monkeypatch, capsys):
@@ -135,10 +184,11 @@ def test_the_command_lists_and_writes(tmp_path, monkeypatch, capsys):
     assert "1 cells, 1 missing" in capsys.readouterr().out
     monkeypatch.setattr("flashjax.studies.measuring.train_and_measure", execute)
     assert cli.main(asked) == 0
-    assert json.loads((tmp_path / "out/study.json").read_text())["figures"]["a"]["score"]["seeds"] == 1
-    assert {path.name for path in Path(tmp_path / "out").iterdir() if path.is_file()} == {
-        "study.json", "study.html", "study.md",
-    }  # fmt: skip
+    assert json.loads((tmp_path / "out/rates.json").read_text())["figures"]["a"]["score"]["seeds"] == 1
+    written = {"rates.json", "rates.html", "rates.md"}
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_file()} == written
+    assert cli.main([*asked, "--docs", str(tmp_path / "docs")]) == 0
+    assert {path.name for path in (tmp_path / "docs").iterdir()} == written
 
 
 @pytest.mark.parametrize(
@@ -152,4 +202,3 @@ def test_the_command_lists_and_writes(tmp_path, monkeypatch, capsys):
 def test_studies_that_cannot_be(changes, said):
     with pytest.raises(UserError, match=said):
         dataclasses.replace(STUDY, **changes)
-
