@@ -41,7 +41,7 @@ study = Study(
         ("all, equal epochs", "portrait"),
     ),
     measure=dict(
-        data="data/heldout/heldout.arrayrecord", limit=600, teacher="weights/postcards_teacher",
+        data="data/heldout/heldout.arrayrecord", limit=450, teacher="weights/postcards_teacher",
     ),
     drawn={"teacher, 80 NFE": "weights/postcards_teacher"},
 )  # fmt: skip

@@ -50,7 +50,7 @@ study = Study(
         ("signs everywhere", "base only"),
     ),
     measure=dict(
-        data="data/heldout/heldout.arrayrecord", limit=600, teacher="weights/postcards_teacher",
+        data="data/heldout/heldout.arrayrecord", limit=450, teacher="weights/postcards_teacher",
     ),
     drawn={
         "teacher, 80 NFE": "weights/postcards_teacher",

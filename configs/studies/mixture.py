@@ -35,7 +35,7 @@ study = Study(
         ("5:5", "edits only"),
     ),
     measure=dict(
-        data="data/heldout/heldout.arrayrecord", edit_data="data/heldout/heldout_edits.arrayrecord", limit=600,
+        data="data/heldout/heldout.arrayrecord", edit_data="data/heldout/heldout_edits.arrayrecord", limit=450,
         teacher="runs/editor",
     ),
     drawn={"edit teacher, 80 NFE": "runs/editor"},

@@ -40,7 +40,7 @@ study = Study(
         ("grid shift 5", "as it is"), ("no average", "as it is"), ("average 0.99", "as it is"),
     ),
     measure=dict(
-        data="data/heldout/heldout.arrayrecord", limit=600, teacher="weights/postcards_teacher",
+        data="data/heldout/heldout.arrayrecord", limit=450, teacher="weights/postcards_teacher",
     ),
     drawn={"teacher, 80 NFE": "weights/postcards_teacher"},
 )  # fmt: skip
