@@ -149,8 +149,8 @@ def check_meta(found: dict, expected: dict, what: str, free: tuple[str, ...] = (
 
 
 def restore_params(folder: Path, which: str = "ema", step: int | None = None) -> tuple[Any, dict, int]:
-    """(parameters of "ema" or "student", meta, step) of the checkpoint of ``step``, or the newest, in ``folder``, a
-    run's ``checkpoints``, on the default device."""
+    """(parameters of "ema", "student" or "critic", meta, step) of the checkpoint of ``step``, or the newest, in
+    ``folder``, a run's ``checkpoints``, on the default device."""
     with _opened(folder, step) as (manager, step):
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # the run's own devices may not exist here
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
@@ -159,7 +159,7 @@ def restore_params(folder: Path, which: str = "ema", step: int | None = None) ->
             manager.item_metadata(step).state,
         )
         restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(tree))).state
-    return (restored["ema"] if which == "ema" else restored["student"]["params"]), meta, step
+    return (restored["ema"] if which == "ema" else restored[which]["params"]), meta, step
 
 
 def form(folder: Path) -> tuple[Any, dict, int]:

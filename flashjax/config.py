@@ -32,8 +32,10 @@ OPERATIONS = dict(
     autoencoder=dict(architecture="pixels", preset="", weights=""),
     # Parts of a batch whose gradients are added up before an update: less memory, the same update.
     micro_batches=1,
-    # Of kept teachers: bfloat16, as released weights are, or float32; "": as config.model.param_dtype.
+    # Of kept teachers, and of a LoRA run's base: bfloat16, as released weights are, float32 or int8; "": as
+    # config.model.param_dtype.
     teacher_dtype="",
+    teacher_memory="device",  # where their blocks lie; pinned_host: a layer comes to the device when it is used
     # Rank of the adapters that are trained in place of the kernels that the rules choose; 0: everything is trained.
     lora=dict(rank=0, alpha=16.0, rules=((r"blocks/.*/kernel", True), (r".*", False))),
     # A held-out set with pictures, of which the first ``count`` prompts are drawn and judged whenever samples are.

@@ -118,25 +118,28 @@ def links(computations: Computations, entry: str) -> dict[str, float]:
 
 
 def _received(one: Instruction, kind: str) -> float:
-    sizes, group = arrays(one.type), _group(one.rest)
+    sizes = arrays(one.type)
     whole = max(sizes, default=0) if one.kind.endswith("-start") else sum(sizes)
     if kind == "collective-permute":
         return whole
+    group = _group(one.rest)
     if one.kind == "reduce-scatter":
         return whole * (group - 1)  # its result is a part
     return whole * (group - 1) / group * (2 if kind == "all-reduce" else 1)
 
 
 def _group(rest: str) -> int:
-    """How many devices take part: replica_groups={{0,1},..}, =[2,4]<=[8], or =mesh['x'=2,'y'=4] {'y'}."""
+    """How many devices take part: replica_groups={{0,1},..}, =[2,4]<=[8], or =mesh['x'=2,'y'=4] {'y'}, on large slices
+    with the order of the devices between the two. Raises ValueError for what is written otherwise: taken for one
+    device, as it was, such collectives would move nothing."""
     if found := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
         return found[1].count(",") + 1
     if found := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
         return int(found[1])
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", rest):
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", rest):
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])}
         return math.prod(sizes[name] for name in re.findall(r"'(\w+)'", found[2]))
-    return 1
+    raise ValueError(f"These devices of a collective are written in a way that hlo.py does not know: {rest[:200]}")
 
 
 def traffic(computations: Computations, entry: str) -> float:

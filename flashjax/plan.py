@@ -24,14 +24,14 @@ from flashjax.axes import AXES
 from flashjax.distill import schedule
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
-from flashjax.models import latents, lora
+from flashjax.models import held, latents, lora
 from flashjax.parallel import chips, sharding
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, step_call
 from flashjax.recipe import make_recipe, make_table, teacher_names
 from flashjax.settings import check_settings
 from flashjax.train import make_optimizers
-from flashjax.weights import kept
+from flashjax.weights import kept, specialist_form
 
 EMPTY_PROMPT = 2  # tokens of text of a teacher without a negative prompt: the encoder's first and last
 # How hard the compiler tries. "least" takes a third of the time of "usual", which is how ``train`` compiles, and leaves
@@ -148,8 +148,11 @@ def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, re
     params = lora.form(adapted, whole) if adapted else whole  # what is trained
     student, critic = (sharding.divided(o, mesh) if o else None for o in make_optimizers(config, table))
     state = jax.eval_shape(partial(TrainState.create, student_optimizer=student, critic_optimizer=critic), params)
-    teacher = jax.eval_shape(partial(kept, dtype=config.teacher_dtype), whole)
-    teachers = (sharding.with_shapes(teacher, mesh),) * (len(names) or bool(adapted))
+    named = [config.distill.teachers[name].get("weights", "") for name in names]
+    forms = [whole] * (bool(names) or bool(adapted)) + [specialist_form(config, whole, path) for path in named[1:]]
+    forms = [jax.eval_shape(partial(kept, dtype=config.teacher_dtype), form) for form in forms]
+    places = (held.placed(sharding.shardings(form, mesh), config.teacher_memory) for form in forms)
+    teachers = tuple(map(sharding.with_places, forms, places))
     rows = meshes.batch_sharded(mesh)
     autoencoder = latents.of(config)
     picture = autoencoder.record_shape(config.image_size)
@@ -184,7 +187,8 @@ def null_tokens(config: ConfigDict) -> tuple[int, ...]:
 
 
 def bytes_on_device(leaf: jax.ShapeDtypeStruct) -> int:
-    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    there = leaf.sharding.memory_kind in (None, "device")
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize if there else 0
 
 
 def compile_all(

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from flashjax import axes
 from flashjax.distill import schedule, steps
 from flashjax.distill.trajectory import trajectory_step
-from flashjax.models import editing, latents, lora
+from flashjax.models import editing, held, latents, lora
 from flashjax.parallel import mesh as meshes
 
 
@@ -23,11 +23,13 @@ def step_call(
     """A program of the table on a loader's batch: unpacks the batch and calls the pure step of the program's phase.
 
     ``carry`` is the student's (context, z): made by "begin", moved by "advance", used up by "student" and "critic".
-    ``adapted``: how the roles of the state adapt ``teachers[0]`` (lora.Lora), or None where they are whole.
+    ``adapted``: how the roles of the state adapt ``teachers[0]`` (lora.Lora), or None where they are whole. Teachers
+    behind the first may be adapters of it, of the same scale, or of 1.
     ``size``: pixels a side of the pictures, which ``autoencoder`` (latents.Latents) turns into tokens.
     """
-    if adapted is not None:
-        denoiser = lora.denoiser(denoiser, teachers[0], adapted.scale)
+    teachers = tuple(held.readable(teacher, config.teacher_memory) for teacher in teachers)
+    if adapted is not None or any(map(lora.is_adapter, teachers)):
+        denoiser = lora.denoiser(denoiser, teachers[0], adapted.scale if adapted else 1.0)
     key = jax.random.key(config.seed)
     cond = editing.condition(model, batch["text"], batch["text_length"], batch.get("source"), autoencoder)
     if "null" in batch:  # of an encoder that sees the picture: every sample has its own

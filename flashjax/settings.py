@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from flashjax import flow
 from flashjax.distill import rollout, schedule, steps
 from flashjax.errors import UserError
-from flashjax.models import latents, lora
+from flashjax.models import held, latents, lora
 from flashjax.parallel import mesh as meshes
 from flashjax.workdir import OPTIMIZERS
 
@@ -19,7 +19,6 @@ NEEDED = dict(
     dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
 )
 EDITS = ("qwen_image_21", "qwen_image")  # architectures that are trained on pictures to edit
-TEACHER_DTYPES = ("", "float32", "bfloat16")
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
 LEAST |= dict(watchdog_minutes=0, micro_batches=1)
 
@@ -38,8 +37,9 @@ def check_settings(config: ConfigDict) -> None:
     for name, least in LEAST.items():
         if config[name] < least:
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
-    if config.teacher_dtype not in TEACHER_DTYPES:
-        raise UserError(f"config.teacher_dtype is {config.teacher_dtype!r}; choose float32, bfloat16 or ''.")
+    for name, known in dict(teacher_dtype=held.DTYPES, teacher_memory=held.MEMORIES).items():
+        if config[name] not in known:
+            raise UserError(f"config.{name} is {config[name]!r}; choose {', '.join(map(repr, known))}.")
     meshes.check_sizes(config.mesh)
     stride = latents.of(config).stride
     if config.image_size < stride or config.image_size % stride:

@@ -28,13 +28,13 @@ from flashjax.distill.state import TrainState
 from flashjax.errors import about_settings
 from flashjax.evaluate import watch
 from flashjax.metrics import MetricsWriter
-from flashjax.models import lora, text
+from flashjax.models import held, lora, text
 from flashjax.parallel import hosts, sharding, stopping
 from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
-from flashjax.weights import kept, load_decoder, load_weights
+from flashjax.weights import kept, load_decoder, load_specialist, load_weights
 
 
 def note(line: str) -> None:
@@ -118,8 +118,9 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     names = teacher_names(config.distill) if distilling else ()
     named = [config.distill.teachers[name] for name in names]
     weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
-    forms = [whole] * len(named) + [trained if distilling else whole]
-    trees = [load_weights(config, form, path) for form, path in zip(forms, weights, strict=False)]
+    trees = [load_weights(config, whole, path) for path in weights[:1]]  # the base, or what flow matching begins with
+    trees += [load_specialist(config, trees[0], path) for path in weights[1 : len(named)]]
+    trees += [load_weights(config, trained, path) for path in weights[max(len(named), 1) :]]
     # What trains begins as what config.init names, else as the base teacher, else as noise.
     init = (trees[len(named) :] or trees[:1] or [None])[0]
     if init is None:
@@ -132,7 +133,9 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     data = {config.sources[name].path: manifest["sha256"][:16] for name, manifest in manifests.items()}
     begun_with = dict(zip(weights, map(digest, trees), strict=True))
     hosts.check_same(data | begun_with)
-    teachers = tuple(jax.device_put(kept(tree, config.teacher_dtype), placed) for tree in frozen)
+    frozen = [kept(tree, config.teacher_dtype) for tree in frozen]
+    places = (held.placed(sharding.shardings(tree, mesh), config.teacher_memory) for tree in frozen)
+    teachers = tuple(map(jax.device_put, frozen, places))
     trains = f" trains {optim.parameter_count(init):,} of its adapters' in place of" if adapted else ":"
     note(f"{config.model.architecture}{trains} {optim.parameter_count(whole):,} parameters, {len(named)} teachers")
 
@@ -184,7 +187,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, decode, shown, folder))
     if watched is not None:
         drawers.append(watch.make_watcher(config, model, denoiser, encoder, decode, watched, folder))
-    merge = jax.jit(partial(lora.merge, scale=adapted.scale)) if adapted else None
+    read = partial(held.readable, memory=config.teacher_memory)
+    merge = jax.jit(lambda base, params: lora.merge(read(base), params, adapted.scale)) if adapted else None
     writer = MetricsWriter(folder, writes=hosts.first())
     opened.callback(writer.close)
     counted = cost.Cost(

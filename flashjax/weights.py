@@ -15,7 +15,7 @@ from flashjax.checkpoint import digest, restore_params
 from flashjax.convert import adapters
 from flashjax.convert.sources import open_weights
 from flashjax.errors import UserError
-from flashjax.models import latents, lora, pixels
+from flashjax.models import held, latents, lora, pixels
 
 RANDOM = "random"  # in place of a path: a configuration can be tried out before its weights are there
 
@@ -40,9 +40,45 @@ def load_weights(config: ConfigDict, form: flow.Params, path: str) -> flow.Param
     return params
 
 
+def load_specialist(config: ConfigDict, base: flow.Params, path: str) -> flow.Params:
+    """A teacher beside the base, as the run holds it: of an adapter file, or of a LoRA run over ``base``, the factors
+    alone, for the run's scale (`scale_of`), so that a specialist costs no second network; else as `load_weights`."""
+    folder = Path(path)
+    if path and path != RANDOM and folder.exists():
+        if (file := _adapter_file(folder)) is not None:
+            adapter = adapters.read(file, config.model.architecture, base)
+            return _rescaled(paths.unflatten(adapter.factors), adapter.alpha / adapter.rank / scale_of(config))
+        if (folder / "checkpoints").is_dir():
+            params, meta, _ = restore_params(folder / "checkpoints")
+            there = ConfigDict(meta["config"])
+            if (adapted := lora.of(there)) and meta["sha256"][base_path(there)] == digest(base):
+                _check_sizes(params, lora.form(adapted, base), path)
+                return _rescaled(params, adapted.scale / scale_of(config))
+    return load_weights(config, base, path)
+
+
+def specialist_form(config: ConfigDict, base: flow.Params, path: str) -> flow.Params:
+    """Shapes of what `load_specialist` gives, from those of the base; of what is not there yet the whole network's."""
+    file = _adapter_file(Path(path)) if path and path != RANDOM and Path(path).exists() else None
+    if file is None:
+        return base
+    factors = paths.flatten(paths.unflatten(adapters.read(file, config.model.architecture, base).factors))
+    return paths.unflatten({name: jax.ShapeDtypeStruct(x.shape, jnp.float32) for name, x in factors.items()})
+
+
+def scale_of(config: ConfigDict) -> float:
+    """What products of factors are multiplied by in a run: its own adapters', or 1."""
+    return adapted.scale if (adapted := lora.of(config)) else 1.0
+
+
+def _rescaled(adapter: flow.Params, factor: float) -> flow.Params:
+    leaves = {name: np.asarray(x, np.float32) for name, x in paths.flatten(adapter).items()}
+    return paths.unflatten({n: x * np.float32(factor) if n.endswith("/b") else x for n, x in leaves.items()})
+
+
 def kept(tree: flow.Params, dtype: str) -> flow.Params:
-    """A teacher's parameters in ``dtype``, in which they are kept and no product is computed; as they are for ""."""
-    return jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), tree) if dtype else tree
+    """A teacher as `held.keep` keeps it; the factors of an adapter, which are small, as they are."""
+    return tree if lora.is_adapter(tree) else held.keep(tree, dtype)
 
 
 def random(form: flow.Params) -> flow.Params:
@@ -106,16 +142,14 @@ def _load_adapter(config: ConfigDict, form: flow.Params, path: str) -> flow.Para
         raise UserError(f"config.init is {path}, which is no run; a LoRA student begins as its base or as a LoRA run.")
     params, meta, _ = restore_params(Path(path) / "checkpoints")
     there = ConfigDict(meta["config"])
-    adapted, here = lora.of(there), lora.of(config)
+    adapted = lora.of(there)
     if adapted is None or base_path(there) != base_path(config):
         raise UserError(
             f"The run {path} trained no adapter of {base_path(config)}, as a LoRA student's beginning has to be; give "
             "another one as config.init."
         )
     _check_sizes(params, form, path)
-    factor = np.float32(adapted.scale / here.scale)
-    factors = {name: np.asarray(x) for name, x in paths.flatten(params).items()}
-    return paths.unflatten({name: x * factor if name.endswith("/b") else x for name, x in factors.items()})
+    return _rescaled(params, adapted.scale / scale_of(config))
 
 
 def _adapter_file(folder: Path) -> Path | None:

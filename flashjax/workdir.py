@@ -14,7 +14,7 @@ from flashjax.errors import UserError
 MIXTURE = ("sources", "edit_share")
 # What may change between the start of a run and its continuation without making it another run.
 LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "mesh", "profile", "compile_cache")
-LOGISTICS += ("watchdog_minutes", "watch", "keep_best", "micro_batches")
+LOGISTICS += ("watchdog_minutes", "watch", "keep_best", "micro_batches", "teacher_memory")
 OPTIMIZERS = ("optim", "student_optim", "critic_optim")  # the settings that are an optimizer's
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import PartitionSpec as P
 
 from flashjax import hlo
@@ -100,6 +101,26 @@ def test_what_tpus_write():
     assert by_name["near"] == row  # what stays on the chip is not written to memory
     assert hlo.arrays("(f32[2,3]{1,0:T(8,128)S(1)}, bf16[4]{0}, pred[])") == [8, 1]
     assert hlo.largest(computations, entry, 1)[0]["shape"] == "bf16[16,32]"
+
+
+@pytest.mark.parametrize(
+    ("written", "group"),
+    [
+        ("{{0,1,2},{3,4,5}}", 3),
+        ("[16,4]<=[64]", 4),
+        ("[4,16]<=[16,4]T(1,0)", 16),
+        ("mesh['a'=2,'b'=4] {'b'}", 4),
+        # Of 256 chips, whose order is not that of their numbers; once taken for one device, whose bytes were 0.
+        ("mesh['axis_0'=16,'axis_1'=1,'axis_2'=16], device_ids=([16,16]T(1,0)) {'axis_0','axis_1'}", 16),
+    ],
+)
+def test_who_takes_part_in_a_collective(written, group):
+    assert hlo._group(f", channel_id=1, replica_groups={written}, dimensions={{0}}, to_apply=%add") == group
+
+
+def test_who_takes_part_is_never_guessed():
+    with pytest.raises(ValueError, match="in a way that hlo.py does not know"):
+        hlo._group(", channel_id=1, replica_groups=all, dimensions={0}")
 
 
 def test_bytes_of_arrays_agree_with_numpy():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_training import STEPS, everything, without_the_encoder
 
-from flashjax import checkpoint, cli, convert, models, paths, pictures, pipeline, train, weights
+from flashjax import checkpoint, cli, convert, models, optim, paths, pictures, pipeline, train, weights
 from flashjax import config as configs
 from flashjax import export as exports
 from flashjax.commands import inspect
@@ -161,6 +161,41 @@ def test_a_teacher_may_be_an_adapter_file(given, base, tmp_path):
         config.distill.teachers.base.weights = str(tmp_path)
     with pytest.raises(UserError, match="has no base of its own"):
         train.load_weights(config, base, str(tmp_path))
+
+
+def test_a_specialist_of_factors_is_the_merged_one(run, given, base, tmp_path):
+    """A specialist that is an adapter is held as its factors, with the numbers of the whole network."""
+    tree = lora.init(lora.Lora(2, 1.0, EVERY), base, jax.random.key(1))
+    tree = jax.tree.map(lambda x: np.asarray(x) + np.float32(0.05), tree)
+    flat = paths.flatten(tree)
+    factors = {p.removesuffix("/a"): dict(a=x, b=flat[p[:-1] + "b"]) for p, x in flat.items() if p.endswith("/a")}
+    adapter, whole = tmp_path / "adapter.safetensors", tmp_path / "whole.safetensors"
+    adapters.write(adapter, adapters.Adapter(factors, 2, 3.0), "qwen_image_21")
+    convert.save("qwen_image_21", lora.merge(base, tree, 1.5), whole)
+    held, ends = [], []
+    for path in (adapter, whole):
+        config = configs.load([given["dmd"]])
+        with config.unlocked():
+            config.distill.teachers.other = dict(weights=str(path))
+            config.distill.guidance_table = {"portrait": {"other": (0.5, 1.0)}, "text": {"other": (1.0, 0.0)}}
+        held.append(optim.parameter_count(weights.load_specialist(config, base, str(path))))
+        ends.append(role(everything(train.train(config, str(tmp_path / path.stem)), STEPS), "['ema']"))
+    assert held[0] < held[1] / 3
+    moved = max(float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (ends[0], base)), strict=True))
+    for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3 * moved)  # Adam makes much of a gradient's last bits
+    # In a LoRA run products are multiplied by its own scale, 2.
+    with (config := load(given)).unlocked():
+        config.distill.teachers.other = dict(weights=str(adapter))
+    found = weights.load_specialist(config, base, str(adapter))
+    for one, other in zip(*(jax.tree.leaves(lora.merge(base, *x)) for x in ((found, 2.0), (tree, 1.5))), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    # A LoRA run over the same base is held so too, and one over another base as the whole that it is.
+    found = weights.load_specialist(configs.load([given["dmd"]]), base, str(run[0]))
+    assert lora.is_adapter(found) and lora.is_adapter(weights.specialist_form(config, base, str(adapter)))
+    average = role(everything(run[0], STEPS), "['ema']")
+    jax.tree.map(np.testing.assert_allclose, lora.merge(base, found, 1.0), lora.merge(base, average, 2.0))
+    assert not lora.is_adapter(weights.load_specialist(config, jax.tree.map(lambda x: x + 1, base), str(run[0])))
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,22 @@ def test_a_mixture_changes_on_purpose_only(given, uninterrupted, tmp_path):
         train.train(other, str(folder), change_mixture=True)
 
 
+def test_teachers_in_the_hosts_memory_are_the_same_run(given, uninterrupted, tmp_path):
+    train.train(configs.load([given["dmd"], "--config.teacher_memory=pinned_host"]), str(tmp_path))
+    assert_same_runs(uninterrupted("dmd")[0], tmp_path)
+
+
+def test_a_run_of_int8_teachers_is_another_run_and_nearly_the_same(given, uninterrupted, tmp_path):
+    train.train(configs.load([given["dmd"], "--config.teacher_dtype=int8"]), str(tmp_path))
+    found, exact = (everything(folder, STEPS) for folder in (tmp_path, uninterrupted("dmd")[0]))
+    trained = [name for name in exact if name.startswith("['ema']")]
+    assert any((found[name] != exact[name]).any() for name in trained)
+    for name in trained:
+        np.testing.assert_allclose(found[name], exact[name], atol=0.004)  # three updates of 0.001
+    with pytest.raises(UserError, match="teacher_dtype is 'int8' there"):
+        train.train(configs.load([given["dmd"]]), str(tmp_path))
+
+
 def test_sigkill_and_resume(given, uninterrupted, compile_cache, tmp_path):
     folder = uninterrupted("dmd")[0]
     code = """

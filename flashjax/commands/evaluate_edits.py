@@ -16,6 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classifier", default="weights/postcards_classifier", help="the judge (default %(default)s)")
     parser.add_argument("--out", required=True, help=".json to write, or .html for a page too; pictures go beside it")
     parser.add_argument("--limit", type=positive, default=None, help="use only so many edits (default: all)")
+    parser.add_argument(
+        "--few-steps", type=positive, default=None,
+        help="draw the first of --checkpoint, a teacher, on so many steps too, with its guidance and without",
+    )  # fmt: skip
     parser.add_argument("--step", type=non_negative, default=None, help="of the checkpoints (default: the newest)")
 
 
@@ -40,10 +44,14 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{args.data} holds no edits; prepare some with flashjax prepare --split heldout --edits.")
     judge, encoder = classifier.load(args.classifier), text.load_text_encoder(text.default_minilm_source())
     sources, said = np.stack([r["source"] for r in records]), [r["instruction"] for r in records]
-    sets = {
-        path: pipeline.load(path, step=args.step).draw(said, list(range(1, 1 + len(said))), encoder, images=sources)
-        for path in args.checkpoint
-    }
+    sets, seeds = {}, list(range(1, 1 + len(said)))
+    for path in args.checkpoint:
+        pipe = pipeline.load(path, step=args.step)
+        sets[f"{path}, {study.nfe(pipe)} NFE"] = pipe.draw(said, seeds, encoder, images=sources)
+        if args.few_steps and path == args.checkpoint[0]:
+            for settings in study.few_steps(pipe, args.few_steps):
+                name = f"{path}, {args.few_steps} steps ({study.nfe(pipe, **settings)} NFE)"
+                sets[name] = pipe.draw(said, seeds, encoder, images=sources, **settings)
     told = edits.figures(sets, records, judge)
     out.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
     if out.suffix == ".html":
@@ -52,10 +60,10 @@ def run(args: argparse.Namespace) -> None:
     rows = [sources, *sets.values(), np.stack([r["image"] for r in records])]
     sheet = [[row[i] for i in shown] for row in rows]
     pictures.contact_sheet(sheet, labels=["source", *sets, "exact"]).save(out.with_suffix(".png"))
-    print(f"{'':<28}{'success':>22}{'rest kept':>22}{'outside error':>22}{'word replaced':>22}")
+    print(f"{'':<40}{'success':>22}{'rest kept':>22}{'outside error':>22}{'word replaced':>22}")
     for name, row in told.items():
         cells = [_cell(row[key]) for key in ("success", "kept", "outside", "text")]
-        print(f"{name[-27:]:<28}" + "".join(f"{cell:>22}" for cell in cells))
+        print(f"{name[-39:]:<40}" + "".join(f"{cell:>22}" for cell in cells))
 
 
 def _cell(interval: dict | None) -> str:

@@ -88,6 +88,12 @@ def make_plans(student: Pipeline, teacher: Pipeline, prompts: int) -> dict[str, 
     return {name: plan for name, plan in plans.items() if name != "teacher4_guided" or plain != guided}
 
 
+def few_steps(teacher: Pipeline, steps: int) -> list[dict]:
+    """Settings for a teacher on few steps: at a student's cost, and with its own guidance if it has any."""
+    scales = dict.fromkeys((1.0, float(teacher.defaults["guidance_scale"])))
+    return [dict(steps=steps, guidance_scale=scale) for scale in scales]
+
+
 def nfe(pipe: Pipeline, **settings) -> int:
     """Evaluations of the network a picture."""
     s = pipe.defaults | settings

@@ -11,6 +11,7 @@ states and checkpoints are of the factors alone.
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -85,31 +86,56 @@ def init(lora: Lora, base: flow.Params, key: jax.Array) -> flow.Params:
 
 def is_adapter(tree: flow.Params) -> bool:
     """Whether a tree (of arrays or shapes) is an adapter and not a whole network's parameters."""
-    return all(path.rpartition("/")[0].endswith("/kernel") for path in paths.flatten(tree))
+    return all(path.endswith(tuple(f"/kernel/{side}" for side in SIDES)) for path in paths.flatten(tree))
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["base", *SIDES], meta_fields=["scale"])
+@dataclasses.dataclass(frozen=True)
+class Adapted:
+    """A kernel with its factors beside it, in the kernel's place in a tree. A network reads its parameters as
+    ``kernel[...]``, which merges here: where it is used, a layer of a stack at a time."""
+
+    base: Any
+    a: jax.Array
+    b: jax.Array
+    scale: float
+
+    def __getitem__(self, index: Any) -> jax.Array:
+        base = self.base[...]  # it may be held.Quantized, or the host's
+        with jax.default_matmul_precision("highest"):  # a TPU would round float32 factors to bfloat16
+            return (base.astype(jnp.float32) + self.a @ self.b * self.scale).astype(base.dtype)[index]
+
+
+def beside(base: flow.Params, adapter: flow.Params, scale: float) -> flow.Params:
+    """The network's tree with `Adapted` kernels where there are factors: nothing is computed yet."""
+    leaves, factors = paths.flatten(base), paths.flatten(adapter)
+    for path in {path.rpartition("/")[0] for path in factors}:
+        leaves[path] = Adapted(leaves[path], *(factors[f"{path}/{side}"] for side in SIDES), scale)
+    return paths.unflatten(leaves)
 
 
 def merge(base: flow.Params, adapter: flow.Params, scale: float) -> flow.Params:
     """The whole network: ``W + scale a b`` where there are factors, summed in float32, in the base's dtype. Of numpy
     arrays it is computed by numpy, on the host."""
-    leaves, factors = paths.flatten(base), paths.flatten(adapter)
-    with jax.default_matmul_precision("highest"):  # a TPU would round float32 factors to bfloat16
-        for path in {path.rpartition("/")[0] for path in factors}:
-            a, b = (factors[f"{path}/{side}"] for side in SIDES)
-            leaf = leaves[path]
-            leaves[path] = (leaf.astype(jnp.float32) + a @ b * scale).astype(leaf.dtype)
-    return paths.unflatten(leaves)
+
+    def adapted(leaf):
+        return isinstance(leaf, Adapted)
+
+    tree = beside(base, adapter, scale)
+    return jax.tree.map(lambda leaf: leaf[...] if adapted(leaf) else leaf, tree, is_leaf=adapted)
 
 
 def denoiser(inner: flow.Denoiser, base: flow.Params, scale: float) -> flow.Denoiser:
     """A denoiser whose parameters are an adapter of ``base``, or a whole tree, which is taken as it is (a teacher's).
 
-    It merges at every call, in the program that calls. While a role is evaluated, the device holds a merged copy of the
-    adapted kernels, in the base's dtype, beside the base, and the backward pass their gradient; XLA frees both behind
-    the evaluation. ``base`` has to be an argument of the program: a constant would be compiled into it.
+    It merges at every call, in the program that calls, and in a scanned stack one layer at a time, forwards and, where
+    the layer is rematerialised, backwards: the device holds the base, the factors and one merged layer with its
+    gradient. (Merged as a whole, a copy of all adapted kernels and their gradient were most of what a run needed.)
+    ``base`` has to be an argument of the program: a constant would be compiled into it.
     """
 
     def whole(params):
-        return merge(base, params, scale) if is_adapter(params) else params
+        return beside(base, params, scale) if is_adapter(params) else params
 
     def condition(params, cond):
         return inner.condition(whole(params), cond)

@@ -70,12 +70,13 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 
 def division(path: str) -> tuple:
     """The axes that divide a parameter. The factors of an adapter lie as their kernel does, so that their product is
-    where it is added: a [..., in, rank] by its inputs, b [..., rank, out] by its outputs."""
+    where it is added: a [..., in, rank] by its inputs, b [..., rank, out] by its outputs; so do the values of a kernel
+    in int8, and their scales [..., 1, out]."""
     kernel, _, side = path.rpartition("/")
-    if side not in ("a", "b") or not kernel.endswith("/kernel"):
+    if not kernel.endswith("/kernel"):
         return paths.match(RULES, path)
     inputs, outputs = paths.match(RULES, kernel)
-    return (inputs, None) if side == "a" else (None, outputs)
+    return {"a": (inputs, None), "int8": (inputs, outputs)}.get(side, (None, outputs))
 
 
 def partition(names: tuple, ndim: int) -> PartitionSpec:
@@ -101,9 +102,12 @@ def explain(params: Any) -> str:
 
 def with_shapes(tree: Any, mesh: Mesh) -> Any:
     """Shapes and dtypes of a tree together with where its leaves are to lie: for restoring, and compiling ahead."""
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree, shardings(tree, mesh)
-    )
+    return with_places(tree, shardings(tree, mesh))
+
+
+def with_places(tree: Any, places: Any) -> Any:
+    """The same with places of one's own."""
+    return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree, places)
 
 
 def divided(optimizer: optax.GradientTransformation, mesh: Mesh) -> optax.GradientTransformation:

@@ -1,6 +1,7 @@
 """Adapters: merged is applied, their gradient is the chain rule's, and they lie where their kernels do."""
 
 import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,47 @@ def test_gradients_are_the_chain_rules():
             size = float(jnp.abs(value).max())
             np.testing.assert_allclose(by_factors[f"{path}/{side}"], value, atol=1e-5 * size, err_msg=f"{path}/{side}")
             assert size > 0
+
+
+@pytest.mark.parametrize("architecture", models.ARCHITECTURES)
+def test_every_network_merges_where_it_reads(architecture):
+    """All kernels of all denoisers adapted, in scanned stacks as on a pod."""
+    model = models.architecture(architecture)
+    config = model.Config.tiny(scan_layers=True)
+    every = lora.Lora(2, 4.0, ((r".*/kernel", True), (r".*", False)))
+    base = draw(model.abstract(config), 3)
+    adapter, inner = draw(lora.form(every, base), 4), model.denoiser(config)
+    cond = model.Condition(RNG.normal(size=(2, 5, config.context_dim)).astype(np.float32), np.array([5, 3], np.int32))
+    z = RNG.normal(size=(2, 4, 4, config.in_channels)).astype(np.float32)
+
+    @partial(jax.jit, static_argnums=0)
+    def evaluate(merges, base, params):
+        used = lora.merge(base, params, every.scale) if merges else params
+        denoiser = inner if merges else lora.denoiser(inner, base, every.scale)
+        return denoiser.velocity(used, denoiser.condition(used, cond), z, T)
+
+    found, expected = (evaluate(merges, base, adapter) for merges in (False, True))
+    np.testing.assert_allclose(found, expected, atol=1e-5 * float(jnp.abs(expected).max()))
+
+
+def test_a_stack_is_merged_a_layer_at_a_time():
+    """A gradient's temporaries do not grow with the layers as their kernels do."""
+
+    def temporaries(layers: int) -> tuple[int, int]:
+        config = qwen_image_21.Config.tiny(in_channels=12, scan_layers=True, remat="full", layers=layers)
+        base = qwen_image_21.abstract(config)
+        form, inner = lora.form(LORA, base), qwen_image_21.denoiser(config)
+
+        def loss(params, base):
+            return jnp.mean(velocity(lora.denoiser(inner, base, LORA.scale), params))
+
+        compiled = jax.jit(jax.grad(loss)).lower(form, base).compile()
+        stacks = sum(x.size * 4 for path, x in paths.flatten(base).items() if path.startswith("blocks/"))
+        return compiled.memory_analysis().temp_size_in_bytes, stacks
+
+    (few, small), (many, large) = temporaries(2), temporaries(16)
+    # The rest of it are streams between layers and the factors' gradients; merged as a whole it is over 2.
+    assert many - few < 0.5 * (large - small)
 
 
 def test_a_first_adapter_changes_nothing():
