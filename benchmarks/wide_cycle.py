@@ -83,7 +83,7 @@ def ours(args: argparse.Namespace, way: str) -> dict:
     made = recipe.make_recipe(config.distill)
     counted = cost.Cost(
         config.model.architecture, model_config, made, batch=config.batch_size,
-        sizes=cost.sizes_of(config, run.table), nulls=(NULL_TOKENS,),
+        sizes=cost.sizes_of(config, {0: batch}), nulls=(NULL_TOKENS,),
     )  # fmt: skip
     work = cost.total(counted.row(run.table, row) for row in range(len(run.table)))
     flops = cost.of_model(work) / config.student_updates

@@ -1,11 +1,12 @@
 """Floating-point operations of a run: of every row of its step table by role, from ``models.flops``."""
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from flashjax.data import records
 from flashjax.distill import schedule, steps
 from flashjax.models import flops, latents
 from flashjax.parallel import chips
@@ -77,11 +78,12 @@ class Cost:
         return work
 
 
-def sizes_of(config: ConfigDict, table: schedule.StepTable) -> dict[int, flops.Sizes]:
-    """The tokens of a sample of each task; an edit's source is as large as what is made of it."""
-    tokens = latents.of(config).tokens(config.image_size)
-    tasks = set(table.task.tolist())
-    return {task: flops.Sizes(tokens, config.max_text_tokens, tokens if task else 0) for task in tasks}
+def sizes_of(config: ConfigDict, batches: Mapping[int, Mapping[str, Any]]) -> dict[int, flops.Sizes]:
+    """The tokens of a sample of each task, from a batch of it, arrays or their shapes."""
+    made = latents.of(config)
+    image = made.tokens(config.image_size)
+    edited = {task: sum(made.tokens_given(x.shape) for x in records.sources(batch)) for task, batch in batches.items()}
+    return {task: flops.Sizes(image, config.max_text_tokens, references) for task, references in edited.items()}
 
 
 def at_peak(

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
 from flashjax import flow
+from flashjax.data.records import sources
 from flashjax.distill.sampling import make_sampler
 from flashjax.errors import UserError
 from flashjax.models import editing, latents, pixels, text
@@ -126,16 +127,17 @@ def make_edit_drawer(
     config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, decode: Decode,
     records: Sequence[dict], folder: Path,
 ) -> Callable:  # fmt: skip
-    """``draw(params, step)`` writes ``folder/samples/step_XXXXXX_edits.png``: the sources of edit ``records``, and what
-    their instructions make of them. It returns no figures."""
-    autoencoder, sources = latents.of(config), np.stack([record["source"] for record in records])
+    """``draw(params, step)`` writes ``folder/samples/step_XXXXXX_edits.png``: the first sources of edit ``records``,
+    and what their instructions make of them. It returns no figures."""
+    autoencoder = latents.of(config)
+    several = [np.stack(pictures) for pictures in zip(*map(sources, records), strict=True)]
     states = text.pack([record["text"].astype(np.float32) for record in records])
-    given = sources.astype(np.float32) if autoencoder.module else pixels.from_uint8(sources)
+    given = [x.astype(np.float32) if autoencoder.module else pixels.from_uint8(x) for x in several]
     cond = editing.condition(model, *states, given, autoencoder)
     own = [record["null"].astype(np.float32) for record in records if "null" in record]
     null = editing.null_condition(model, model.Condition(*text.pack(own or encoder.encode([""]))), cond)
     drawn = make_drawn(config, denoiser, cond, null, list(range(1, len(records) + 1)), decode, folder)
-    shown = decode(sources) if autoencoder.module else sources
+    shown = decode(several[0]) if autoencoder.module else several[0]
 
     def draw(params, step: int) -> dict[str, float]:
         images = drawn(params)

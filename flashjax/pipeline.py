@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import operator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,18 @@ class Pipeline:
 
     def draw(
         self, prompts: list[str], seeds: list[int], encoder: text.TextEncoder, batch: int = 64,
-        images: np.ndarray | None = None, **settings,
+        images: np.ndarray | Sequence[np.ndarray] | None = None, **settings,
     ) -> np.ndarray:  # fmt: skip
         """uint8 pictures [N, H, W, 3], one a prompt and seed; ``settings`` override the defaults. ``images``: uint8
-        [N, H, W, 3], which the prompts edit. The result for a prompt and a seed does not depend on the others beyond
-        float rounding."""
+        [N, H, W, 3], which the prompts edit, or several of these, of sizes of their own. The result for a prompt and a
+        seed does not depend on the others beyond float rounding."""
         s = self.defaults | {k: v for k, v in settings.items() if v is not None}
         grid, out = flow.time_grid(s["steps"], s["shift"]), []
         cond, null = pictures.conditions(self.model, encoder, prompts, self.max_text_tokens)
         if images is not None:
-            cond = editing.condition(self.model, cond.text, cond.text_length, pixels.from_uint8(np.asarray(images)))
+            several = [images] if getattr(images, "ndim", 0) == 4 else images
+            given = [pixels.from_uint8(np.asarray(each)) for each in several]
+            cond = editing.condition(self.model, cond.text, cond.text_length, given)
         batch = min(batch, len(prompts))
         for i in range(0, len(prompts), batch):
             # The last batch is filled up, so that one batch size is compiled.

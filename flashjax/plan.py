@@ -120,8 +120,8 @@ def plan(
     resident = sum(map(bytes_on_device, jax.tree.leaves(example)))
     compiled = compile_all(table, call, example, mesh, effort, only, tell) if target.devices is not None else {}
     counted = cost.Cost(
-        config.model.architecture, model_config, recipe, batch=config.batch_size, sizes=cost.sizes_of(config, table),
-        nulls=null_tokens(config),
+        config.model.architecture, model_config, recipe, batch=config.batch_size,
+        sizes=cost.sizes_of(config, example[2]), nulls=null_tokens(config),
     )  # fmt: skip
     return dict(
         target=target.name, chips=target.chips, mesh=dict(mesh.shape),

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flashjax import axes
+from flashjax.data import records
 from flashjax.distill import schedule, steps
 from flashjax.distill.trajectory import trajectory_step
 from flashjax.models import editing, held, latents, lora
@@ -31,7 +32,7 @@ def step_call(
     if adapted is not None or any(map(lora.is_adapter, teachers)):
         denoiser = lora.denoiser(denoiser, teachers[0], adapted.scale if adapted else 1.0)
     key = jax.random.key(config.seed)
-    cond = editing.condition(model, batch["text"], batch["text_length"], batch.get("source"), autoencoder)
+    cond = editing.condition(model, batch["text"], batch["text_length"], records.sources(batch), autoencoder)
     if "null" in batch:  # of an encoder that sees the picture: every sample has its own
         nulls = (model.Condition(batch["null"], batch["null_length"]),) * max(len(teachers), 1)
     nulls = tuple(editing.null_condition(model, null, cond) for null in nulls)

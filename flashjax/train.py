@@ -192,7 +192,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     writer = MetricsWriter(folder, writes=hosts.first())
     opened.callback(writer.close)
     counted = cost.Cost(
-        config.model.architecture, model_config, recipe, batch=config.batch_size, sizes=cost.sizes_of(config, table),
+        config.model.architecture, model_config, recipe, batch=config.batch_size, sizes=cost.sizes_of(config, first),
         nulls=[null.text.shape[1] for null in nulls] or [config.max_text_tokens] * max(len(named), 1),
     )  # fmt: skip
     at_peak = cost.at_peak(counted, table, jax.devices()[0].device_kind, mesh.size)

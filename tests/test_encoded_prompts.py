@@ -103,6 +103,24 @@ def test_an_edit_is_read_with_its_picture_and_so_is_its_null(edits):
     assert (manifest["autoencoder"], manifest["own_nulls"], manifest["task"]) == ("vae_qwen_image", True, "edit")
 
 
+def test_an_edit_is_read_with_all_its_pictures(edits):
+    """A record of two pictures has the states that the pipeline reads with both, and the latents of each."""
+    folder, pixels, _ = edits
+    model, pictures = released.load(folder, keep=True), dict(source=pixels, source_2=pixels[::-1].copy())
+    record = released.load_edit_encoder(folder, "qwen_image_edit_plus").record("a red fox", pictures)
+    plan = model.plan(["a red fox"], [Image.fromarray(x) for x in pictures.values()], guidance_scale=4.0)
+    for name, rows in (("text", plan.rows), ("null", plan.negative)):
+        states, lengths = model.encoder.states(rows, plan.seen)
+        np.testing.assert_allclose(
+            record[name].astype(np.float32), np.asarray(states[0, : lengths[0]]), rtol=2**-8, atol=1e-4
+        )
+    part = model.autoencoder
+    encode = part.module.autoencoder(part.config).encode
+    for name, picture in pictures.items():
+        expected = encode(part.params, picture[None] / np.float32(127.5) - 1)[0]
+        np.testing.assert_allclose(record[name], expected, rtol=2**-10, atol=1e-4)
+
+
 def test_edits_train_with_the_nulls_of_their_records(edits):
     path = edits[2]
     config = configs.load(["--config=configs/qwen_image.py:tiny,edit", f"--config.sources.prompts.path={path}"])

@@ -1,13 +1,17 @@
 """Runs whose rows are edits and prompts in turn."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
-from tiny_training import STEPS, curves, everything
+from PIL import Image
+from tiny_training import STEPS, curves, encode, everything
 
 from flashjax import config as configs
 from flashjax import pipeline, train
+from flashjax.data.manifest import read_manifest
+from flashjax.data.prompts import prepare_prompts
 from flashjax.distill import schedule
 from flashjax.models import text
 
@@ -40,6 +44,29 @@ def test_edits_resume_bit_for_bit(given, uninterrupted, tmp_path):
     train.train(configs.load([given["edits"]]), str(folder))
     a, b = everything(uninterrupted("edits")[0], STEPS), everything(folder, STEPS)
     assert [name for name in a if a[name].tobytes() != b[name].tobytes()] == []
+
+
+def test_several_pictures_each_count(given, tmp_path):
+    """A run of edits with two pictures, the second smaller: it trains, and its drawings depend on both."""
+    rng = np.random.default_rng(0)
+    for name in "abcd":
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3)).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    pairs = [(x, y) for x in "abcd" for y in "cd"]
+    rows = [dict(prompt=f"{x} into {y}", category="text", source=[f"{x}.png", f"{y}.png"]) for x, y in pairs]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    path = prepare_prompts(
+        tmp_path, [tmp_path / "rows.jsonl"], name="two", size=8, source_size=4, encode=encode,
+        encoder_name=read_manifest(configs.load([given["edits"]]).sources.edits.path)["encoder"], progress=False,
+    )  # fmt: skip
+    config = configs.load([given["edits"]])
+    with config.unlocked():
+        config.sources.edits.path, config.edit_share = str(path), 1.0
+    train.train(config, str(tmp_path / "run"))
+    pipe, stand_in = pipeline.load(str(tmp_path / "run")), text.load_text_encoder(None)
+    large, small = (rng.integers(0, 255, (2, n, n, 3)).astype(np.uint8) for n in (8, 4))
+    drawn = pipe.draw(["a into b"] * 2, [1, 1], stand_in, images=[large, small])
+    for other in ([255 - large, small], [large, 255 - small]):
+        assert (pipe.draw(["a into b"] * 2, [1, 1], stand_in, images=other) != drawn).any()
 
 
 def test_a_run_that_edits_draws_edits(uninterrupted):

@@ -3,7 +3,7 @@ own."""
 
 import argparse
 
-from flashjax.commands import non_negative, seed
+from flashjax.commands import non_negative, positive, seed
 from flashjax.data.manifest import read_manifest
 
 
@@ -25,8 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("prompts of your own")
     own.add_argument(
         "--from", dest="files", nargs="+", metavar="FILE",
-        help=".jsonl or .parquet with prompt and category a row; with the path of a picture as source, edits",
+        help=".jsonl or .parquet with prompt and category a row; with the path of a picture as source, or a list of "
+        "several, edits",
     )  # fmt: skip
+    own.add_argument("--source-size", type=positive, help="side of the pictures to edit in pixels (default: --size)")
     own.add_argument("--name", default="prompts", help="of the set in --out (default %(default)s)")
     own.add_argument(
         "--encoder", help="write the text states of a released family, such as qwen_image_21 (default: MiniLM's)"
@@ -50,8 +52,9 @@ def run(args: argparse.Namespace) -> None:
     from flashjax.data.prompts import prepare_prompts
 
     path = prepare_prompts(
-        args.out, args.files, name=args.name, size=args.size, skip_limit=args.skip_limit, **_encoder(args)
-    )
+        args.out, args.files, name=args.name, size=args.size, source_size=args.source_size,
+        skip_limit=args.skip_limit, **_encoder(args),
+    )  # fmt: skip
     for line in read_manifest(path)["skipped"]:
         print(f"left out: {line}")
     print(path)

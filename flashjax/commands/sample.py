@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image", nargs="+",
         help="pictures to edit: with --weights, in the order in which prompts count them; with --checkpoint, one for "
-        "each prompt, or one for all",
+        "each prompt, or one for all, where a.png,b.png are several of one prompt",
     )  # fmt: skip
     parser.add_argument("--out", required=True, help="PNG to write; several pictures are put in a row")
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
@@ -66,16 +66,21 @@ def _of_run(args: argparse.Namespace, seeds: list[int]):
     paths = args.image or []
     if len(paths) == 1:
         paths = paths * len(args.prompt)
-    if paths and len(paths) != len(args.prompt):
-        raise UserError(f"--image names {len(paths)} pictures for {len(args.prompt)} prompts; give one for each.")
-    images = np.stack([read_square(path, pipe.image_size) for path in paths]) if paths else None
+    several = [path.split(",") for path in paths]
+    if paths and (len(paths) != len(args.prompt) or len({len(each) for each in several}) > 1):
+        raise UserError(
+            f"--image names {len(paths)} pictures for {len(args.prompt)} prompts; give one for each, or as many for "
+            "each, as in a.png,b.png."
+        )
+    slots = zip(*several, strict=True)  # the first pictures of all prompts, their second ones
+    images = [np.stack([read_square(path, pipe.image_size) for path in slot]) for slot in slots] or None
     with about_settings():
         encoder.tokens(args.prompt, pipe.max_text_tokens)  # names a prompt that is too long
         flow.time_grid(1 if args.steps is None else args.steps, 1.0)
     drawn = pipe.draw(args.prompt, seeds, encoder, images=images, steps=args.steps, guidance_scale=args.guidance)
     given = {name: value for name in ("steps", "guidance") if (value := getattr(args, name)) is not None}
     facts = dict(steps=pipe.defaults["steps"], guidance=pipe.defaults["guidance_scale"]) | given
-    rows = [drawn] if images is None else [images, drawn]
+    rows = [*(images or ()), drawn]
     given = dict(image=" | ".join(paths)) if paths else {}
     return pictures.contact_sheet(rows, args.scale or 4), facts | dict(model=args.checkpoint) | given
 

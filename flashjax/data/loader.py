@@ -16,7 +16,7 @@ import grain
 import numpy as np
 
 from flashjax.data.mixture import Mixture
-from flashjax.data.records import RecordError
+from flashjax.data.records import RecordError, source_key, sources
 
 __all__ = ["make_loader"]
 
@@ -34,9 +34,10 @@ def make_loader(
     text float32 [B, max_text_tokens, width], zero after each text's end (if the records have
     text); text_length int32 [B] (likewise); image float32 [B, H, W, 3] in [-1, 1] (if they
     have images), the picture that the text asks for; source float32 [B, h, w, 3] in [-1, 1],
-    the picture to edit (rows of edits only); both are latents, as they are, where the records hold
-    such; null and null_length (rows of edits whose encoder saw the picture), of the empty prompt
-    beside it, as text; category int32 [B], the class in the lambda table; index int64 [B].
+    the picture to edit (rows of edits only), and source_2 and on where there are several; all
+    are latents, as they are, where the records hold such; null and null_length (rows of edits
+    whose encoder saw the pictures), of the empty prompt beside them, as text; category int32 [B],
+    the class in the lambda table; index int64 [B].
 
     Args:
         mixture: all samples of the run, see `flashjax.data.mixture`.
@@ -86,10 +87,11 @@ def _example(record: dict[str, Any], *, max_text_tokens: int) -> dict[str, np.nd
         }
     except KeyError as error:
         raise RecordError(f"A record has no field {error}; the loader reads files that `prepare` wrote.") from error
-    for name in ("image", "source"):
-        if name in record:
-            stored, values = record[name], record[name].astype(np.float32)
-            example[name] = values / np.float32(127.5) - np.float32(1) if stored.dtype == np.uint8 else values
+    pictures = {source_key(n): source for n, source in enumerate(sources(record), 1)}
+    pictures |= {"image": record["image"]} if "image" in record else {}
+    for name, stored in pictures.items():
+        values = stored.astype(np.float32)
+        example[name] = values / np.float32(127.5) - np.float32(1) if stored.dtype == np.uint8 else values
     for name in ("text", "null"):
         if name not in record:
             continue

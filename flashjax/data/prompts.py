@@ -1,11 +1,12 @@
 """Prompts of one's own, from JSON lines or Parquet, to a set that training reads; with pictures to edit, one of edits.
 
-A row has ``prompt`` and ``category``, and may have ``source``, the path of a picture to edit, and ``image``, that of
-the picture that the prompt asks for; paths are relative to the file that names them.
+A row has ``prompt`` and ``category``, and may have ``source``, the path of a picture to edit or a list of several, and
+``image``, that of the picture that the prompt asks for; paths are relative to the file that names them.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -23,7 +24,6 @@ from flashjax.data.writing import CHUNK, Encode, PrepareError, already_there, en
 
 __all__ = ["prepare_prompts", "read_rows", "read_square"]
 
-PICTURES = ("source", "image")
 See = Callable[[str, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 # What Pillow raises for a file that is missing, is no picture, or is damaged.
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -32,11 +32,12 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 def prepare_prompts(
     out_dir: str | Path, files: Sequence[str | Path], *, name: str, size: int, encode: Encode, encoder_name: str,
     skip_limit: int = 0, progress: bool = True, said: Mapping[str, str] | None = None,
-    see: See | None = None, autoencoder: str | None = None,
+    see: See | None = None, autoencoder: str | None = None, source_size: int | None = None,
 ) -> Path:  # fmt: skip
     """Writes `<name>.arrayrecord` and its manifest, unless the folder holds exactly that set; returns the record file.
 
-    Pictures are cut square about their middle and resized to ``size``. Rows whose pictures cannot be read are left out
+    Pictures are cut square about their middle and resized to ``size``, those to edit to ``source_size`` (None: too);
+    of these every row of a set has as many. Rows whose pictures cannot be read are left out
     and listed in the manifest as ``skipped``, ``skip_limit`` of them at the most. ``said``: texts that training says
     itself (data.said), by what it calls them; they stand behind the rows. ``see``: an encoder that reads a prompt with
     its picture to edit (released.EditEncoder.record), and gives latents of ``autoencoder``. Raises PrepareError.
@@ -44,10 +45,14 @@ def prepare_prompts(
     rows = sorted((row for file in files for row in read_rows(Path(file))), key=lambda row: row["category"])
     if not rows:
         raise PrepareError(f"There are no prompts in {', '.join(map(str, files))}.")
-    edits = [row for row in rows if row.get("source")]
+    edits = [row for row in rows if _sources(row)]
     if edits and len(edits) < len(rows):
-        missing = next(row for row in rows if not row.get("source"))
+        missing = next(row for row in rows if not _sources(row))
         raise PrepareError(f"{missing['where']} is an edit record without its image, while others have a 'source'.")
+    if other := next((row for row in edits if len(_sources(row)) != len(_sources(edits[0]))), None):
+        counts = [len(_sources(row)) for row in (other, edits[0])]
+        raise PrepareError(f"{other['where']} has {counts[0]} pictures to edit and {edits[0]['where']} {counts[1]}; "
+                           "all rows of a set need as many: make two sets.")
     if edits and said is not None:
         raise PrepareError(f"{encoder_name} reads no picture to edit; take one that does: qwen_image_edit_plus.")
     if see and not edits:
@@ -55,8 +60,9 @@ def prepare_prompts(
     request = {
         "what": "prompts", "split": name, "task": "edit" if edits else "t2i", "encoder": encoder_name,
         "files": {Path(file).name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files},
-        "size": size if any(row.get(key) for row in rows for key in PICTURES) else None,
+        "size": size if any(row["pictures"] for row in rows) else None,
     }  # fmt: skip
+    request |= dict(source_size=source_size) if edits and source_size else {}
     request |= dict(said=dict(said)) if said is not None else {}
     request |= dict(autoencoder=autoencoder, own_nulls=True) if see else {}
     folder, skipped = Path(out_dir), []
@@ -70,7 +76,8 @@ def prepare_prompts(
     names, stats = [row["category"] for row in kept], {"max_text_tokens": 0, "text_width": None}
     stats["categories"] = list(dict.fromkeys(names))
     stats["ranges"] = {c: [names.index(c), names.index(c) + names.count(c)] for c in stats["categories"]}
-    made = _seen(kept, size, see, stats) if see else _records(kept, request["size"], encode, stats)
+    read = functools.partial(_pictures, size=size, source_size=source_size or size)
+    made = _seen(kept, read, see, stats) if see else _records(kept, read, encode, stats)
     behind = _said(said or {}, len(kept), encode, stats)
     bar = tqdm.tqdm(itertools.chain(made, behind), total=len(kept), disable=not progress, unit="prompt")
     records.write_records(path, bar)
@@ -78,9 +85,18 @@ def prepare_prompts(
     return path
 
 
-def _seen(rows: Sequence[Mapping], size: int, see: See, stats: dict) -> Iterator[dict[str, Any]]:
+def _sources(row: Mapping[str, Any]) -> list[str]:
+    return records.sources(row["pictures"])
+
+
+def _pictures(row: Mapping[str, Any], size: int, source_size: int) -> dict[str, np.ndarray]:
+    found = row["pictures"]
+    return {key: read_square(path, size if key == "image" else source_size) for key, path in found.items()}
+
+
+def _seen(rows: Sequence[Mapping], read: Callable, see: See, stats: dict) -> Iterator[dict[str, Any]]:
     for i, row in enumerate(rows):
-        made = see(row["prompt"], {key: read_square(row[key], size) for key in PICTURES if key in row})
+        made = see(row["prompt"], read(row))
         encode_all(lambda _, given=made: [given["text"], given["null"]], [row["prompt"], "the null"], stats)  # checked
         yield dict(index=i, category=row["category"], caption=row["prompt"]) | made
 
@@ -92,7 +108,8 @@ def _said(said: Mapping[str, str], first: int, encode: Encode, stats: dict) -> I
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a .jsonl or .parquet file, each with ``where`` it stands and absolute paths. Raises UserError."""
+    """The rows of a .jsonl or .parquet file: prompt, category, ``where`` it stands, and ``pictures``, paths by the
+    names that they have in a record. Raises UserError."""
     if not path.is_file():
         raise PrepareError(f"There is no file of prompts at {path}.")
     readers = {".jsonl": _json_lines, ".parquet": read_parquet}
@@ -103,8 +120,13 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         for key in ("prompt", "category"):
             if not isinstance(row, Mapping) or not isinstance(row.get(key), str) or not (row[key] or key == "prompt"):
                 raise PrepareError(f"{where} has no text {key!r}; every row needs 'prompt' and 'category'.")
-        pictures = {key: str(path.parent / row[key]) for key in PICTURES if row.get(key)}
-        yield dict(prompt=row["prompt"], category=row["category"], where=where) | pictures
+        given = row.get("source") or []
+        given = {records.source_key(n): p for n, p in enumerate([given] if isinstance(given, str) else given, 1)}
+        given |= {"image": row["image"]} if row.get("image") else {}
+        if not all(isinstance(each, str) and each for each in given.values()):
+            raise PrepareError(f"{where} has a 'source' or 'image' that is no path; a 'source' may be a list of them.")
+        pictures = {key: str(path.parent / each) for key, each in given.items()}
+        yield dict(prompt=row["prompt"], category=row["category"], where=where, pictures=pictures)
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
@@ -119,9 +141,8 @@ def _json_lines(path: Path) -> Iterator[Any]:
 def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:
     """Whether the pictures of a row can be read; if not, ``skipped`` grows. Raises PrepareError beyond ``limit``."""
     try:
-        for key in PICTURES:
-            if key in row:
-                read_square(row[key], 8)
+        for picture in row["pictures"].values():
+            read_square(picture, 8)
     except PrepareError as error:
         skipped.append(f"{row['where']}: {error}")
         if len(skipped) > limit:
@@ -145,10 +166,9 @@ def read_square(path: str, size: int) -> np.ndarray:
         raise PrepareError(f"The picture {path} cannot be read: {error}.") from error
 
 
-def _records(rows: Sequence[Mapping], size: int | None, encode: Encode, stats: dict) -> Iterator[dict[str, Any]]:
+def _records(rows: Sequence[Mapping], read: Callable, encode: Encode, stats: dict) -> Iterator[dict[str, Any]]:
     for start in range(0, len(rows), CHUNK):
         some = rows[start : start + CHUNK]
         texts = encode_all(encode, [row["prompt"] for row in some], stats)
         for i, (row, text) in enumerate(zip(some, texts, strict=True), start):
-            record = dict(index=i, category=row["category"], caption=row["prompt"], text=text)
-            yield record | {key: read_square(row[key], size) for key in PICTURES if key in row}
+            yield dict(index=i, category=row["category"], caption=row["prompt"], text=text) | read(row)

@@ -19,7 +19,7 @@ from array_record.python import array_record_module
 
 from flashjax.errors import UserError
 
-__all__ = ["RecordError", "RecordSource", "pack", "unpack", "write_records"]
+__all__ = ["RecordError", "RecordSource", "pack", "source_key", "sources", "unpack", "write_records"]
 
 # One record a group, so that a shuffled read decompresses nothing it does not need.
 _WRITER_OPTIONS = "group_size:1,zstd:1"
@@ -30,6 +30,19 @@ _KINDS = frozenset("biuf")
 
 class RecordError(UserError):
     """A record or a file of records that cannot be written or read."""
+
+
+def source_key(number: int) -> str:
+    """The name of a picture to edit in a record and in a batch, counted from 1: source, source_2, source_3."""
+    return "source" if number == 1 else f"source_{number}"
+
+
+def sources(given: Mapping[str, Any]) -> list[Any]:
+    """The pictures to edit of a record or a batch, in their order; [] where there is none."""
+    found: list[Any] = []
+    while (key := source_key(len(found) + 1)) in given:
+        found.append(given[key])
+    return found
 
 
 def pack(record: Mapping[str, Any]) -> bytes:

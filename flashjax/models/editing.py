@@ -1,5 +1,6 @@
-"""Conditions of edits: the picture to edit as a reference before the instruction, where every word can look at it."""
+"""Conditions of edits: the pictures to edit as references before the instruction, where every word can look at them."""
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -10,14 +11,15 @@ from flashjax.models import latents
 
 
 def condition(
-    model: ModuleType, text: jax.Array, text_length: jax.Array, source: jax.Array | None = None,
+    model: ModuleType, text: jax.Array, text_length: jax.Array, sources: Sequence[jax.Array] = (),
     autoencoder: latents.Latents = latents.PIXELS,
 ) -> Any:  # fmt: skip
-    """The condition of a batch: text states [B, L, D], int32 [B], and for edits the pictures [B, H, W, 3] in [-1, 1],
-    or their latents where ``autoencoder`` makes such; they may be of another size than what is made of them."""
-    if source is None:
+    """The condition of a batch: text states [B, L, D], int32 [B], and for edits one picture or several, each [B, H, W,
+    3] in [-1, 1], or their latents where ``autoencoder`` makes such; their sizes may differ from each other and from
+    that of what is made of them."""
+    if not sources:
         return model.Condition(text, text_length)
-    return _edit(model, text, text_length, (autoencoder.encode(source),), (0,))
+    return _edit(model, text, text_length, tuple(map(autoencoder.encode, sources)), (0,) * len(sources))
 
 
 def null_condition(model: ModuleType, null: Any, cond: Any) -> Any:

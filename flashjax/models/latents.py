@@ -50,6 +50,11 @@ class Latents:
         """Of one picture of ``size`` pixels a side."""
         return (size // self.stride) ** 2
 
+    def tokens_given(self, shape: tuple[int, ...]) -> int:
+        """Of one picture as the loader gives it, [..., H, W, 3] or latents [..., h, w, channels]."""
+        side = 1 if self.module else self.stride
+        return (shape[-3] // side) * (shape[-2] // side)
+
 
 PIXELS = Latents()
 

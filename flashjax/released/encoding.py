@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from flashjax import convert, flow
+from flashjax.data.records import sources
 from flashjax.models import pixels, prompts
 from flashjax.released.families import as_seen
 
@@ -84,19 +85,20 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EditEncoder:
-    """An encoder that sees the picture to edit, with the autoencoder whose latents of it the denoiser is given."""
+    """An encoder that sees the pictures to edit, with the autoencoder whose latents of them the denoiser is given."""
 
     encoder: Encoder
     autoencoder: Part
 
     def record(self, prompt: str, pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What a record of an edit holds, of ``pictures`` uint8 [H, W, 3] with "source" among them: their latents
-        float16 [h, w, C], which are of the size of 1; and the states of prompt and null, both read with the source,
-        bfloat16 [n, width]."""
+        """What a record of an edit holds, of ``pictures`` uint8 [H, W, 3] with "source" among them, and "source_2" and
+        on where there are several: their latents float16 [h, w, C], which are of the size of 1; and the states of
+        prompt and null, both read with the sources, bfloat16 [n, width]."""
         rules, tokenizer = self.encoder.rules, self.encoder.tokenizer
-        seen = as_seen(rules, Image.fromarray(pictures["source"]))
-        rows = [prompts.read(rules, tokenizer, text, [seen.shape[:2]]) for text in (prompt, rules.null)]
-        states, lengths = self.encoder.states(rows, [seen])
+        seen = [as_seen(rules, Image.fromarray(picture)) for picture in sources(pictures)]
+        sizes = [picture.shape[:2] for picture in seen]
+        rows = [prompts.read(rules, tokenizer, text, sizes) for text in (prompt, rules.null)]
+        states, lengths = self.encoder.states(rows, seen)
         host = np.asarray(states).astype(ml_dtypes.bfloat16)
         made = dict(text=host[0, : lengths[0]].copy(), null=host[1, : lengths[1]].copy())
         return made | {name: self._latents(picture) for name, picture in pictures.items()}

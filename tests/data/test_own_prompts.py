@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from flashjax.data import prepare, records
+from flashjax.data.loader import make_loader
 from flashjax.data.manifest import places, read_manifest
 from flashjax.data.mixture import Mixture, open_sources
 from flashjax.data.prompts import prepare_prompts
@@ -74,9 +75,32 @@ def test_edits_of_ones_own_pictures(tmp_path):
         prepared(tmp_path, tmp_path / "a.jsonl", name="strict")
 
 
+def test_several_pictures_to_edit(tmp_path):
+    """In their order, at a size of their own, and as many in every row."""
+    colours = dict(a=(200, 10, 10), b=(10, 200, 10), c=(10, 10, 200))
+    for name, colour in colours.items():
+        Image.new("RGB", (16, 12), colour).save(tmp_path / f"{name}.png")
+    row = dict(prompt="put one into the other", category="both", source=["b.png", "a.png"], image="c.png")
+    path = prepared(tmp_path, write(tmp_path, [row, row | dict(source=["a.png", "c.png"])]), source_size=4)
+    first, second = (records.RecordSource(path)[i] for i in range(2))
+    np.testing.assert_array_equal(first["source"], np.full((4, 4, 3), colours["b"]))
+    np.testing.assert_array_equal(first["source_2"], np.full((4, 4, 3), colours["a"]))
+    assert first["image"].shape == (8, 8, 3)
+    for found, name in zip(records.sources(second), "ac", strict=True):
+        np.testing.assert_array_equal(found[0, 0], colours[name])
+    sources, _ = open_sources(dict(own=dict(path=str(path), task="edit")))
+    mixture = Mixture(sources, np.ones(2, int), batch_size=2, seed=0, classes=("both",))
+    batch = next(make_loader(mixture, batch_size=2, max_text_tokens=12))
+    assert [x.shape for x in records.sources(batch)] == [(2, 4, 4, 3)] * 2
+    assert batch["source_2"].max() <= 1 and batch["source_2"].dtype == np.float32
+    with pytest.raises(PrepareError, match="row 2 of .* has 1 pictures to edit and row 1 of .* 2; all rows of a set"):
+        prepared(tmp_path, write(tmp_path, [row, row | dict(source="a.png")]), name="uneven")
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
+        ([dict(prompt="a", category="b", source=["x.png", 3])], "has a 'source' or 'image' that is no path"),
         ([], "There are no prompts in"), (["{"], "Line 1 of .* is not JSON"), (["3"], "has no text 'prompt'"),
         ([dict(prompt="a")], "has no text 'category'"), ([dict(prompt="a", category="")], "has no text 'category'"),
         ([dict(prompt="a", category="b", source="x.png"), dict(prompt="a", category="b")], "edit record without its"),
