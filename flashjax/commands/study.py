@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
             print(line, flush=True)
     print(grid.status(every))
     if any(cell.result for cell in every):
-        told, command = contrasts.summary(study, every), shlex.join(["flashjax", *sys.argv[1:]])
+        told = contrasts.summary(study, every)
+        command = shlex.join(["flashjax", *(word for word in sys.argv[1:] if word != "--list")])
         folder, name = Path(args.docs or out), Path(args.study).stem
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")

@@ -48,10 +48,10 @@ def lines_svg(lines: Sequence[tuple[np.ndarray, np.ndarray]], horizontal: str = 
     return "".join([*parts, "</svg>"])
 
 
-def intervals_svg(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
-    """A chart of intervals (label, value, low, high) below each other, with a line at 0; one that leaves out 0 is of
-    class clear."""
-    values = [v for _, *three in rows for v in three]
+def intervals_svg(rows: Sequence[tuple[str, float, float, float, bool]]) -> Markup:
+    """A chart of intervals (label, value, low, high, whether it is marked) below each other, with a line at 0; what is
+    marked is of class clear."""
+    values = [v for _, *three, _ in rows for v in three]
     ticks = _ticks(min(0.0, *values), max(0.0, *values))
     low, high, bottom = min(ticks[0], *values), max(ticks[-1], *values), _TOP + 34 * len(rows)
 
@@ -63,8 +63,8 @@ def intervals_svg(rows: Sequence[tuple[str, float, float, float]]) -> Markup:
         kind = "axis" if abs(value) < 1e-12 else "grid"
         parts.append(f'<line class="{kind}" x1="{at(value):.1f}" x2="{at(value):.1f}" y1="{_TOP}" y2="{bottom}"/>')
         parts.append(f'<text class="tick" x="{at(value):.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>')
-    for i, (label, value, lower, upper) in enumerate(rows):
-        y, kind = _TOP + 34 * i + 24, " clear" if lower > 0 or upper < 0 else ""
+    for i, (label, value, lower, upper, marked) in enumerate(rows):
+        y, kind = _TOP + 34 * i + 24, " clear" if marked else ""
         parts.append(f'<text class="label" x="16" y="{y - 10}">{escape(label)}</text>')
         parts.append(f'<line class="span{kind}" x1="{at(lower):.1f}" x2="{at(upper):.1f}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="mean{kind}" cx="{at(value):.1f}" cy="{y}" r="4"/>')

@@ -12,6 +12,7 @@ from flashjax.evaluate.metrics import Interval
 from flashjax.studies.grid import Cell, Study
 
 DRAWS = 1000
+SEEDS = 3  # fewer runs say nothing of how runs differ
 
 
 def summary(study: Study, every: Sequence[Cell], seed: int = 0) -> dict[str, Any]:
@@ -79,8 +80,9 @@ def _curves(found: Mapping[str, Mapping[int, Mapping]]) -> dict[str, dict[str, t
 
 
 def clear(figure: Mapping[str, Any]) -> bool:
-    """Whether the interval of a contrast leaves out 0."""
-    return figure["low"] is not None and (figure["low"] > 0 or figure["high"] < 0)
+    """Whether the interval of a contrast leaves out 0, of as many seeds as it takes to say so."""
+    told = figure["low"] is not None and figure["seeds"] >= SEEDS
+    return told and (figure["low"] > 0 or figure["high"] < 0)
 
 
 def groups(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -92,7 +94,7 @@ def groups(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def markdown(told: Mapping[str, Any], command: str) -> str:
-    """The tables, with the command that made them; a contrast whose interval is clear of 0 is set in bold."""
+    """The tables, with the command that made them; a contrast of three seeds whose interval leaves out 0 is bold."""
     lines = [f"# {told['title']}", "", told["question"], "", f"    {command}", ""]
     for heading, rows, bold in (("Cells", told["figures"], False), ("Contrasts", told["contrasts"], True)):
         for group, names in groups(rows).items():

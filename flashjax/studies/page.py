@@ -63,13 +63,13 @@ svg .line{{ loop.index0 }} { stroke: {{ color }}; } .legend .line{{ loop.index0 
 <thead><tr><th></th><th>seeds</th>{% for name in table.heads %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 {% for row in table.rows %}
 <tr><td>{{ row.label }}</td><td>{{ row.seeds }}</td>
-{%- for cell in row.cells %}<td{% if cell.clear %} class="clear"{% endif %}>{{ cell.value }}
+{%- for cell in row.cells %}<td{% if cell.marked %} class="clear"{% endif %}>{{ cell.value }}
 {%- if cell.span %}<small>{{ cell.span }}</small>{% endif %}</td>{% endfor %}</tr>
 {% endfor %}
 </table></div>
 {% endfor %}
 <p class="soft">In brackets: 95 % intervals, resampling seeds and prompts; of figures of whole sets the span of the
-seeds. Marked: contrasts whose interval leaves out 0.</p>
+seeds. Marked: contrasts of three seeds whose interval leaves out 0.</p>
 {% if intervals %}
 <h2>Contrasts</h2>
 <div class="charts">{% for name, svg in intervals %}<figure><figcaption>{{ name }}</figcaption>{{ svg }}</figure>
@@ -128,14 +128,15 @@ def _tables(told: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _cell(figure: Mapping | None, marks: bool) -> dict[str, Any]:
     value, _, span = formatted(figure).partition(" ")
-    return dict(value=value, span=span, clear=marks and figure is not None and clear(figure))
+    return dict(value=value, span=span, marked=marks and figure is not None and clear(figure))
 
 
 def _intervals(told: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     out = []
     for name in PLOTTED:
         rows = [(label, row[name]) for label, row in told["contrasts"].items() if name in row]
-        if drawn := [(label, f["value"], f["low"], f["high"]) for label, f in rows if f["low"] is not None]:
+        known = ((label, f) for label, f in rows if f["low"] is not None)
+        if drawn := [(label, f["value"], f["low"], f["high"], clear(f)) for label, f in known]:
             out.append((name, charts.intervals_svg(drawn)))
     return out
 

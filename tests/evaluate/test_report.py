@@ -84,6 +84,17 @@ def test_curve_keeps_peaks_leaves_out_what_is_not_finite_and_draws_constants(tmp
     assert "nan" not in charts.lines_svg([(np.array([3.0]), np.array([0.0]))])
 
 
+def test_intervals_are_drawn_where_they_are_and_labels_escaped():
+    made = charts.intervals_svg([("a <b>", 0.5, 0.25, 0.75, True), ("c", -0.5, -1.0, 0.5, False)])
+    assert "a &lt;b&gt;" in made
+    assert made.count('class="span clear"') == made.count('class="mean clear"') == 1
+    spans = [(float(a), float(b)) for a, b in re.findall(r'class="span[^"]*" x1="([\d.]+)" x2="([\d.]+)"', made)]
+    zero = float(re.search(r'class="axis" x1="([\d.]+)"', made)[1])
+    assert zero < spans[0][0] < spans[0][1] and spans[1][0] < zero < spans[1][1]
+    lengths = [b - a for a, b in spans]
+    assert lengths[1] == pytest.approx(3 * lengths[0], abs=0.3)
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 5999), (-3e-6, 2e-5), (0.4, 0.4), (0, 0), (1e7, 3e9)])
 def test_ticks_span_the_data_and_have_different_labels(low, high):
     ticks = charts._ticks(low, high)

@@ -113,10 +113,13 @@ def test_contrasts_are_paired(tmp_path):
     assert told["figures"]["slow"]["word"]["prompts"] == 1
     assert told["missing"] == ["fast, seed 1"]
     table = contrasts.markdown(told, "flashjax study x.py")
-    assert "| fast - slow | 1 | **0.200 (0.200 to 0.200)** |" in table
+    assert "| fast - slow | 1 | 0.200 (0.200 to 0.200) |" in table  # of one run: nothing is said of runs
     assert "Missing: fast, seed 1." in table
+    told["contrasts"]["fast - slow"]["score"]["seeds"] = 3
+    assert "| fast - slow | 3 | **0.200 (0.200 to 0.200)** |" in contrasts.markdown(told, "x")
     made = page.page(told, every, "flashjax study <x>.py")
     assert "flashjax study &lt;x&gt;.py" in made
+    assert made.count('class="clear"') == 1  # of all cells the one contrast of three seeds
     assert "http" not in made
 
 
@@ -127,7 +130,10 @@ def test_an_interval_knows_that_seeds_differ():
         wide = contrasts.interval(np.repeat([[0.0], [0.5], [1.0]], prompts, axis=1))
         assert (wide.low, wide.high) == (0.0, 1.0)
     assert np.isnan(contrasts.interval(np.ones((1, 1)))[1:]).all()
-    assert not contrasts.clear(dict(value=1.0, low=None, high=None))
+    assert not contrasts.clear(dict(value=1.0, low=None, high=None, seeds=3))
+    figure = dict(value=1.0, low=0.5, high=1.5)
+    assert [contrasts.clear(figure | dict(seeds=n)) for n in (1, 2, 3)] == [False, False, True]
+    assert not contrasts.clear(figure | dict(low=-0.5, seeds=3))
     assert contrasts.formatted(dict(value=1.0, low=None, high=None)) == "1.000"
 
 
