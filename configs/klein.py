@@ -5,6 +5,12 @@
     flashjax train --config=configs/klein.py --workdir=runs/klein
     flashjax train --config=configs/klein.py:lora --workdir=runs/klein_lora
 
+and to one that edits pictures too, half of its rows (:edit), from rows that name them:
+
+    flashjax prepare --from edits.jsonl --encoder flux2_klein --encoder-weights FLUX.2-klein-base-4B \\
+      --out data/klein --name edits --size 1024
+    flashjax train --config=configs/klein.py:edit,lora --workdir=runs/klein_edit
+
 Pictures of 1024 px, batches of 64, 2,000 updates of the student.
 
 On a laptop with random weights, from the postcards' prompts; nothing is learnt, everything runs:
@@ -23,7 +29,7 @@ from flashjax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, lora=False, tiny=False)
+    args = parse_arg(arg, lora=False, edit=False, tiny=False)
     config = ConfigDict()
     config.objective = "dmd"
     config.seed = 0
@@ -41,7 +47,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.autoencoder = ConfigDict(sizes | dict(weights="FLUX.2-klein-base-4B/vae"))
     data = "data/klein/prompts.arrayrecord"
     config.sources = ConfigDict(dict(prompts=dict(path=data, task="t2i", weight=1.0)))
-    config.edit_share = 0.0
+    config.edit_share = 0.5 if args.edit else 0.0
+    if args.edit:
+        config.sources.edits = dict(path="data/klein/edits.arrayrecord", task="edit", weight=1.0)
     config.max_text_tokens = 512
     config.distill = ConfigDict(
         dict(
@@ -81,6 +89,10 @@ def _tiny(config: ConfigDict) -> ConfigDict:
     config.distill.teachers.base.weights = "random"
     config.distill.critic_warmup = 2
     config.sources.prompts.path = "data/tiny/train.arrayrecord"
+    if config.edit_share:  # the postcards' pictures are no latents
+        config.model.in_channels = 48
+        config.autoencoder.update(dict(architecture="pixels", preset="", weights=""))
+        config.sources.edits.path = "data/tiny/train_edits.arrayrecord"
     config.max_text_tokens = 28
     config.lora.rank = min(config.lora.rank, 4)
     return config

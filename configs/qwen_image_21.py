@@ -6,6 +6,12 @@ from one teacher, or with teachers of portraits and of words beside it (:special
     flashjax train --config=configs/qwen_image_21.py --workdir=runs/qwen_image_21
     flashjax train --config=configs/qwen_image_21.py:lora --workdir=runs/qwen_image_21_lora
 
+and to one that edits pictures too, half of its rows (:edit), from rows that name them:
+
+    flashjax prepare --from edits.jsonl --encoder qwen_image_21 --encoder-weights Qwen-Image-2.1 \\
+      --out data/qwen_image_21 --name edits --size 1024
+    flashjax train --config=configs/qwen_image_21.py:edit,lora --workdir=runs/qwen_image_21_edit
+
 Pictures of 1024 px, batches of 64, 2,000 updates of the student.
 
 On a laptop with random weights, from the postcards' prompts; nothing is learnt, everything runs:
@@ -25,7 +31,7 @@ from flashjax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, lora=False, specialists=False, tiny=False)
+    args = parse_arg(arg, lora=False, edit=False, specialists=False, tiny=False)
     config = ConfigDict()
     config.objective = "dmd"
     config.seed = 0
@@ -43,7 +49,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.autoencoder = ConfigDict(sizes | dict(weights="Qwen-Image-2.1/vae"))
     data = "data/qwen_image_21/prompts.arrayrecord"
     config.sources = ConfigDict(dict(prompts=dict(path=data, task="t2i", weight=1.0)))
-    config.edit_share = 0.0
+    config.edit_share = 0.5 if args.edit else 0.0
+    if args.edit:
+        config.sources.edits = dict(path="data/qwen_image_21/edits.arrayrecord", task="edit", weight=1.0)
     config.max_text_tokens = 512
     config.distill = ConfigDict(
         dict(
@@ -94,6 +102,10 @@ def _tiny(config: ConfigDict) -> ConfigDict:
         teacher.weights = "random"
     config.distill.critic_warmup = 2
     config.sources.prompts.path = "data/tiny/train.arrayrecord"
+    if config.edit_share:  # the postcards' pictures are no latents
+        config.model.in_channels = 48
+        config.autoencoder.update(dict(architecture="pixels", preset="", weights=""))
+        config.sources.edits.path = "data/tiny/train_edits.arrayrecord"
     config.max_text_tokens = 28
     config.lora.rank = min(config.lora.rank, 4)
     return config

@@ -125,15 +125,15 @@ def drift(images: np.ndarray) -> dict[str, float]:
 
 def make_edit_drawer(
     config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, decode: Decode,
-    records: Sequence[dict], folder: Path,
+    records: Sequence[dict], folder: Path, reference_at: tuple[int, ...] = (),
 ) -> Callable:  # fmt: skip
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX_edits.png``: the first sources of edit ``records``,
-    and what their instructions make of them. It returns no figures."""
+    and what their instructions make of them. It returns no figures. ``reference_at``: see editing.condition."""
     autoencoder = latents.of(config)
     several = [np.stack(pictures) for pictures in zip(*map(sources, records), strict=True)]
     states = text.pack([record["text"].astype(np.float32) for record in records])
     given = [x.astype(np.float32) if autoencoder.module else pixels.from_uint8(x) for x in several]
-    cond = editing.condition(model, *states, given, autoencoder)
+    cond = editing.condition(model, *states, given, autoencoder, reference_at)
     own = [record["null"].astype(np.float32) for record in records if "null" in record]
     null = editing.null_condition(model, model.Condition(*text.pack(own or encoder.encode([""]))), cond)
     drawn = make_drawn(config, denoiser, cond, null, list(range(1, len(records) + 1)), decode, folder)

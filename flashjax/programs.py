@@ -19,7 +19,7 @@ from flashjax.parallel import mesh as meshes
 
 def step_call(
     state, teachers, batch, carry, k, *, program, config, model, denoiser, recipe, table, nulls, size,
-    student_optimizer, critic_optimizer, adapted=None, autoencoder=latents.PIXELS,
+    student_optimizer, critic_optimizer, adapted=None, autoencoder=latents.PIXELS, reference_at=(),
 ):  # fmt: skip
     """A program of the table on a loader's batch: unpacks the batch and calls the pure step of the program's phase.
 
@@ -27,12 +27,14 @@ def step_call(
     ``adapted``: how the roles of the state adapt ``teachers[0]`` (lora.Lora), or None where they are whole. Teachers
     behind the first may be adapters of it, of the same scale, or of 1.
     ``size``: pixels a side of the pictures, which ``autoencoder`` (latents.Latents) turns into tokens.
+    ``reference_at``: where the text of an edit mentions its pictures (editing.condition).
     """
     teachers = tuple(held.readable(teacher, config.teacher_memory) for teacher in teachers)
     if adapted is not None or any(map(lora.is_adapter, teachers)):
         denoiser = lora.denoiser(denoiser, teachers[0], adapted.scale if adapted else 1.0)
     key = jax.random.key(config.seed)
-    cond = editing.condition(model, batch["text"], batch["text_length"], records.sources(batch), autoencoder)
+    sources = records.sources(batch)
+    cond = editing.condition(model, batch["text"], batch["text_length"], sources, autoencoder, reference_at)
     if "null" in batch:  # of an encoder that sees the picture: every sample has its own
         nulls = (model.Condition(batch["null"], batch["null_length"]),) * max(len(teachers), 1)
     nulls = tuple(editing.null_condition(model, null, cond) for null in nulls)

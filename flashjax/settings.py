@@ -18,7 +18,7 @@ NEEDED = dict(
     trajectory=("student_updates", "init", "distill", "student_optim"),
     dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
 )
-EDITS = ("qwen_image_21", "qwen_image")  # architectures that are trained on pictures to edit
+EDITS = ("qwen_image_21", "qwen_image", "flux2")  # architectures that are trained on pictures to edit
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
 LEAST |= dict(watchdog_minutes=0, micro_batches=1)
 
@@ -102,6 +102,15 @@ def check_latents(config: ConfigDict, model_config: Any, manifests: Mapping[str,
                 "out of config.distill.teachers."
             )
     return made
+
+
+def reference_at(manifests: Mapping[str, dict]) -> tuple[int, ...]:
+    """Where the texts of edits mention their pictures, which a program has to know: the same in all sets of edits.
+    Raises UserError."""
+    found = {name: tuple(m.get("reference_at", ())) for name, m in manifests.items() if m.get("task") == "edit"}
+    if len(set(found.values())) > 1:
+        raise UserError(f"The sets of edits {' and '.join(found)} have pictures of other numbers or sizes; take one.")
+    return next(iter(found.values()), ())
 
 
 def check_data(manifest: dict, path: str, config: ConfigDict) -> None:

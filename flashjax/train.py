@@ -167,10 +167,11 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     # A batch of each task, from the first row that has it.
     tasks = {int(task): int(row) for task, row in zip(*np.unique(table.task, return_index=True), strict=True)}
     first = {task: meshes.put_batch(peek(loader, row), mesh) for task, row in tasks.items()}
+    mentioned = settings.reference_at(manifests)  # where texts of edits have their pictures
     call = partial(
         step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, table=table, nulls=nulls,
         size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer, adapted=adapted,
-        autoencoder=autoencoder,
+        autoencoder=autoencoder, reference_at=mentioned,
     )  # fmt: skip
     with clock.during("compiling"):
         programs = compile_programs(table, call, (state, teachers, first), mesh)
@@ -184,7 +185,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         drawers.append(pictures.make_drawer(config, model, denoiser, encoder, decode, folder))
     if 1 in tasks and decode is not None:
         shown = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
-        drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, decode, shown, folder))
+        drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, decode, shown, folder, mentioned))
     if watched is not None:
         drawers.append(watch.make_watcher(config, model, denoiser, encoder, decode, watched, folder))
     read = partial(held.readable, memory=config.teacher_memory)

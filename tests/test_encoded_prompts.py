@@ -1,7 +1,9 @@
 """Text states of a released family in a data set: what the denoiser is given when a picture is drawn, and what training
 says itself, from the set."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +19,7 @@ from flashjax.data.manifest import places, read_manifest
 from flashjax.data.mixture import Mixture, open_sources
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
+from flashjax.models import editing, text
 
 TEXTS = ["a red fox", "a very red fox in the snow", "a fox", *(f"a red {'very ' * i}fox" for i in range(8))]
 
@@ -119,6 +122,44 @@ def test_an_edit_is_read_with_all_its_pictures(edits):
     for name, picture in pictures.items():
         expected = encode(part.params, picture[None] / np.float32(127.5) - 1)[0]
         np.testing.assert_allclose(record[name], expected, rtol=2**-10, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["qwen_image_21", pytest.param("flux2_klein", marks=pytest.mark.long)])
+def test_edits_of_families_that_draw_too(family, tmp_path):
+    """The same encoder reads prompts and, where rows have pictures, edits: as the pipeline conditions its denoiser."""
+    tiny_pipelines.make(family, tmp_path / "released")
+    rng = np.random.default_rng(0)
+    pixels = np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    row = dict(prompt="a red fox", category="fox")
+    for name, rows in (("prompts", [row]), ("edits", [row | dict(source="a.png")] * 2)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        words = ["prepare", "--from", f"{tmp_path}/{name}.jsonl", "--out", f"{tmp_path}/set", "--size", "64"]
+        words += ["--name", name, "--encoder", family, "--encoder-weights", f"{tmp_path}/released"]
+        assert cli.main(words) == 0
+    model = released.load(tmp_path / "released", keep=True)
+    plan = model.plan(["a red fox"], [Image.fromarray(pixels)], height=64, width=64, guidance_scale=4.0)
+    plan = dataclasses.replace(plan, references=[np.asarray(Image.fromarray(pixels).convert(_mode(model)))])
+    expected, _ = model._conditions(plan)
+    paths = [tmp_path / "set" / f"{name}.arrayrecord" for name in ("prompts", "edits")]
+    record, manifest = RecordSource(paths[1])[1], read_manifest(paths[1])
+    states = text.pack([record["text"].astype(np.float32)])
+    latents = SimpleNamespace(encode=np.asarray)
+    at = tuple(manifest["reference_at"])
+    made = editing.condition(model.denoiser.module, *states, [record["source"][None].astype(np.float32)], latents, at)
+    length = states[0].shape[1]
+    np.testing.assert_allclose(made.text, np.asarray(expected.text, np.float32)[:, :length], rtol=2**-8, atol=1e-4)
+    np.testing.assert_allclose(made.references[0], expected.references[0], rtol=2**-10, atol=1e-3)
+    assert getattr(made, "reference_at", None) == getattr(expected, "reference_at", None)
+    # One run of both: the prompts' set says the null of pictures from prompts, edits bring theirs.
+    sources = dict(edits=dict(path=str(paths[1]), task="edit"), prompts=dict(path=str(paths[0])))
+    encoder = said.of(sources, open_sources(sources)[1])
+    assert len(encoder.encode([""])) == 1
+    assert manifest["own_nulls"]
+
+
+def _mode(model) -> str:
+    return "RGBA" if model.autoencoder.config.channels == 4 else "RGB"
 
 
 def test_edits_train_with_the_nulls_of_their_records(edits):

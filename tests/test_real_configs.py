@@ -33,7 +33,10 @@ def data(tmp_path_factory):
     return prepare.prepare(folder, **asked, size=None), prepare.prepare(folder, **asked, size=32, edits=True)
 
 
-@pytest.mark.parametrize("which", [*FAMILIES, *(f"{name}:lora" for name in FAMILIES), "qwen_image:edit,lora"])
+EDITS = ("qwen_image:edit,lora", "qwen_image_21:edit", "klein:edit,lora")
+
+
+@pytest.mark.parametrize("which", [*FAMILIES, *(f"{name}:lora" for name in FAMILIES), *EDITS])
 def test_sizes_go_together(which):
     name, _, arg = which.partition(":")
     config = configs.load([f"--config=configs/{name}.py:{arg}"])
@@ -51,7 +54,7 @@ def test_sizes_go_together(which):
         assert jax.tree.leaves(model.abstract(sizes))[0].dtype == "bfloat16"
 
 
-OTHERS = ("qwen_image:lora", "klein", "z_image", "qwen_image:edit")
+OTHERS = ("qwen_image:lora", "klein", "z_image", "qwen_image:edit", "qwen_image_21:edit", "klein:edit")
 OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 
 
@@ -59,11 +62,14 @@ OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 def test_a_tiny_run_goes_from_end_to_end(name, data, tmp_path, monkeypatch):
     monkeypatch.setattr(text, "load_text_encoder", lambda source: types.SimpleNamespace(encode=encode))
     file, _, arg = name.partition(":")
-    words = [f"--config.sources.prompts.path={data['edit' in arg]}", "--config.mesh.fsdp=1"]
-    config = configs.load([f"--config=configs/{file}.py:tiny,{arg}", *words])
+    config = configs.load([f"--config=configs/{file}.py:tiny,{arg}", "--config.mesh.fsdp=1"])
+    with config.unlocked():
+        for source in config.sources.values():
+            source.path = str(data[source.task == "edit"])
     folder = train.train(config, str(tmp_path / "run"))
-    drawn = "step_000020_edits.png" if "edit" in arg else "step_000020.png"
-    assert [file.name for file in (folder / "samples").iterdir()] == [drawn]
+    drawn = dict(t2i="step_000020.png", edit="step_000020_edits.png")
+    tasks = {source.task for source in config.sources.values()}
+    assert {file.name for file in (folder / "samples").iterdir()} == {drawn[task] for task in tasks}
     params, _, step = checkpoint.restore_params(folder / "checkpoints", "student")
     assert step == 20
     if not arg:

@@ -67,15 +67,21 @@ def _encoder(args: argparse.Namespace) -> dict:
     if not args.encoder:
         encoder = text.load_text_encoder(text.default_minilm_source())
         return dict(encode=encoder.encode, encoder_name="all-MiniLM-L6-v2")
+    from pathlib import Path
+
     from flashjax import released
+    from flashjax.data.prompts import read_rows
+    from flashjax.data.records import sources
     from flashjax.errors import UserError
     from flashjax.pictures import PROMPTS
 
     encoder_name = f"{args.encoder} of {args.encoder_weights}"
     encoder = released.load_encoder(args.encoder_weights, args.encoder)
-    if encoder.rules.images[0]:
+    edits = any(sources(row["pictures"]) for file in args.files for row in read_rows(Path(file)))
+    fewest, most = released.FAMILIES[args.encoder].references
+    if fewest or (edits and most != 0):
         if args.also:
-            raise UserError(f"{args.encoder} reads texts with a picture each; --also has none, so leave it out.")
+            raise UserError("Every edit has a null of its own, read with its picture; leave --also out.")
         seeing = released.load_edit_encoder(args.encoder_weights, args.encoder)
         named = dict(encoder_name=encoder_name, autoencoder=seeing.autoencoder.name)
         return dict(encode=seeing.encoder.encode, see=seeing.record, **named)

@@ -96,7 +96,9 @@ def _pictures(row: Mapping[str, Any], size: int, source_size: int) -> dict[str, 
 
 def _seen(rows: Sequence[Mapping], read: Callable, see: See, stats: dict) -> Iterator[dict[str, Any]]:
     for i, row in enumerate(rows):
-        made = see(row["prompt"], read(row))
+        made = dict(see(row["prompt"], read(row)))
+        if stats.setdefault("reference_at", at := made.pop("reference_at", [])) != at:
+            raise PrepareError(f"{row['where']} mentions its pictures elsewhere than the rows before; make two sets.")
         encode_all(lambda _, given=made: [given["text"], given["null"]], [row["prompt"], "the null"], stats)  # checked
         yield dict(index=i, category=row["category"], caption=row["prompt"]) | made
 

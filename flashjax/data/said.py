@@ -36,5 +36,6 @@ def of(sources: Mapping[str, Mapping[str, Any]], manifests: Mapping[str, Mapping
     Raises UserError for sources of different encoders."""
     if len(named := {str(manifest["encoder"]) for manifest in manifests.values()}) > 1:
         raise UserError(f"The sources were prepared with different text encoders, {' and '.join(sorted(named))}.")
-    holding = [name for name, manifest in manifests.items() if "said" in manifest or manifest.get("own_nulls")]
+    holding = [name for name, manifest in manifests.items() if "said" in manifest]
+    holding += [name for name, manifest in manifests.items() if manifest.get("own_nulls")]
     return Said(sources[holding[0]]["path"], manifests[holding[0]]) if holding else None

@@ -12,14 +12,15 @@ from flashjax.models import latents
 
 def condition(
     model: ModuleType, text: jax.Array, text_length: jax.Array, sources: Sequence[jax.Array] = (),
-    autoencoder: latents.Latents = latents.PIXELS,
+    autoencoder: latents.Latents = latents.PIXELS, at: tuple[int, ...] = (),
 ) -> Any:  # fmt: skip
     """The condition of a batch: text states [B, L, D], int32 [B], and for edits one picture or several, each [B, H, W,
     3] in [-1, 1], or their latents where ``autoencoder`` makes such; their sizes may differ from each other and from
-    that of what is made of them."""
+    that of what is made of them. ``at``: how much of the text stands before each of them; nothing where it is ()."""
     if not sources:
         return model.Condition(text, text_length)
-    return _edit(model, text, text_length, tuple(map(autoencoder.encode, sources)), (0,) * len(sources))
+    at = at or (0,) * len(sources)
+    return _edit(model, text, text_length, tuple(map(autoencoder.encode, sources)), at)
 
 
 def null_condition(model: ModuleType, null: Any, cond: Any) -> Any:

@@ -85,25 +85,31 @@ class Encoder:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EditEncoder:
-    """An encoder that sees the pictures to edit, with the autoencoder whose latents of them the denoiser is given."""
+    """An encoder, with the autoencoder whose latents of pictures to edit the denoiser is given; most see them too."""
 
     encoder: Encoder
     autoencoder: Part
 
-    def record(self, prompt: str, pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def record(self, prompt: str, pictures: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """What a record of an edit holds, of ``pictures`` uint8 [H, W, 3] with "source" among them, and "source_2" and
-        on where there are several: their latents float16 [h, w, C], which are of the size of 1; and the states of
-        prompt and null, both read with the sources, bfloat16 [n, width]."""
+        on where there are several: their latents float16 [h, w, C], which are of the size of 1; the states of prompt
+        and null, both read with the sources if the encoder sees them, bfloat16 [n, width]; and ``reference_at``, how
+        many of these states stand before each source, for every prompt the same."""
         rules, tokenizer = self.encoder.rules, self.encoder.tokenizer
-        seen = [as_seen(rules, Image.fromarray(picture)) for picture in sources(pictures)]
+        sees = rules.images != (0, 0)
+        seen = [as_seen(rules, Image.fromarray(picture)) for picture in sources(pictures)] if sees else []
         sizes = [picture.shape[:2] for picture in seen]
         rows = [prompts.read(rules, tokenizer, text, sizes) for text in (prompt, rules.null)]
         states, lengths = self.encoder.states(rows, seen)
+        lengths = np.full(2, states.shape[1]) if lengths is None else lengths
         host = np.asarray(states).astype(ml_dtypes.bfloat16)
         made = dict(text=host[0, : lengths[0]].copy(), null=host[1, : lengths[1]].copy())
-        return made | {name: self._latents(picture) for name, picture in pictures.items()}
+        made |= {name: self._latents(picture) for name, picture in pictures.items()}
+        return made | dict(reference_at=list(prompts.reference_at(rules, rows[0])))
 
     def _latents(self, picture: np.ndarray) -> np.ndarray:
+        if self.autoencoder.config.channels == 4:  # with alpha
+            picture = np.concatenate([picture, np.full_like(picture[..., :1], 255)], axis=-1)
         return np.asarray(self._encode(self.autoencoder.params, pixels.from_uint8(picture[None])))[0].astype(np.float16)
 
     @functools.cached_property
