@@ -33,7 +33,7 @@ OPERATIONS = dict(
     # Parts of a batch whose gradients are added up before an update: less memory, the same update.
     micro_batches=1,
     # Of kept teachers, and of a LoRA run's base: bfloat16, as released weights are, float32 or int8; "": as
-    # config.model.param_dtype.
+    # config.model.param_dtype. Sample, evaluate and export merge a LoRA run with its base as it was before.
     teacher_dtype="",
     teacher_memory="device",  # where their blocks lie; pinned_host: a layer comes to the device when it is used
     # Rank of the adapters that are trained in place of the kernels that the rules choose; 0: everything is trained.

@@ -20,14 +20,16 @@ Work = dict[str, float]
 class Cost:
     """What the rows of a step table cost. ``Work`` maps roles to operations of a batch.
 
-    ``sizes``: for each task that of a sample; ``nulls``: for each teacher the text tokens of its negative condition.
+    ``sizes``: for each task that of a sample; ``nulls``: for each teacher the text tokens of its negative condition;
+    ``own_nulls``: for a task whose samples have their own, the tokens of those.
     """
 
     def __init__(
         self, architecture: str, config: Any, recipe: steps.Recipe | None, *, batch: int,
-        sizes: dict[int, flops.Sizes], nulls: Sequence[int],
+        sizes: dict[int, flops.Sizes], nulls: Sequence[int], own_nulls: Mapping[int, int] | None = None,
     ):  # fmt: skip
         self._recipe, self._batch, self._sizes, self._nulls = recipe, batch, sizes, nulls
+        self._own_nulls = own_nulls or {}
         self._count = lambda size: flops.evaluation(architecture, config, size)
         self._remat = config.remat != "none"
 
@@ -72,7 +74,8 @@ class Cost:
             own = self._count(size)
             work += self._batch * (own.condition + evaluations * own.velocity)
             if not self._recipe.scale(teacher).off:
-                null = self._count(flops.Sizes(size.image, self._nulls[teacher], size.references))
+                own_null = self._own_nulls.get(program.task)
+                null = self._count(flops.Sizes(size.image, own_null or self._nulls[teacher], size.references))
                 contexts = self._batch if size.references else 1
                 work += contexts * null.condition + self._batch * evaluations * null.velocity
         return work
@@ -84,6 +87,11 @@ def sizes_of(config: ConfigDict, batches: Mapping[int, Mapping[str, Any]]) -> di
     image = made.tokens(config.image_size)
     edited = {task: sum(made.tokens_given(x.shape) for x in records.sources(batch)) for task, batch in batches.items()}
     return {task: flops.Sizes(image, config.max_text_tokens, references) for task, references in edited.items()}
+
+
+def own_nulls(batches: Mapping[int, Mapping[str, Any]]) -> dict[int, int]:
+    """The text tokens of the nulls that samples bring themselves, by task."""
+    return {task: batch["null"].shape[1] for task, batch in batches.items() if "null" in batch}
 
 
 def at_peak(

@@ -102,9 +102,9 @@ def trips(condition: dict[str, Instruction]) -> int:
     return max((int(re.match(r"-?\d+", one.rest)[0]) for one in found), default=1)
 
 
-def links(computations: Computations, entry: str) -> dict[str, float]:
-    """Bytes that a device gets from others in a call of the program, by kind of collective. What TPUs have as a fusion
-    called all-reduce-scatter, inside of it an all-reduce of the whole, is sent as a reduce-scatter."""
+def links(computations: Computations, entry: str, devices: int) -> dict[str, float]:
+    """Bytes that each of the devices gets from others in a call of the program, by kind of collective. What TPUs have
+    as a fusion called all-reduce-scatter, inside of it an all-reduce of the whole, is sent as a reduce-scatter."""
     moved = collections.Counter()
     for one, _, times in executed(computations, entry):
         inside = one.called("calls") if one.kind == "fusion" else []
@@ -113,25 +113,27 @@ def links(computations: Computations, entry: str) -> dict[str, float]:
             kind = inner.kind.removesuffix("-start")
             if kind in COLLECTIVES:
                 kind = "reduce-scatter" if scatters and kind == "all-reduce" else kind
-                moved[kind] += times * _received(inner, kind)
+                moved[kind] += times * _received(inner, kind, devices)
     return dict(moved)
 
 
-def _received(one: Instruction, kind: str) -> float:
+def _received(one: Instruction, kind: str, devices: int) -> float:
     sizes = arrays(one.type)
     whole = max(sizes, default=0) if one.kind.endswith("-start") else sum(sizes)
     if kind == "collective-permute":
         return whole
-    group = _group(one.rest)
+    group = _group(one.rest, devices)
     if one.kind == "reduce-scatter":
         return whole * (group - 1)  # its result is a part
     return whole * (group - 1) / group * (2 if kind == "all-reduce" else 1)
 
 
-def _group(rest: str) -> int:
+def _group(rest: str, devices: int) -> int:
     """How many devices take part: replica_groups={{0,1},..}, =[2,4]<=[8], or =mesh['x'=2,'y'=4] {'y'}, on large slices
-    with the order of the devices between the two. Raises ValueError for what is written otherwise: taken for one
-    device, as it was, such collectives would move nothing."""
+    with the order of the devices between the two; all of them where it is {}. Raises ValueError for what is written
+    otherwise: taken for one device, such collectives would move nothing."""
+    if "replica_groups={}" in rest:
+        return devices
     if found := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
         return found[1].count(",") + 1
     if found := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):

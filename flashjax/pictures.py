@@ -138,6 +138,8 @@ def make_edit_drawer(
     null = editing.null_condition(model, model.Condition(*text.pack(own or encoder.encode([""]))), cond)
     drawn = make_drawn(config, denoiser, cond, null, list(range(1, len(records) + 1)), decode, folder)
     shown = decode(several[0]) if autoencoder.module else several[0]
+    side = (config.image_size, config.image_size)  # a source may be of another
+    shown = np.stack([np.asarray(Image.fromarray(x).resize(side, Image.Resampling.NEAREST)) for x in shown])
 
     def draw(params, step: int) -> dict[str, float]:
         images = drawn(params)

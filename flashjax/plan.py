@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,8 +20,10 @@ import numpy as np
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
-from flashjax import cost, hlo, models, optim
+from flashjax import cost, hlo, models, optim, settings
 from flashjax.axes import AXES
+from flashjax.data.manifest import read_manifest
+from flashjax.data.records import source_key
 from flashjax.distill import schedule
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
@@ -29,7 +32,6 @@ from flashjax.parallel import chips, sharding
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, step_call
 from flashjax.recipe import make_recipe, make_table, teacher_names
-from flashjax.settings import check_settings
 from flashjax.train import make_optimizers
 from flashjax.weights import kept, specialist_form
 
@@ -102,7 +104,7 @@ def plan(
     ``only``: a regex that finds the names of the programs to compile; ``tell`` hears of every one that is. Raises
     UserError for settings that no run can have on it."""
     with about_settings():
-        check_settings(config)
+        settings.check_settings(config)
         recipe = make_recipe(config.distill) if config.objective != "flow_matching" else None
         table = make_table(config, recipe)
         check_only(only, table)
@@ -121,7 +123,7 @@ def plan(
     compiled = compile_all(table, call, example, mesh, effort, only, tell) if target.devices is not None else {}
     counted = cost.Cost(
         config.model.architecture, model_config, recipe, batch=config.batch_size,
-        sizes=cost.sizes_of(config, example[2]), nulls=null_tokens(config),
+        sizes=cost.sizes_of(config, example[2]), nulls=null_tokens(config), own_nulls=cost.own_nulls(example[2]),
     )  # fmt: skip
     return dict(
         target=target.name, chips=target.chips, mesh=dict(mesh.shape),
@@ -153,19 +155,7 @@ def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, re
     forms = [jax.eval_shape(partial(kept, dtype=config.teacher_dtype), form) for form in forms]
     places = (held.placed(sharding.shardings(form, mesh), config.teacher_memory) for form in forms)
     teachers = tuple(map(sharding.with_places, forms, places))
-    rows = meshes.batch_sharded(mesh)
-    autoencoder = latents.of(config)
-    picture = autoencoder.record_shape(config.image_size)
-    batches = {}
-    for task in sorted(set(table.task.tolist())):
-        shapes = dict(text=(config.max_text_tokens, model_config.context_dim), text_length=(), category=())
-        shapes |= dict(image=picture) if recipe is None else {}
-        shapes |= dict(source=picture) if task else {}
-        types = dict(text_length=jnp.int32, category=jnp.int32)
-        batches[task] = {
-            name: jax.ShapeDtypeStruct((config.batch_size, *shape), types.get(name, jnp.float32), sharding=rows)
-            for name, shape in shapes.items()
-        }
+    pictures = settings.edited(config, manifests_there(config))
     nulls = tuple(
         model.Condition(np.zeros((1, n, model_config.context_dim), np.float32), np.full((1,), n, np.int32))
         for n in null_tokens(config)
@@ -173,9 +163,34 @@ def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, re
     call = partial(
         step_call, config=config, model=model, denoiser=model.denoiser(model_config), recipe=recipe, table=table,
         nulls=nulls, size=config.image_size, student_optimizer=student, critic_optimizer=critic,
-        adapted=adapted, autoencoder=autoencoder,
+        adapted=adapted, autoencoder=latents.of(config), reference_at=pictures.reference_at,
     )  # fmt: skip
+    width, rows = model_config.context_dim, meshes.batch_sharded(mesh)
+    batches = {task: batch_shapes(config, task, width, pictures, rows) for task in sorted(set(table.task.tolist()))}
     return call, (sharding.with_shapes(state, mesh), teachers, batches)
+
+
+def batch_shapes(config: ConfigDict, task: int, width: int, pictures: settings.Edited, rows: Any) -> dict[str, Any]:
+    """What the loader gives of a task. Edits that a released encoder read, which are latents, bring their own null."""
+    autoencoder, tokens = latents.of(config), config.max_text_tokens
+    shapes = dict(text=(tokens, width), text_length=(), category=())
+    if config.objective == "flow_matching":
+        shapes["image"] = autoencoder.record_shape(config.image_size)
+    if task:
+        source = autoencoder.record_shape(pictures.size)
+        shapes |= {source_key(n): source for n in range(1, 1 + pictures.sources)}
+        shapes |= dict(null=(tokens, width), null_length=()) if autoencoder.module else {}
+    types = dict(text_length=jnp.int32, null_length=jnp.int32, category=jnp.int32)
+    return {
+        name: jax.ShapeDtypeStruct((config.batch_size, *shape), types.get(name, jnp.float32), sharding=rows)
+        for name, shape in shapes.items()
+    }
+
+
+def manifests_there(config: ConfigDict) -> dict[str, dict]:
+    """Of the sources that are there already: a plan needs none."""
+    paths = {name: Path(source.path) for name, source in config.sources.items()}
+    return {name: read_manifest(path) for name, path in paths.items() if path.is_file()}
 
 
 def null_tokens(config: ConfigDict) -> tuple[int, ...]:
@@ -216,7 +231,7 @@ def compile_all(
         )
     except BeginRefused as error:
         return {"begin": dict(refused=str(error))}
-    return {str(program): measured(done) | dict(seconds=seconds[program]) for program, done in programs.items()}
+    return {str(p): measured(done, mesh.size) | dict(seconds=seconds[p]) for p, done in programs.items()}
 
 
 class BeginRefused(Exception):
@@ -234,8 +249,9 @@ class Refused:
         raise BeginRefused(self.words)
 
 
-def measured(done: Any) -> dict[str, Any]:
-    """Of one device and one call: memory beside the arguments, bytes over links and to and from memory."""
+def measured(done: Any, devices: int) -> dict[str, Any]:
+    """Of one of the devices and one call: memory beside the arguments, bytes over links and to and from memory. What
+    comes from the host's memory (config.teacher_memory) is in none of them."""
     if isinstance(done, Refused):
         return dict(refused=done.words)
     m, program = done.memory_analysis(), hlo.parse(done.as_text())
@@ -243,7 +259,7 @@ def measured(done: Any) -> dict[str, Any]:
     return dict(
         arguments_bytes=m.argument_size_in_bytes, code_bytes=m.generated_code_size_in_bytes,
         temporaries_bytes=m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes,
-        links_bytes=hlo.links(*program), traffic_bytes=hlo.traffic(*program), largest=hlo.largest(*program),
+        links_bytes=hlo.links(*program, devices), traffic_bytes=hlo.traffic(*program), largest=hlo.largest(*program),
     )  # fmt: skip
 
 

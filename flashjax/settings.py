@@ -1,7 +1,7 @@
 """What no run can have, said before anything is compiled: settings by themselves, and settings beside their data."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -40,6 +40,9 @@ def check_settings(config: ConfigDict) -> None:
     for name, known in dict(teacher_dtype=held.DTYPES, teacher_memory=held.MEMORIES).items():
         if config[name] not in known:
             raise UserError(f"config.{name} is {config[name]!r}; choose {', '.join(map(repr, known))}.")
+    frozen = config.objective != "flow_matching" or lora.of(config)
+    if not frozen and (config.teacher_dtype or config.teacher_memory != held.MEMORIES[0]):
+        raise UserError("Flow matching without adapters has no frozen network; leave teacher_dtype and _memory alone.")
     meshes.check_sizes(config.mesh)
     stride = latents.of(config).stride
     if config.image_size < stride or config.image_size % stride:
@@ -98,19 +101,35 @@ def check_latents(config: ConfigDict, model_config: Any, manifests: Mapping[str,
         guided = config.objective != "flow_matching" and config.distill.teachers.values()
         if manifest.get("own_nulls") and any(teacher.get("negative") for teacher in guided or ()):
             raise UserError(
-                f"Every record of {path} has its own null, which its picture was read with; take the negative prompts "
-                "out of config.distill.teachers."
+                f"Every record of {path} has its own null; take the negative prompts out of config.distill.teachers."
             )
     return made
 
 
-def reference_at(manifests: Mapping[str, dict]) -> tuple[int, ...]:
-    """Where the texts of edits mention their pictures, which a program has to know: the same in all sets of edits.
-    Raises UserError."""
-    found = {name: tuple(m.get("reference_at", ())) for name, m in manifests.items() if m.get("task") == "edit"}
-    if len(set(found.values())) > 1:
-        raise UserError(f"The sets of edits {' and '.join(found)} have pictures of other numbers or sizes; take one.")
-    return next(iter(found.values()), ())
+class Edited(NamedTuple):
+    """What the programs of edits have to know of the pictures that they edit: how many an edit has, of how many pixels
+    a side, and where its text mentions them (editing.condition)."""
+
+    sources: int
+    size: int
+    reference_at: tuple[int, ...] = ()
+
+
+def edited(config: ConfigDict, manifests: Mapping[str, dict]) -> Edited:
+    """The same in all sets of edits; of a run without any, one as large as what is made. Raises UserError."""
+    default, found = Edited(1, config.image_size), {}
+    for name, manifest in manifests.items():
+        if manifest.get("task") == "edit":
+            size = manifest.get("source_size") or manifest["size"]
+            found[name] = Edited(manifest.get("sources", 1), size, tuple(manifest.get("reference_at", ())))
+    for name, own in found.items():
+        first = next(iter(found))
+        if own != found[first]:
+            raise UserError(
+                f"Edits of config.sources.{first} have {found[first].sources} pictures of {found[first].size} px each, "
+                f"of {name} {own.sources} of {own.size} px; take sets that agree, in their encoder too."
+            )
+    return next(iter(found.values()), default)
 
 
 def check_data(manifest: dict, path: str, config: ConfigDict) -> None:
@@ -119,6 +138,9 @@ def check_data(manifest: dict, path: str, config: ConfigDict) -> None:
     size = manifest["size"] or config.image_size
     if size != config.image_size:
         raise UserError(f"{path} has pictures of {size} px; set config.image_size from {config.image_size} to {size}.")
+    source, stride = manifest.get("source_size") or config.image_size, latents.of(config).stride
+    if source % stride:
+        raise UserError(f"{path} has pictures to edit of {source} px, no multiple of {stride}; prepare another size.")
     if config.objective == "flow_matching" and not manifest["size"]:
         raise UserError(f"{path} holds prompts only; flow matching needs pictures, so prepare without --prompts-only.")
     if longest > limit:

@@ -91,6 +91,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         sources, manifests = open_sources(config.sources.to_dict())
         for name, manifest in manifests.items():
             settings.check_data(manifest, config.sources[name].path, config)
+        mentioned = settings.edited(config, manifests).reference_at
         watched = watch.load(config)
         known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
         mixture = Mixture(
@@ -167,7 +168,6 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     # A batch of each task, from the first row that has it.
     tasks = {int(task): int(row) for task, row in zip(*np.unique(table.task, return_index=True), strict=True)}
     first = {task: meshes.put_batch(peek(loader, row), mesh) for task, row in tasks.items()}
-    mentioned = settings.reference_at(manifests)  # where texts of edits have their pictures
     call = partial(
         step_call, config=config, model=model, denoiser=denoiser, recipe=recipe, table=table, nulls=nulls,
         size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer, adapted=adapted,
@@ -194,7 +194,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     opened.callback(writer.close)
     counted = cost.Cost(
         config.model.architecture, model_config, recipe, batch=config.batch_size, sizes=cost.sizes_of(config, first),
-        nulls=[null.text.shape[1] for null in nulls] or [config.max_text_tokens] * max(len(named), 1),
+        nulls=[null.text.shape[1] for null in nulls], own_nulls=cost.own_nulls(first),
     )  # fmt: skip
     at_peak = cost.at_peak(counted, table, jax.devices()[0].device_kind, mesh.size)
     pace, speed = stopping.Pace(mesh), Speed(clock, table.phase, config.batch_size / mesh.size, at_peak)

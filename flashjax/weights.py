@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from flashjax import convert, flow, models, paths, workdir
 from flashjax.checkpoint import digest, restore_params
+from flashjax.checkpoint import form as checkpoint_form
 from flashjax.convert import adapters
 from flashjax.convert.sources import open_weights
 from flashjax.errors import UserError
@@ -58,12 +59,20 @@ def load_specialist(config: ConfigDict, base: flow.Params, path: str) -> flow.Pa
 
 
 def specialist_form(config: ConfigDict, base: flow.Params, path: str) -> flow.Params:
-    """Shapes of what `load_specialist` gives, from those of the base; of what is not there yet the whole network's."""
-    file = _adapter_file(Path(path)) if path and path != RANDOM and Path(path).exists() else None
-    if file is None:
+    """Shapes of what `load_specialist` gives, from those of the base; of what is not there yet the whole network's. A
+    LoRA run over what is called as the base is taken for one over the same weights."""
+    folder = Path(path)
+    if not path or path == RANDOM or not folder.exists():
         return base
-    factors = paths.flatten(paths.unflatten(adapters.read(file, config.model.architecture, base).factors))
-    return paths.unflatten({name: jax.ShapeDtypeStruct(x.shape, jnp.float32) for name, x in factors.items()})
+    if (file := _adapter_file(folder)) is not None:
+        factors = paths.unflatten(adapters.read(file, config.model.architecture, base).factors)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), factors)
+    if (folder / "checkpoints").is_dir():
+        factors, meta, _ = checkpoint_form(folder / "checkpoints")
+        there = ConfigDict(meta["config"])
+        if lora.of(there) and base_path(there) == base_path(config):
+            return factors
+    return base
 
 
 def scale_of(config: ConfigDict) -> float:

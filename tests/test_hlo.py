@@ -70,7 +70,7 @@ def test_a_scan_gathers_each_layer():
         return jax.lax.scan(body, x, w)[0]
 
     program = compiled(f, mesh, ((LAYERS, WIDTH, WIDTH), P(None, "fsdp")), ((ROWS, WIDTH), P("fsdp")))
-    assert hlo.links(*program) == {"all-gather": LAYERS * WIDTH * WIDTH * 4 * 7 / 8}
+    assert hlo.links(*program, 8) == {"all-gather": LAYERS * WIDTH * WIDTH * 4 * 7 / 8}
     # Each layer's part is read and gathered, the whole read with the stream; the stream is read and written.
     least = LAYERS * 4 * (WIDTH * WIDTH + 2 * ROWS // 8 * WIDTH)
     assert least <= hlo.traffic(*program) <= 4 * least
@@ -85,14 +85,14 @@ def test_a_sum_over_devices():
         return jax.lax.with_sharding_constraint(x.T @ y, P())
 
     program = compiled(f, mesh, ((ROWS, WIDTH), P("fsdp")), ((ROWS, WIDTH), P("fsdp")))
-    assert hlo.links(*program) == {"all-reduce": 2 * WIDTH * WIDTH * 4 * 7 / 8}
+    assert hlo.links(*program, 8) == {"all-reduce": 2 * WIDTH * WIDTH * 4 * 7 / 8}
 
 
 def test_what_tpus_write():
     computations, entry = hlo.parse(TPU)
     assert entry == "main" and hlo.trips(computations["condition"]) == 5
     row = 64 * 2
-    links = hlo.links(computations, entry)
+    links = hlo.links(computations, entry, 8)
     # A gather of 4 of 8 devices' rows in each of 5 loops; of the sum 3 parts of 4; what is sent on arrives whole.
     expected = {"all-gather": 5 * 4 * row * 3 / 4, "reduce-scatter": 64 * 32 * 2 * 3 / 4, "collective-permute": 512}
     assert links == expected
@@ -106,6 +106,7 @@ def test_what_tpus_write():
 @pytest.mark.parametrize(
     ("written", "group"),
     [
+        ("{}", 8),
         ("{{0,1,2},{3,4,5}}", 3),
         ("[16,4]<=[64]", 4),
         ("[4,16]<=[16,4]T(1,0)", 16),
@@ -115,12 +116,12 @@ def test_what_tpus_write():
     ],
 )
 def test_who_takes_part_in_a_collective(written, group):
-    assert hlo._group(f", channel_id=1, replica_groups={written}, dimensions={{0}}, to_apply=%add") == group
+    assert hlo._group(f", channel_id=1, replica_groups={written}, dimensions={{0}}, to_apply=%add", 8) == group
 
 
 def test_who_takes_part_is_never_guessed():
     with pytest.raises(ValueError, match="in a way that hlo.py does not know"):
-        hlo._group(", channel_id=1, replica_groups=all, dimensions={0}")
+        hlo._group(", channel_id=1, replica_groups=all, dimensions={0}", 8)
 
 
 def test_bytes_of_arrays_agree_with_numpy():

@@ -2,15 +2,50 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from flashjax import cli, cost, flow, models, optim, plan
+from flashjax import cli, cost, flow, models, optim, plan, settings
+from flashjax import config as configs
 from flashjax.commands import plan as command
 from flashjax.distill import guidance, schedule, steps
-from flashjax.models import flops
-from flashjax.parallel import chips
+from flashjax.models import flops, held
+from flashjax.parallel import chips, sharding
+from flashjax.parallel import mesh as meshes
+from flashjax.recipe import make_recipe, make_table
 
 CONFIG = "configs/postcards.py"
+
+
+def test_edits_bring_their_own_nulls_and_all_their_pictures():
+    """A teacher's negative condition is as long as the texts where samples have their own, and every source counts."""
+    config = configs.load(["--config=configs/qwen_image.py:edit"])
+    rows = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    batch = plan.batch_shapes(config, 1, 3584, settings.Edited(2, 512, (0, 0)), rows)
+    assert batch["null"].shape == batch["text"].shape == (64, 512, 3584)
+    assert batch["source_2"].shape == batch["source"].shape == (64, 32, 32, 64)
+    sizes = cost.sizes_of(config, {1: batch})
+    assert (sizes[1].image, sizes[1].references) == (64 * 64, 2 * 32 * 32)
+    assert cost.own_nulls({0: {}, 1: batch}) == {1: 512}
+    recipe = make_recipe(config.distill)
+    table, model = make_table(config, recipe), models.architecture("qwen_image")
+    given = dict(batch=64, sizes=sizes, nulls=(2,))
+    student = next(program for program in table.programs() if str(program).startswith("student"))
+    short, own = (
+        cost.Cost("qwen_image", models.make_config(model, config.model), recipe, **given, own_nulls=nulls)
+        .program(student)["teachers"] for nulls in ({}, {1: 512})
+    )  # fmt: skip
+    assert 1.02 < own / short < 1.2
+
+
+def test_what_is_on_the_host_takes_nothing_of_a_device():
+    mesh = meshes.make_mesh(dict(data=1, fsdp=2, context=1, tensor=1), jax.devices()[:2])
+    form = {"blocks": {"to_q": {"kernel": jax.ShapeDtypeStruct((4, 64, 64), jnp.bfloat16)}}}
+    for memory, taken in (("device", 4 * 64 * 64 * 2 // 2), ("pinned_host", 0)):
+        places = held.placed(sharding.shardings(form, mesh), memory)
+        (leaf,) = jax.tree.leaves(sharding.with_places(form, places))
+        assert plan.bytes_on_device(leaf) == taken
 
 
 def test_a_cycle_in_forward_passes():

@@ -9,13 +9,15 @@ from PIL import Image
 from tiny_training import STEPS, curves, encode, everything
 
 from flashjax import config as configs
-from flashjax import pipeline, train
+from flashjax import pictures, pipeline, train
 from flashjax.data.manifest import read_manifest
 from flashjax.data.prompts import prepare_prompts
 from flashjax.distill import schedule
+from flashjax.errors import UserError
 from flashjax.models import text
 
 pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
+MAKE_EDIT_DRAWER = pictures.make_edit_drawer  # which "fast" takes away
 
 
 @pytest.mark.parametrize("objective", ["edits", "edit_teacher", "edit_trajectory"])
@@ -46,7 +48,7 @@ def test_edits_resume_bit_for_bit(given, uninterrupted, tmp_path):
     assert [name for name in a if a[name].tobytes() != b[name].tobytes()] == []
 
 
-def test_several_pictures_each_count(given, tmp_path):
+def test_several_pictures_each_count(given, tmp_path, monkeypatch):
     """A run of edits with two pictures, the second smaller: it trains, and its drawings depend on both."""
     rng = np.random.default_rng(0)
     for name in "abcd":
@@ -60,8 +62,15 @@ def test_several_pictures_each_count(given, tmp_path):
     )  # fmt: skip
     config = configs.load([given["edits"]])
     with config.unlocked():
+        config.sources.more = config.sources.edits.copy_and_resolve_references()
         config.sources.edits.path, config.edit_share = str(path), 1.0
+    with pytest.raises(UserError, match="edits have 2 pictures of 4 px each, of more 1 of 8 px"):
+        train.train(config, str(tmp_path / "refused"))
+    with config.unlocked():
+        del config.sources.more
+    monkeypatch.setattr(pictures, "make_edit_drawer", MAKE_EDIT_DRAWER)
     train.train(config, str(tmp_path / "run"))
+    assert len(list((tmp_path / "run/samples").glob("*_edits.png"))) == 1
     pipe, stand_in = pipeline.load(str(tmp_path / "run")), text.load_text_encoder(None)
     large, small = (rng.integers(0, 255, (2, n, n, 3)).astype(np.uint8) for n in (8, 4))
     drawn = pipe.draw(["a into b"] * 2, [1, 1], stand_in, images=[large, small])

@@ -192,7 +192,11 @@ def test_a_specialist_of_factors_is_the_merged_one(run, given, base, tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-6)
     # A LoRA run over the same base is held so too, and one over another base as the whole that it is.
     found = weights.load_specialist(configs.load([given["dmd"]]), base, str(run[0]))
-    assert lora.is_adapter(found) and lora.is_adapter(weights.specialist_form(config, base, str(adapter)))
+    for path in (adapter, run[0]):  # what a plan takes for what is loaded
+        form = weights.specialist_form(config, base, str(path))
+        loaded = weights.load_specialist(config, base, str(path))
+        assert jax.tree.map(np.shape, form) == jax.tree.map(np.shape, loaded)
+        assert lora.is_adapter(form)
     average = role(everything(run[0], STEPS), "['ema']")
     jax.tree.map(np.testing.assert_allclose, lora.merge(base, found, 1.0), lora.merge(base, average, 2.0))
     assert not lora.is_adapter(weights.load_specialist(config, jax.tree.map(lambda x: x + 1, base), str(run[0])))

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=positive, default=None, help="use only so many edits (default: all)")
     parser.add_argument(
         "--few-steps", type=positive, default=None,
-        help="draw the first of --checkpoint, a teacher, on so many steps too, with its guidance and without",
+        help="draw the first of --checkpoint, a teacher, on so many steps of its own grid too, with its guidance and "
+        "without",
     )  # fmt: skip
     parser.add_argument("--step", type=non_negative, default=None, help="of the checkpoints (default: the newest)")
 
@@ -47,11 +48,11 @@ def run(args: argparse.Namespace) -> None:
     sets, seeds = {}, list(range(1, 1 + len(said)))
     for path in args.checkpoint:
         pipe = pipeline.load(path, step=args.step)
-        sets[f"{path}, {study.nfe(pipe)} NFE"] = pipe.draw(said, seeds, encoder, images=sources)
         if args.few_steps and path == args.checkpoint[0]:
             for settings in study.few_steps(pipe, args.few_steps):
                 name = f"{path}, {args.few_steps} steps ({study.nfe(pipe, **settings)} NFE)"
                 sets[name] = pipe.draw(said, seeds, encoder, images=sources, **settings)
+        sets[f"{path}, {study.nfe(pipe)} NFE"] = pipe.draw(said, seeds, encoder, images=sources)
     told = edits.figures(sets, records, judge)
     out.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
     if out.suffix == ".html":

@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--encoder and --encoder-weights go together: a family, and the folder of its pipeline.")
     if (args.encoder and not args.files) or (args.also and not args.encoder):
         raise UserError("--encoder is for prompts of your own (--from), and --also for what it encodes beside them.")
+    if args.source_size and not args.files:
+        raise UserError("--source-size is for edits of your own (--from); those of postcards are as large as the rest.")
     if not args.files:
         return _postcards(args)
     from flashjax.data.prompts import prepare_prompts
@@ -81,8 +83,11 @@ def _encoder(args: argparse.Namespace) -> dict:
     fewest, most = released.FAMILIES[args.encoder].references
     if fewest or (edits and most != 0):
         if args.also:
-            raise UserError("Every edit has a null of its own, read with its picture; leave --also out.")
+            raise UserError("Every edit has a null of its own; leave --also out.")
         seeing = released.load_edit_encoder(args.encoder_weights, args.encoder)
+        stride = seeing.autoencoder.config.stride
+        if wrong := [size for size in (args.size, args.source_size or args.size) if size % stride]:
+            raise UserError(f"Pictures of {wrong[0]} px do not fit the autoencoder; take a multiple of {stride}.")
         named = dict(encoder_name=encoder_name, autoencoder=seeing.autoencoder.name)
         return dict(encode=seeing.encoder.encode, see=seeing.record, **named)
     said = {"": encoder.rules.null} | {text: text for text in (*PROMPTS, *args.also)}

@@ -2,11 +2,12 @@
 
 import argparse
 import math
+import os
 
 from flashjax.commands import SEEDS, non_negative, positive, seed
 
 # what goes with one source of a model only
-_OF_CHECKPOINT, _OF_WEIGHTS = ("which", "step", "scale"), ("model", "negative", "size")
+_OF_CHECKPOINT, _OF_WEIGHTS = ("which", "step", "scale", "source_size"), ("model", "negative", "size")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     of_run = parser.add_argument_group("with --checkpoint")
     of_run.add_argument("--which", choices=("ema", "student"), help="parameters of a run (default ema)")
     of_run.add_argument("--step", type=non_negative, help="of a run's checkpoint (default: the newest)")
+    of_run.add_argument("--source-size", type=positive, help="side of --image in the run's data (default: as drawn)")
     of_run.add_argument("--scale", type=positive, help="enlargement of the PNG (default 4)")
     released = parser.add_argument_group("with --weights")
     released.add_argument("--model", help="family of the model (default: what its model_index.json says)")
@@ -66,21 +68,22 @@ def _of_run(args: argparse.Namespace, seeds: list[int]):
     paths = args.image or []
     if len(paths) == 1:
         paths = paths * len(args.prompt)
-    several = [path.split(",") for path in paths]
+    several = [[path] if os.path.exists(path) else path.split(",") for path in paths]
     if paths and (len(paths) != len(args.prompt) or len({len(each) for each in several}) > 1):
         raise UserError(
             f"--image names {len(paths)} pictures for {len(args.prompt)} prompts; give one for each, or as many for "
             "each, as in a.png,b.png."
         )
     slots = zip(*several, strict=True)  # the first pictures of all prompts, their second ones
-    images = [np.stack([read_square(path, pipe.image_size) for path in slot]) for slot in slots] or None
+    side = args.source_size or pipe.image_size
+    images = [np.stack([read_square(path, side) for path in slot]) for slot in slots] or None
     with about_settings():
         encoder.tokens(args.prompt, pipe.max_text_tokens)  # names a prompt that is too long
         flow.time_grid(1 if args.steps is None else args.steps, 1.0)
     drawn = pipe.draw(args.prompt, seeds, encoder, images=images, steps=args.steps, guidance_scale=args.guidance)
     given = {name: value for name in ("steps", "guidance") if (value := getattr(args, name)) is not None}
     facts = dict(steps=pipe.defaults["steps"], guidance=pipe.defaults["guidance_scale"]) | given
-    rows = [*(images or ()), drawn]
+    rows = [*(images if images and side == pipe.image_size else ()), drawn]
     given = dict(image=" | ".join(paths)) if paths else {}
     return pictures.contact_sheet(rows, args.scale or 4), facts | dict(model=args.checkpoint) | given
 

@@ -37,10 +37,10 @@ def prepare_prompts(
     """Writes `<name>.arrayrecord` and its manifest, unless the folder holds exactly that set; returns the record file.
 
     Pictures are cut square about their middle and resized to ``size``, those to edit to ``source_size`` (None: too);
-    of these every row of a set has as many. Rows whose pictures cannot be read are left out
-    and listed in the manifest as ``skipped``, ``skip_limit`` of them at the most. ``said``: texts that training says
-    itself (data.said), by what it calls them; they stand behind the rows. ``see``: an encoder that reads a prompt with
-    its picture to edit (released.EditEncoder.record), and gives latents of ``autoencoder``. Raises PrepareError.
+    of these every row of a set has as many. Rows whose pictures cannot be read are left out and listed in the manifest
+    as ``skipped``, ``skip_limit`` of them at the most. ``said``: texts that training says itself (data.said), by what
+    it calls them; they stand behind the rows. ``see``: an encoder of edits (released.EditEncoder.record), which gives
+    latents of ``autoencoder``. Raises PrepareError.
     """
     rows = sorted((row for file in files for row in read_rows(Path(file))), key=lambda row: row["category"])
     if not rows:
@@ -54,7 +54,9 @@ def prepare_prompts(
         raise PrepareError(f"{other['where']} has {counts[0]} pictures to edit and {edits[0]['where']} {counts[1]}; "
                            "all rows of a set need as many: make two sets.")
     if edits and said is not None:
-        raise PrepareError(f"{encoder_name} reads no picture to edit; take one that does: qwen_image_edit_plus.")
+        raise PrepareError(f"{encoder_name} is for prompts alone, and {edits[0]['where']} has a picture to edit.")
+    if source_size and not edits:
+        raise PrepareError(f"--source-size is for edits, and {rows[0]['where']} has no 'source'.")
     if see and not edits:
         raise PrepareError(f"{encoder_name} is for edits, and {rows[0]['where']} has no 'source'.")
     request = {
@@ -62,7 +64,7 @@ def prepare_prompts(
         "files": {Path(file).name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files},
         "size": size if any(row["pictures"] for row in rows) else None,
     }  # fmt: skip
-    request |= dict(source_size=source_size) if edits and source_size else {}
+    request |= dict(source_size=source_size or size, sources=len(_sources(edits[0]))) if edits else {}
     request |= dict(said=dict(said)) if said is not None else {}
     request |= dict(autoencoder=autoencoder, own_nulls=True) if see else {}
     folder, skipped = Path(out_dir), []
@@ -123,7 +125,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, Mapping) or not isinstance(row.get(key), str) or not (row[key] or key == "prompt"):
                 raise PrepareError(f"{where} has no text {key!r}; every row needs 'prompt' and 'category'.")
         given = row.get("source") or []
-        given = {records.source_key(n): p for n, p in enumerate([given] if isinstance(given, str) else given, 1)}
+        several = given if isinstance(given, list) else [given]
+        given = {records.source_key(n): each for n, each in enumerate(several, 1)}
         given |= {"image": row["image"]} if row.get("image") else {}
         if not all(isinstance(each, str) and each for each in given.values()):
             raise PrepareError(f"{where} has a 'source' or 'image' that is no path; a 'source' may be a list of them.")

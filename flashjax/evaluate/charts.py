@@ -1,5 +1,6 @@
-"""Line charts as inline SVG text, styled by the page that holds them: classes grid, axis, tick, line, dot; the lines of
-one chart are line0, line1 and so on; intervals are span, mean, label."""
+"""Charts as inline SVG, styled by the page that holds them: classes grid, axis, tick, label; line and dot, where the
+lines of one chart are line0, line1 and so on; span and mean of intervals. Safe in a template: what is text is escaped.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ from markupsafe import Markup, escape
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 230, 58, 24, 12, 40
 
 
-def lines_svg(lines: Sequence[tuple[np.ndarray, np.ndarray]], horizontal: str = "step") -> str:
+def lines_svg(lines: Sequence[tuple[np.ndarray, np.ndarray]], horizontal: str = "step") -> Markup:
     """One chart of several lines (x, y), finite float arrays [N] each; "" if there is no point. ``horizontal`` is what
     stands below the axis."""
     lines = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in lines]
     if not sum(len(x) for x, _ in lines):
-        return ""
+        return Markup("")
     all_x, all_y = (np.concatenate(values) for values in zip(*lines, strict=True))
     ticks_x, ticks_y = _ticks(float(all_x.min()), float(all_x.max())), _ticks(float(all_y.min()), float(all_y.max()))
     low_x, high_x = min(all_x.min(), ticks_x[0]), max(all_x.max(), ticks_x[-1])
@@ -39,13 +40,14 @@ def lines_svg(lines: Sequence[tuple[np.ndarray, np.ndarray]], horizontal: str = 
         parts.append(f'<text class="tick" x="{at_x(value):.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>')
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
     middle = (_LEFT + right) / 2
-    parts.append(f'<text class="tick" x="{middle:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">{horizontal}</text>')
+    foot = f'x="{middle:.0f}" y="{_HEIGHT - 6}"'
+    parts.append(f'<text class="tick" {foot} text-anchor="middle">{escape(horizontal)}</text>')
     for i, (x, y) in enumerate(lines):
         points = " ".join(f"{at_x(a):.1f},{at_y(b):.1f}" for a, b in zip(*_thinned(x, y), strict=True))
         parts.append(f'<polyline class="line line{i}" points="{points}"/>')
         if len(x) == 1:
             parts.append(f'<circle class="dot line{i}" cx="{at_x(x[0]):.1f}" cy="{at_y(y[0]):.1f}" r="3"/>')
-    return "".join([*parts, "</svg>"])
+    return Markup("".join([*parts, "</svg>"]))
 
 
 def intervals_svg(rows: Sequence[tuple[str, float, float, float, bool]]) -> Markup:

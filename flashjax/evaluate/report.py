@@ -14,7 +14,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 from PIL import Image
 
 from flashjax.errors import UserError
@@ -187,6 +186,5 @@ def _curve(name: str, steps: Sequence[float], values: Sequence[float]) -> dict[s
     return {
         "name": name,
         "last": last + (f"; {lost} values not finite" if lost else ""),
-        # Built from numbers and literals only, so there is nothing to escape.
-        "svg": Markup(charts.lines_svg([(x[kept], y[kept])])),
+        "svg": charts.lines_svg([(x[kept], y[kept])]),
     }

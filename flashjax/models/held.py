@@ -31,10 +31,6 @@ class Quantized:
     int8: Any
     scale: jax.Array
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.int8.shape
-
     def __getitem__(self, index: Any) -> jax.Array:
         values = self.int8[...].astype(jnp.float32) * self.scale
         return values.astype(jnp.bfloat16)[index]
@@ -46,10 +42,6 @@ class OnHost:
     """An array in the host's memory, which comes to the device where it is read."""
 
     there: jax.Array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.there.shape
 
     def __getitem__(self, index: Any) -> jax.Array:
         return jax.device_put(self.there, jax.memory.Space.Device)[index]

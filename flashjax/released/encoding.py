@@ -59,11 +59,16 @@ class Encoder:
         order, found = sorted(range(len(rows)), key=lambda i: len(rows[i].ids)), {}
         for start in range(0, len(order), BATCH):
             some = order[start : start + BATCH]
-            states, lengths = self.states([rows[i] for i in (some * BATCH)[:BATCH]])
-            lengths = np.full(BATCH, states.shape[1]) if lengths is None else lengths
-            host = np.asarray(states).astype(ml_dtypes.bfloat16)
-            found |= {i: host[j, : lengths[j]].copy() for j, i in enumerate(some)}
+            made = self.cut([rows[i] for i in (some * BATCH)[:BATCH]])
+            found |= dict(zip(some, made, strict=False))
         return [found[i] for i in range(len(rows))]
+
+    def cut(self, rows: Sequence[prompts.Tokens], seen: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
+        """``states`` on the host in bfloat16, without the padding."""
+        states, lengths = self.states(rows, seen)
+        lengths = np.full(len(rows), states.shape[1]) if lengths is None else lengths
+        host = np.asarray(states).astype(ml_dtypes.bfloat16)
+        return [row[:length].copy() for row, length in zip(host, lengths, strict=True)]
 
     def states(self, rows: Sequence[prompts.Tokens], seen: Sequence[np.ndarray] = ()):
         """What the denoiser is given of prompts: states [B, L, D] and how many of them are real (None: all). ``seen``:
@@ -100,10 +105,7 @@ class EditEncoder:
         seen = [as_seen(rules, Image.fromarray(picture)) for picture in sources(pictures)] if sees else []
         sizes = [picture.shape[:2] for picture in seen]
         rows = [prompts.read(rules, tokenizer, text, sizes) for text in (prompt, rules.null)]
-        states, lengths = self.encoder.states(rows, seen)
-        lengths = np.full(2, states.shape[1]) if lengths is None else lengths
-        host = np.asarray(states).astype(ml_dtypes.bfloat16)
-        made = dict(text=host[0, : lengths[0]].copy(), null=host[1, : lengths[1]].copy())
+        made = dict(zip(("text", "null"), self.encoder.cut(rows, seen), strict=True))
         made |= {name: self._latents(picture) for name, picture in pictures.items()}
         return made | dict(reference_at=list(prompts.reference_at(rules, rows[0])))
 

@@ -49,7 +49,7 @@ def load_encoder(folder: str | Path, name: str) -> Encoder:
 
 
 def load_edit_encoder(folder: str | Path, name: str) -> EditEncoder:
-    """``load_encoder`` of a family whose encoder sees the picture to edit, with the autoencoder in vae/."""
+    """``load_encoder`` of a family that edits, with the autoencoder in vae/."""
     encoder = load_encoder(folder, name)
     return EditEncoder(encoder, _part(Path(folder), "vae", FAMILIES[name].autoencoder))
 

@@ -107,12 +107,23 @@ def cells(study: Study, out: Path) -> list[Cell]:
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         return out / f"{re.sub('[^a-zA-Z0-9.]+', '_', name)}_{seed}_{digest}"
 
-    made = [Cell(name, first, None, folder(name, first, path), path) for name, path in study.drawn.items()]
+    drawn = study.drawn.items()
+    made = [Cell(name, first, None, folder(name, first, [path, content(path)]), path) for name, path in drawn]
     for seed in study.seeds:
         for name, changes in study.cells.items():
             config = configured(study, changes, seed)
             made.append(Cell(name, seed, config, folder(name, seed, identity(config))))
     return made
+
+
+def content(path: str) -> str:
+    """A hash of a model: of an exported one its files, of a run its configuration and its figures, which another run
+    does not have; of what is not there yet of nothing."""
+    root, digest = Path(path), hashlib.sha256()
+    run = [root / "config.json", root / "metrics.jsonl"]
+    for file in run if run[1].is_file() else sorted(file for file in root.rglob("*") if file.is_file()):
+        digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def configured(study: Study, changes: Mapping[str, Any], seed: int) -> ConfigDict:

@@ -42,6 +42,8 @@ def measure(
     cell's folder."""
     if not data and not edit_data:
         raise UserError("The study measures nothing; give its 'measure' the paths data or edit_data.")
+    if teacher and not data:
+        raise UserError("The study's 'measure' compares prompts with its teacher; give it data, or leave teacher out.")
     judge, encoder = classifier.load(classifier_path), text.load_text_encoder(text.default_minilm_source())
     pipe, values, rows = pipeline.load(workdir), {}, []
     keep = Path(KEEP) if cell.config is None else cell.folder / "drawn"

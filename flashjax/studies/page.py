@@ -45,6 +45,7 @@ figcaption { font-size: 13.5px; font-weight: 600; } .soft { color: var(--soft); 
 svg { display: block; width: 100%; height: auto; } svg .grid { stroke: var(--rule); } svg .axis { stroke: var(--soft); }
 svg .tick, svg .label { fill: var(--soft); font-size: 11.5px; } svg .line { fill: none; stroke-width: 1.75; }
 svg .span { stroke: var(--soft); stroke-width: 2; } svg .span.clear { stroke: var(--accent); }
+svg .dot { fill: var(--soft); }
 svg .mean { fill: var(--soft); } svg .mean.clear { fill: var(--accent); }
 img { image-rendering: pixelated; max-width: 100%; }
 {% for color in colors %}
@@ -98,8 +99,7 @@ def page(told: Mapping[str, Any], every: Sequence[Cell], command: str) -> str:
     lines = list(dict.fromkeys(cell for by_cell in told["curves"].values() for cell in by_cell))
     empty = (np.empty(0), np.empty(0))
     curves = [
-        # Built from numbers and literals only, so there is nothing to escape.
-        (name, Markup(charts.lines_svg([by_cell.get(cell, empty) for cell in lines], "row of the run")))
+        (name, charts.lines_svg([by_cell.get(cell, empty) for cell in lines], "row of the run"))
         for name, by_cell in told["curves"].items()
     ]
     environment = jinja2.Environment(

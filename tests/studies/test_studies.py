@@ -145,6 +145,12 @@ def test_models_that_are_there_are_measured_once_and_not_trained(tmp_path):
         ("slow", "", False),
     ]
     assert len(every) == 5
+    (model := tmp_path / "model").mkdir()
+    folders = []
+    for content in ("one", "another"):  # a model that was made anew is another cell
+        (model / "weights").write_text(content)
+        folders.append(grid.cells(dataclasses.replace(STUDY, drawn={"teacher": str(model)}), tmp_path)[0].folder)
+    assert len(set(folders)) == 2
     run(every, study)
     told = contrasts.summary(study, every)
     assert told["figures"]["teacher"]["score"]["seeds"] == 1
