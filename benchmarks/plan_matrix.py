@@ -49,7 +49,8 @@ def row(number: int, plan: dict) -> list[str]:
 
 def run_of(plan: dict) -> str:
     file = re.search(r"--config=(\S+)", plan["command"])[1]
-    return file.rpartition("/")[2].replace(".py", "")
+    held = re.findall(r"--config\.teacher_\w+=(\S+)", plan["command"])
+    return " ".join([file.rpartition("/")[2].replace(".py", ""), *held])
 
 
 def mesh_of(plan: dict) -> str:
