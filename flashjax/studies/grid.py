@@ -166,12 +166,13 @@ def run(todo: Sequence[Cell], study: Study, execute: Execute) -> Iterator[str]:
     """Runs the cells that have no result, and says after each how long the rest will take. A cell that is interrupted
     goes on from its own checkpoint; those that are finished stay."""
     missing, began = [cell for cell in todo if cell.result is None], time.monotonic()
+    version = code_version()  # of what runs: the files may change meanwhile
     for done, cell in enumerate(missing, 1):
         cell.folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         result = execute(cell, study.measure)
         seconds = time.monotonic() - started
-        told = dict(cell=cell.name, seed=cell.seed, seconds=round(seconds), code=code_version(), **result)
+        told = dict(cell=cell.name, seed=cell.seed, seconds=round(seconds), code=version, **result)
         partial = cell.folder / f".result.{os.getpid()}.partial"
         told |= dict(model=cell.model) if cell.config is None else dict(config=identity(cell.config))
         partial.write_text(json.dumps(told, default=list) + "\n")
