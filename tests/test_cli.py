@@ -294,7 +294,7 @@ def test_sampling_that_cannot_be(complaint, inputs, tmp_path):
     assert "A time grid needs at least one step, not 0." in sample("a.png", steps=0)
     argv = ["sample", f"--checkpoint={inputs / 'teacher'}", f"--out={tmp_path / 'a.png'}", "--prompt", "a"]
     assert complaint(*argv, "--negative", "b") == "--negative does not go with --checkpoint; leave it out."
-    assert "--image names 2 pictures for 1 prompts; give one for each." in complaint(*argv, "--image", "b", "c")
+    assert "--image names 2 pictures for 1 prompts; give one for each, or" in complaint(*argv, "--image", "b", "c")
     there = str(tmp_path / "there.png")
     assert f"The picture {there} cannot be read: cannot identify image file" in complaint(*argv, "--image", there)
     assert "cannot be read: [Errno 2] No such file" in complaint(*argv, "--image", "nowhere.png")

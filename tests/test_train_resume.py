@@ -161,7 +161,8 @@ def test_a_mixture_changes_on_purpose_only(given, uninterrupted, tmp_path):
     train.train(config, str(folder), change_mixture=True)
     assert json.loads((folder / "config.json").read_text())["sources"]["cards"]["weight"] == dict(portrait=1, text=2)
     read = metrics.read(folder)
-    assert max(read["data/cards/landscape"][0]) < STEPS // 2 <= max(read["data/cards/portrait"][0])
+    for category, share in dict(portrait=1 / 3, text=2 / 3).items():
+        assert read[f"data/cards/{category}"][1][-1] == pytest.approx(share, abs=1 / 8)  # a sample of a batch
     other = configs.load([given["dmd"], "--config.student_optim.lr=0.5"])
     with pytest.raises(UserError, match="student_optim.lr is 0.001 there and 0.5 here"):
         train.train(other, str(folder), change_mixture=True)

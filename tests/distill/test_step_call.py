@@ -28,7 +28,9 @@ class Condition(NamedTuple):
 MODEL = types.SimpleNamespace(Condition=Condition)
 DENOISER = flow.Denoiser(lambda params, cond: params["c"] * cond.text, linear_velocity)
 TIMES = dict(kind="uniform", low=0.3, high=0.6)
-CONFIG = ConfigDict(dict(seed=3, micro_batches=2, times=TIMES, drop_rate=0.5, ema_decay=0.7))
+CONFIG = ConfigDict(
+    dict(seed=3, micro_batches=2, teacher_memory="device", times=TIMES, drop_rate=0.5, ema_decay=0.7)
+)
 KEY, SIZE = jax.random.key(3), 4
 LAMBDAS = guidance.lambda_table(2, 2, [[[0.2, 0.9], [0.5, 0.1]]])  # two teachers, whose weights differ by class
 DOUBLE = guidance.Scale(scales=(2.0,))

@@ -75,10 +75,10 @@ class Run:
         batch = batch_of(config)
         null = model.Condition(jnp.asarray(batch["text"][:1, :2] / 2), jnp.full((1,), 2, jnp.int32))
         self.batch = meshes.put_batch(batch, self.mesh)
+        settings = ConfigDict(dict(seed=0, micro_batches=micro_batches, teacher_memory="device"))
         call = partial(
-            step_call, config=ConfigDict(dict(seed=0, micro_batches=micro_batches)), model=model,
-            denoiser=model.denoiser(config), recipe=RECIPE, table=self.table, nulls=(null,), size=SIZE,
-            student_optimizer=optimizers[0], critic_optimizer=optimizers[1],
+            step_call, config=settings, model=model, denoiser=model.denoiser(config), recipe=RECIPE, table=self.table,
+            nulls=(null,), size=SIZE, student_optimizer=optimizers[0], critic_optimizer=optimizers[1],
         )  # fmt: skip
         begin = next(program for program in self.table.programs() if program.phase == schedule.BEGIN)
         example = self.state, self.teachers, {0: self.batch}
