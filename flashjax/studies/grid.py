@@ -36,9 +36,9 @@ class Study:
     """What a file in configs/studies describes.
 
     base: the configuration of every cell. settings: changes common to all, {"distill.nfe": 4}. cells: name to the
-    changes that make it; values are whole settings. seeds: of every cell. contrasts: pairs of cells, (a, b) asks for a
-    minus b. measure: arguments of ``measuring.measure``. drawn: name to the path of a model that is there already,
-    a teacher for instance: cells without training, measured once.
+    changes that make it; values are whole settings. seeds: of every cell. measure: arguments of ``measuring.measure``.
+    drawn: name to the path of a model that is there already, a teacher for instance: cells without training, measured
+    once. contrasts: pairs of cells or of what is drawn, (a, b) asks for a minus b.
     """
 
     title: str
@@ -54,8 +54,8 @@ class Study:
     def __post_init__(self):
         for pair in self.contrasts:
             for name in pair:
-                if name not in self.cells:
-                    raise UserError(f"A contrast names the cell {name!r}; there are {', '.join(self.cells)}.")
+                if name not in (known := {**self.cells, **self.drawn}):
+                    raise UserError(f"A contrast names the cell {name!r}; there are {', '.join(known)}.")
         if not self.cells or len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise UserError("A study needs at least one cell and one seed, each seed once.")
         if both := sorted(self.cells.keys() & self.drawn.keys()):

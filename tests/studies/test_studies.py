@@ -138,7 +138,7 @@ def test_an_interval_knows_that_seeds_differ():
 
 
 def test_models_that_are_there_are_measured_once_and_not_trained(tmp_path):
-    study = dataclasses.replace(STUDY, drawn={"teacher": "weights/x"})
+    study = dataclasses.replace(STUDY, drawn={"teacher": "weights/x"}, contrasts=(("slow", "teacher"),))
     every = grid.cells(study, tmp_path)
     assert [(c.name, c.model, c.config is None) for c in every[:2]] == [
         ("teacher", "weights/x", True),
@@ -153,7 +153,7 @@ def test_models_that_are_there_are_measured_once_and_not_trained(tmp_path):
     assert len(set(folders)) == 2
     run(every, study)
     told = contrasts.summary(study, every)
-    assert told["figures"]["teacher"]["score"]["seeds"] == 1
+    assert told["figures"]["teacher"]["score"]["seeds"] == told["contrasts"]["slow - teacher"]["score"]["seeds"] == 1
     assert [cell["model"] for cell in told["cells"] if "model" in cell] == ["weights/x"]
     with pytest.raises(UserError, match="has 'slow' twice"):
         dataclasses.replace(STUDY, drawn={"slow": "weights/x"})
