@@ -48,6 +48,7 @@ study = Study(
         ("specialists, then base", "base only"), ("constant 0.5", "base only"),
         ("base, then specialists", "specialists only"), ("base, then specialists", "specialists, then base"),
         ("signs everywhere", "base only"),
+        ("specialist of portraits, 80 NFE", "teacher, 80 NFE"), ("specialist of signs, 80 NFE", "teacher, 80 NFE"),
     ),
     measure=dict(
         data="data/heldout/heldout.arrayrecord", limit=450, teacher="weights/postcards_teacher",
