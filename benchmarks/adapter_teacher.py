@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from flashjax import config as configs
-from flashjax import models, paths
+from flashjax import models
 from flashjax.convert import adapters
 from flashjax.models import lora
 from flashjax.parallel import mesh as meshes
@@ -30,10 +30,8 @@ EVERY = ((r".*/kernel", True), (r".*", False))
 def adapter_file(folder: Path, config) -> Path:
     model = models.architecture(config.model.architecture)
     whole = model.abstract(models.make_config(model, config.model))
-    tree = paths.flatten(lora.init(lora.Lora(8, 8.0, EVERY), whole, jax.random.key(0)))
-    kernels = {path.rpartition("/")[0] for path in tree}
-    factors = {kernel: {side: np.asarray(tree[f"{kernel}/{side}"]) for side in "ab"} for kernel in kernels}
-    adapters.write(folder / "adapter.safetensors", adapters.Adapter(factors, 8, 8.0), config.model.architecture)
+    tree = lora.init(lora.Lora(8, 8.0, EVERY), whole, jax.random.key(0))
+    adapters.write(folder / "adapter.safetensors", adapters.from_tree(tree, 8, 8.0), config.model.architecture)
     return folder / "adapter.safetensors"
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from flashjax import convert, flow, models, paths
+from flashjax import convert, flow, models
 from flashjax.checkpoint import restore_params
 from flashjax.convert import adapters
 from flashjax.convert import lora as lora_files
@@ -44,11 +44,7 @@ def export_lora(workdir: str, out: str, spelling: str, which: str = "ema", step:
     config = ConfigDict(meta["config"])
     if (adapted := lora.of(config)) is None:
         raise UserError(f"The run {workdir} trained all parameters (config.lora.rank is 0); export it without --lora.")
-    factors: dict[str, dict[str, np.ndarray]] = {}
-    for name, leaf in paths.flatten(params).items():
-        kernel, _, side = name.rpartition("/")
-        factors.setdefault(kernel, {})[side] = np.asarray(leaf)
-    adapter = adapters.Adapter(factors, adapted.rank, adapted.alpha)
+    adapter = adapters.from_tree(params, adapted.rank, adapted.alpha)
     target.mkdir(parents=True, exist_ok=True)
     file, name = target / adapters.FILES[spelling], config.model.architecture
     if spelling == "flashjax":

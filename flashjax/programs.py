@@ -35,7 +35,7 @@ def step_call(
     key = jax.random.key(config.seed)
     sources = records.sources(batch)
     cond = editing.condition(model, batch["text"], batch["text_length"], sources, autoencoder, reference_at)
-    if "null" in batch:  # of an encoder that sees the picture: every sample has its own
+    if "null" in batch:  # of edits that a released encoder read: every sample has its own
         nulls = (model.Condition(batch["null"], batch["null_length"]),) * max(len(teachers), 1)
     nulls = tuple(editing.null_condition(model, null, cond) for null in nulls)
     optimizers = dict(critic_optimizer=critic_optimizer)

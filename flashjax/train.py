@@ -163,7 +163,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     null_tokens = config.max_text_tokens if not distilling else None
     negatives = [teacher.get("negative", "") for teacher in named] or [""]
     if all(manifest.get("own_nulls") for manifest in manifests.values()):
-        negatives = []  # every record has its null, made with its picture
+        negatives = []  # every record has its null
     nulls = tuple(model.Condition(*text.pack([states], null_tokens)) for states in encoder.encode(negatives))
     # A batch of each task, from the first row that has it.
     tasks = {int(task): int(row) for task, row in zip(*np.unique(table.task, return_index=True), strict=True)}

@@ -3,7 +3,7 @@ together with its base."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def load_weights(config: ConfigDict, form: flow.Params, path: str) -> flow.Param
     folder = workdir.existing(path, "weights")
     if lora.is_adapter(form):
         return _load_adapter(config, form, path)
-    if (file := _adapter_file(folder)) is not None:
+    if (file := _adapter_file(path)) is not None:
         return _merge_file(config, form, file, path)
     if not (folder / "checkpoints").is_dir():
         return convert.load(config.model.architecture, folder, form)
@@ -44,35 +44,42 @@ def load_weights(config: ConfigDict, form: flow.Params, path: str) -> flow.Param
 def load_specialist(config: ConfigDict, base: flow.Params, path: str) -> flow.Params:
     """A teacher beside the base, as the run holds it: of an adapter file, or of a LoRA run over ``base``, the factors
     alone, for the run's scale (`scale_of`), so that a specialist costs no second network; else as `load_weights`."""
-    folder = Path(path)
-    if path and path != RANDOM and folder.exists():
-        if (file := _adapter_file(folder)) is not None:
-            adapter = adapters.read(file, config.model.architecture, base)
-            return _rescaled(paths.unflatten(adapter.factors), adapter.alpha / adapter.rank / scale_of(config))
-        if (folder / "checkpoints").is_dir():
-            params, meta, _ = restore_params(folder / "checkpoints")
-            there = ConfigDict(meta["config"])
-            if (adapted := lora.of(there)) and meta["sha256"][base_path(there)] == digest(base):
-                _check_sizes(params, lora.form(adapted, base), path)
-                return _rescaled(params, adapted.scale / scale_of(config))
+    if (file := _adapter_file(path)) is not None:
+        adapter = adapters.read(file, config.model.architecture, base)
+        return _rescaled(paths.unflatten(adapter.factors), adapter.alpha / adapter.rank / scale_of(config))
+    if (run := _lora_run(path)) is not None and run.base_sha256 == digest(base):
+        params, _, _ = restore_params(Path(path) / "checkpoints")
+        _check_sizes(params, lora.form(lora.of(run.config), base), path)
+        return _rescaled(params, lora.of(run.config).scale / scale_of(config))
     return load_weights(config, base, path)
 
 
 def specialist_form(config: ConfigDict, base: flow.Params, path: str) -> flow.Params:
     """Shapes of what `load_specialist` gives, from those of the base; of what is not there yet the whole network's. A
     LoRA run over what is called as the base is taken for one over the same weights."""
-    folder = Path(path)
-    if not path or path == RANDOM or not folder.exists():
-        return base
-    if (file := _adapter_file(folder)) is not None:
+    if (file := _adapter_file(path)) is not None:
         factors = paths.unflatten(adapters.read(file, config.model.architecture, base).factors)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), factors)
-    if (folder / "checkpoints").is_dir():
-        factors, meta, _ = checkpoint_form(folder / "checkpoints")
-        there = ConfigDict(meta["config"])
-        if lora.of(there) and base_path(there) == base_path(config):
-            return factors
+    if (run := _lora_run(path)) is not None and base_path(run.config) == base_path(config):
+        return run.form
     return base
+
+
+class _LoraRun(NamedTuple):
+    """Shapes of a LoRA run's factors, its configuration, and what its base was."""
+
+    form: flow.Params
+    config: ConfigDict
+    base_sha256: str
+
+
+def _lora_run(path: str) -> _LoraRun | None:
+    """What the newest checkpoint tells of itself, of which no parameter is read; None for what is no LoRA run."""
+    if path in ("", RANDOM) or not (folder := Path(path) / "checkpoints").is_dir():
+        return None
+    factors, meta, _ = checkpoint_form(folder)
+    config = ConfigDict(meta["config"])
+    return _LoraRun(factors, config, meta["sha256"][base_path(config)]) if lora.of(config) else None
 
 
 def scale_of(config: ConfigDict) -> float:
@@ -161,8 +168,11 @@ def _load_adapter(config: ConfigDict, form: flow.Params, path: str) -> flow.Para
     return _rescaled(params, adapted.scale / scale_of(config))
 
 
-def _adapter_file(folder: Path) -> Path | None:
-    file = folder / adapters.FILES["flashjax"] if folder.is_dir() else folder
+def _adapter_file(path: str) -> Path | None:
+    """The adapter's file that ``path`` is, or has in it; None for anything else, and for what is not there."""
+    if path in ("", RANDOM):
+        return None
+    file = Path(path) / adapters.FILES["flashjax"] if Path(path).is_dir() else Path(path)
     return file if file.is_file() and adapters.is_adapter(open_weights(file)) else None
 
 

@@ -151,9 +151,7 @@ def test_a_teacher_may_be_an_adapter_file(given, base, tmp_path):
     config = configs.load([given["dmd"]])  # in a run that trains everything
     tree = lora.init(lora.Lora(2, 1.0, EVERY), base, jax.random.key(1))
     tree = jax.tree.map(lambda x: np.asarray(x) + np.float32(0.1), tree)
-    flat = paths.flatten(tree)
-    factors = {p.removesuffix("/a"): dict(a=x, b=flat[p[:-1] + "b"]) for p, x in flat.items() if p.endswith("/a")}
-    adapters.write(tmp_path / "adapter.safetensors", adapters.Adapter(factors, 2, 3.0), "qwen_image_21")
+    adapters.write(tmp_path / "adapter.safetensors", adapters.from_tree(tree, 2, 3.0), "qwen_image_21")
     for path in (tmp_path, tmp_path / "adapter.safetensors"):
         found = train.load_weights(config, base, str(path))
         jax.tree.map(np.testing.assert_array_equal, found, lora.merge(base, tree, 1.5))
@@ -167,10 +165,8 @@ def test_a_specialist_of_factors_is_the_merged_one(run, given, base, tmp_path):
     """A specialist that is an adapter is held as its factors, with the numbers of the whole network."""
     tree = lora.init(lora.Lora(2, 1.0, EVERY), base, jax.random.key(1))
     tree = jax.tree.map(lambda x: np.asarray(x) + np.float32(0.05), tree)
-    flat = paths.flatten(tree)
-    factors = {p.removesuffix("/a"): dict(a=x, b=flat[p[:-1] + "b"]) for p, x in flat.items() if p.endswith("/a")}
     adapter, whole = tmp_path / "adapter.safetensors", tmp_path / "whole.safetensors"
-    adapters.write(adapter, adapters.Adapter(factors, 2, 3.0), "qwen_image_21")
+    adapters.write(adapter, adapters.from_tree(tree, 2, 3.0), "qwen_image_21")
     convert.save("qwen_image_21", lora.merge(base, tree, 1.5), whole)
     held, ends = [], []
     for path in (adapter, whole):

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     for path in args.checkpoint:
         pipe = pipeline.load(path, step=args.step)
         if args.few_steps and path == args.checkpoint[0]:
-            for settings in study.few_steps(pipe, args.few_steps):
+            for settings in study.few_steps(pipe, steps=args.few_steps):
                 name = f"{path}, {args.few_steps} steps ({study.nfe(pipe, **settings)} NFE)"
                 sets[name] = pipe.draw(said, seeds, encoder, images=sources, **settings)
         sets[f"{path}, {study.nfe(pipe)} NFE"] = pipe.draw(said, seeds, encoder, images=sources)

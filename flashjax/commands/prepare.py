@@ -79,9 +79,10 @@ def _encoder(args: argparse.Namespace) -> dict:
 
     encoder_name = f"{args.encoder} of {args.encoder_weights}"
     encoder = released.load_encoder(args.encoder_weights, args.encoder)
-    edits = any(sources(row["pictures"]) for file in args.files for row in read_rows(Path(file)))
+    # All rows of a set are edits, or none, which prepare_prompts checks: the first one tells.
+    first = next((row for file in args.files for row in read_rows(Path(file))), None)
     fewest, most = released.FAMILIES[args.encoder].references
-    if fewest or (edits and most != 0):
+    if fewest or (first and sources(first["pictures"]) and most != 0):
         if args.also:
             raise UserError("Every edit has a null of its own; leave --also out.")
         seeing = released.load_edit_encoder(args.encoder_weights, args.encoder)

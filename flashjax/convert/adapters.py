@@ -40,6 +40,15 @@ class Adapter(NamedTuple):
     alpha: float
 
 
+def from_tree(tree: Mapping[str, Any], rank: int, alpha: float) -> Adapter:
+    """The adapter of a tree as training has it: ``blocks/.../kernel/a`` and ``/b``."""
+    factors: dict[str, dict[str, np.ndarray]] = {}
+    for name, leaf in paths.flatten(tree).items():
+        kernel, _, side = name.rpartition("/")
+        factors.setdefault(kernel, {})[side] = np.asarray(leaf)
+    return Adapter(factors, rank, alpha)
+
+
 def pytorch_specs(table: Table, form: Mapping[str, Any]) -> dict[str, Spec]:
     """{PyTorch name: (shape, dtype)} of a model, from its table read backwards; no memory is touched."""
     leaves = paths.flatten(form)

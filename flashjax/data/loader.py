@@ -36,7 +36,7 @@ def make_loader(
     have images), the picture that the text asks for; source float32 [B, h, w, 3] in [-1, 1],
     the picture to edit (rows of edits only), and source_2 and on where there are several; all
     are latents, as they are, where the records hold such; null and null_length (rows of edits
-    whose encoder saw the pictures), of the empty prompt beside them, as text; category int32 [B],
+    that a released encoder read), of the empty prompt beside them, as text; category int32 [B],
     the class in the lambda table; index int64 [B].
 
     Args:

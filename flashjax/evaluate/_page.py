@@ -1,5 +1,6 @@
 """The template of the report's page (jinja2, autoescaped)."""
 
+from flashjax.evaluate.charts import STYLE
 from flashjax.evaluate.theme import THEME
 
 PAGE = """<!doctype html>
@@ -10,7 +11,7 @@ PAGE = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>{{ title }}</title>
 <style>
-""" + THEME + """main { max-width: 1180px; margin: 0 auto; padding: 40px 24px 80px; }
+""" + THEME + STYLE + """main { max-width: 1180px; margin: 0 auto; padding: 40px 24px 80px; }
 h1 { font-size: 28px; line-height: 1.2; letter-spacing: -0.01em; margin: 0 0 14px; }
 h2 { font-size: 19px; margin: 44px 0 12px; }
 h3 { font-size: 15px; margin: 24px 0 8px; }
@@ -56,12 +57,6 @@ figure { margin: 0; background: var(--card); border: 1px solid var(--rule); bord
 figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 12px; font-size: 13.5px;
              font-weight: 600; margin-bottom: 4px; }
 figcaption span { font-weight: 400; color: var(--soft); font-size: 12.5px; }
-svg { display: block; width: 100%; height: auto; }
-svg .grid { stroke: var(--rule); stroke-width: 1; }
-svg .axis { stroke: var(--soft); stroke-width: 1; }
-svg .tick { fill: var(--soft); font-size: 11.5px; font-variant-numeric: tabular-nums; }
-svg .line { fill: none; stroke: var(--accent); stroke-width: 1.75; stroke-linejoin: round; stroke-linecap: round; }
-svg .dot { fill: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 22px; margin: 0; }
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }

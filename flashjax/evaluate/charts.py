@@ -1,6 +1,5 @@
-"""Charts as inline SVG, styled by the page that holds them: classes grid, axis, tick, label; line and dot, where the
-lines of one chart are line0, line1 and so on; span and mean of intervals. Safe in a template: what is text is escaped.
-"""
+"""Charts as inline SVG, styled by `STYLE` in the page that holds them, whose colours are the theme's. The lines of one
+chart are of class line0, line1 and so on, for colours of their own. Safe in a template: what is text is escaped."""
 
 from __future__ import annotations
 
@@ -10,6 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
+STYLE = """\
+svg { display: block; width: 100%; height: auto; }
+svg .grid { stroke: var(--rule); stroke-width: 1; }
+svg .axis { stroke: var(--soft); stroke-width: 1; }
+svg .tick, svg .label { fill: var(--soft); font-size: 11.5px; font-variant-numeric: tabular-nums; }
+svg .line { fill: none; stroke: var(--accent); stroke-width: 1.75; stroke-linejoin: round; stroke-linecap: round; }
+svg .dot { fill: var(--accent); }
+svg .span { stroke: var(--soft); stroke-width: 2; } svg .span.clear { stroke: var(--accent); }
+svg .mean { fill: var(--soft); } svg .mean.clear { fill: var(--accent); }
+"""
 # In pixels: the drawing area leaves room for tick labels at the left and below.
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 460, 230, 58, 24, 12, 40
 

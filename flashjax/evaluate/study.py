@@ -74,24 +74,25 @@ def make_plans(student: Pipeline, teacher: Pipeline, prompts: int) -> dict[str, 
     """Name to plan. All sets start from the same noise a prompt, but for ``reference``, the teacher's second set, to
     which the distances of all others are measured. A teacher without guidance has no guided set."""
     few = {name: student.defaults[name] for name in ("steps", "shift")}
-    plain, guided = few | dict(guidance_scale=1.0), few | dict(guidance_scale=teacher.defaults["guidance_scale"])
+    plain, *guided = few_steps(teacher, **few)
     many = f"teacher, {nfe(teacher)} NFE"
     plans = {
         "student4": Plan(student, 1, {}, f"student, {nfe(student)} NFE"),
         "teacher4": Plan(teacher, 1, plain, f"teacher, {nfe(teacher, **plain)} NFE"),
-        "teacher4_guided": Plan(
-            teacher, 1, guided, f"teacher, {few['steps']} steps guided ({nfe(teacher, **guided)} NFE)"
-        ),
+    }
+    for own in guided:
+        label = f"teacher, {few['steps']} steps guided ({nfe(teacher, **own)} NFE)"
+        plans["teacher4_guided"] = Plan(teacher, 1, own, label)
+    return plans | {
         "teacher80": Plan(teacher, 1, {}, many),
         "reference": Plan(teacher, 1 + prompts, {}, f"{many}, other seeds"),
     }
-    return {name: plan for name, plan in plans.items() if name != "teacher4_guided" or plain != guided}
 
 
-def few_steps(teacher: Pipeline, steps: int) -> list[dict]:
-    """Settings for a teacher on few steps: at a student's cost, and with its own guidance if it has any."""
-    scales = dict.fromkeys((1.0, float(teacher.defaults["guidance_scale"])))
-    return [dict(steps=steps, guidance_scale=scale) for scale in scales]
+def few_steps(teacher: Pipeline, **few) -> list[dict]:
+    """Settings for a teacher on ``few`` steps: at a student's cost, and with its own guidance if it has any."""
+    scales = dict.fromkeys((1.0, teacher.defaults["guidance_scale"]))
+    return [few | dict(guidance_scale=scale) for scale in scales]
 
 
 def nfe(pipe: Pipeline, **settings) -> int:

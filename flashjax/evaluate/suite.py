@@ -64,7 +64,7 @@ def evaluate(
         sets["real"] = real_images
     judged = {name: _judge(images, cards, classifier, ocr) for name, images in sets.items()}
     real = judge.features(classifier, real_images)
-    seeds = {k: _seed_features(classifier, v) for k, v in (diversity_sets or {}).items()}
+    seeds = {k: seed_features(classifier, v) for k, v in (diversity_sets or {}).items()}
     spread, labels = {k: metrics.diversity(v) for k, v in seeds.items()}, labels or {}
     entries = {
         name: {"label": labels.get(name, name), **_entry(name, sets, judged, real, cards, spread)} for name in sets
@@ -109,7 +109,8 @@ def _judge(images: np.ndarray, cards, classifier: judge.Classifier, ocr: bool) -
     }
 
 
-def _seed_features(classifier: judge.Classifier, images: np.ndarray) -> np.ndarray:
+def seed_features(classifier: judge.Classifier, images: np.ndarray) -> np.ndarray:
+    """Features [P, S, D] of pictures uint8 [P, S, H, W, 3], S seeds of P prompts: what diversity is measured of."""
     prompts, seeds = images.shape[:2]
     return judge.features(classifier, images.reshape(-1, *images.shape[2:])).reshape(prompts, seeds, -1)
 

@@ -73,10 +73,10 @@ def division(path: str) -> tuple:
     where it is added: a [..., in, rank] by its inputs, b [..., rank, out] by its outputs; so do the values of a kernel
     in int8, and their scales [..., 1, out]."""
     kernel, _, side = path.rpartition("/")
-    if not kernel.endswith("/kernel"):
+    if side not in ("a", "b", "int8", "scale") or not kernel.endswith("/kernel"):
         return paths.match(RULES, path)
     inputs, outputs = paths.match(RULES, kernel)
-    return {"a": (inputs, None), "int8": (inputs, outputs)}.get(side, (None, outputs))
+    return (inputs if side in ("a", "int8") else None, None if side == "a" else outputs)
 
 
 def partition(names: tuple, ndim: int) -> PartitionSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,6 +85,37 @@ def clear(figure: Mapping[str, Any]) -> bool:
     return told and (figure["low"] > 0 or figure["high"] < 0)
 
 
+class Row(NamedTuple):
+    """``cells``: for every figure of the table its text, "" for none, and whether it is marked as clear."""
+
+    label: str
+    seeds: int
+    cells: list[tuple[str, bool]]
+
+
+class Table(NamedTuple):
+    name: str
+    heads: list[str]
+    rows: list[Row]
+
+
+def tables(told: Mapping[str, Any]) -> list[Table]:
+    """What `summary` told, as it is read: figures of cells, then contrasts, of which those that are clear are marked.
+    """
+    made = []
+    for heading, rows, marks in (("Cells", told["figures"], False), ("Contrasts", told["contrasts"], True)):
+        for group, names in groups(rows).items():
+            shown = [
+                Row(
+                    label, max((figure["seeds"] for figure in row.values()), default=0),
+                    [(formatted(row.get(name)), marks and name in row and clear(row[name])) for name in names],
+                )
+                for label, row in rows.items()
+            ]  # fmt: skip
+            made.append(Table(f"{heading}: {group.lower()}", names, shown))
+    return made
+
+
 def groups(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """The figures of a table in tables that can be read: of all prompts, by category, of edits."""
     out: dict[str, list[str]] = {"Prompts": [], "By category": [], "Edits": []}
@@ -96,19 +127,13 @@ def groups(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
 def markdown(told: Mapping[str, Any], command: str) -> str:
     """The tables, with the command that made them; a contrast of three seeds whose interval leaves out 0 is bold."""
     lines = [f"# {told['title']}", "", told["question"], "", f"    {command}", ""]
-    for heading, rows, bold in (("Cells", told["figures"], False), ("Contrasts", told["contrasts"], True)):
-        for group, names in groups(rows).items():
-            lines += [f"## {heading}: {group.lower()}", ""]
-            lines += ["| | seeds | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
-            for label, row in rows.items():
-                seeds = max((figure["seeds"] for figure in row.values()), default=0)
-                shown = (formatted(row.get(name)) for name in names)
-                marked = (
-                    f"**{t}**" if bold and name in row and clear(row[name]) else t
-                    for t, name in zip(shown, names, strict=True)
-                )
-                lines.append(f"| {label} | {seeds} | " + " | ".join(marked) + " |")
-            lines.append("")
+    for table in tables(told):
+        lines += [f"## {table.name}", ""]
+        lines += ["| | seeds | " + " | ".join(table.heads) + " |", "|---|---|" + "---|" * len(table.heads)]
+        for row in table.rows:
+            shown = (f"**{text}**" if marked else text for text, marked in row.cells)
+            lines.append(f"| {row.label} | {row.seeds} | " + " | ".join(shown) + " |")
+        lines.append("")
     if told["missing"]:
         lines += ["Missing: " + "; ".join(told["missing"]) + ".", ""]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ import numpy as np
 from flashjax import metrics as run_metrics
 from flashjax import pictures, pipeline
 from flashjax.errors import UserError
-from flashjax.evaluate import classifier, edits, metrics, ocr, study
+from flashjax.evaluate import classifier, edits, metrics, ocr, study, suite
 from flashjax.models import text
 from flashjax.studies.grid import Cell
 from flashjax.train import train
@@ -57,7 +57,7 @@ def measure(
             theirs = study.draw_kept(pipeline.load(teacher), said, range(1 + count, 1 + 2 * count), encoder, Path(KEEP))
             values |= distances(images, theirs, records, judge)
             seeds = study.draw_seeds(pipe, said[: study.DIVERSITY_PROMPTS], encoder, keep)
-            values["diversity"] = _plain(metrics.diversity(np.stack([classifier.features(judge, s) for s in seeds])))
+            values["diversity"] = _plain(metrics.diversity(suite.seed_features(judge, seeds)))
     if edit_data:
         records = study.load_cards(edit_data, limit)
         sources = np.stack([r["source"] for r in records])

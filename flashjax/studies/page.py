@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from flashjax.evaluate import charts
 from flashjax.evaluate.theme import THEME
-from flashjax.studies.contrasts import clear, formatted, groups
+from flashjax.studies.contrasts import clear, tables
 from flashjax.studies.grid import Cell
 
 PLOTTED = ("adherence", "word", "Fréchet", "diversity", "edit success", "edit outside")
@@ -28,6 +28,7 @@ _PAGE = (
 <style>
 """
     + THEME
+    + charts.STYLE
     + """main { max-width: 1180px; margin: 0 auto; padding: 40px 24px 80px; }
 h1 { font-size: 28px; margin: 0 0 14px; } h2 { font-size: 19px; margin: 44px 0 12px; } h3 { font-size: 15px; }
 code, pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; white-space: pre-wrap; }
@@ -42,11 +43,6 @@ figure { margin: 0; background: var(--card); border: 1px solid var(--rule); bord
 figcaption { font-size: 13.5px; font-weight: 600; } .soft { color: var(--soft); font-size: 13px; }
 .legend { font-size: 13px; display: flex; flex-wrap: wrap; gap: 2px 16px; margin: 0 0 12px; }
 .legend b { display: inline-block; width: 18px; height: 3px; margin-right: 6px; vertical-align: middle; }
-svg { display: block; width: 100%; height: auto; } svg .grid { stroke: var(--rule); } svg .axis { stroke: var(--soft); }
-svg .tick, svg .label { fill: var(--soft); font-size: 11.5px; } svg .line { fill: none; stroke-width: 1.75; }
-svg .span { stroke: var(--soft); stroke-width: 2; } svg .span.clear { stroke: var(--accent); }
-svg .dot { fill: var(--soft); }
-svg .mean { fill: var(--soft); } svg .mean.clear { fill: var(--accent); }
 img { image-rendering: pixelated; max-width: 100%; }
 {% for color in colors %}
 svg .line{{ loop.index0 }} { stroke: {{ color }}; } .legend .line{{ loop.index0 }} { background: {{ color }}; }
@@ -64,8 +60,8 @@ svg .line{{ loop.index0 }} { stroke: {{ color }}; } .legend .line{{ loop.index0 
 <thead><tr><th></th><th>seeds</th>{% for name in table.heads %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 {% for row in table.rows %}
 <tr><td>{{ row.label }}</td><td>{{ row.seeds }}</td>
-{%- for cell in row.cells %}<td{% if cell.marked %} class="clear"{% endif %}>{{ cell.value }}
-{%- if cell.span %}<small>{{ cell.span }}</small>{% endif %}</td>{% endfor %}</tr>
+{%- for text, marked in row.cells %}<td{% if marked %} class="clear"{% endif %}>{{ text.partition(" ")[0] }}
+{%- if " " in text %}<small>{{ text.partition(" ")[2] }}</small>{% endif %}</td>{% endfor %}</tr>
 {% endfor %}
 </table></div>
 {% endfor %}
@@ -106,29 +102,9 @@ def page(told: Mapping[str, Any], every: Sequence[Cell], command: str) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(_PAGE).render(
-        told=told, command=command, tables=_tables(told), curves=curves, lines=lines, sheets=_sheets(every),
+        told=told, command=command, tables=tables(told), curves=curves, lines=lines, sheets=_sheets(every),
         colors=[f"hsl({360 * i // len(lines)} 65% 50%)" for i in range(len(lines))], intervals=_intervals(told),
     )  # fmt: skip
-
-
-def _tables(told: Mapping[str, Any]) -> list[dict[str, Any]]:
-    tables = []
-    for heading, rows, marks in (("Cells", told["figures"], False), ("Contrasts", told["contrasts"], True)):
-        for group, names in groups(rows).items():
-            made = [
-                dict(
-                    label=label, seeds=max((figure["seeds"] for figure in row.values()), default=0),
-                    cells=[_cell(row.get(name), marks) for name in names],
-                )
-                for label, row in rows.items()
-            ]  # fmt: skip
-            tables.append(dict(name=f"{heading}: {group.lower()}", heads=names, rows=made))
-    return tables
-
-
-def _cell(figure: Mapping | None, marks: bool) -> dict[str, Any]:
-    value, _, span = formatted(figure).partition(" ")
-    return dict(value=value, span=span, marked=marks and figure is not None and clear(figure))
 
 
 def _intervals(told: Mapping[str, Any]) -> list[tuple[str, Markup]]:

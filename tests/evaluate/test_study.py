@@ -151,9 +151,9 @@ def test_a_teacher_without_guidance_has_no_guided_set(given):
 
 def test_a_teacher_on_few_steps_is_drawn_at_a_students_cost_and_with_its_own_guidance():
     guided = counting_pipeline(steps=40, guidance_scale=2.0)
-    found = study.few_steps(guided, 4)
+    found = study.few_steps(guided, steps=4)
     assert [study.nfe(guided, **settings) for settings in found] == [4, 8]
-    assert study.few_steps(counting_pipeline(steps=40), 4) == [dict(steps=4, guidance_scale=1.0)]
+    assert study.few_steps(counting_pipeline(steps=40), steps=4) == [dict(steps=4, guidance_scale=1.0)]
 
 
 def test_no_report_on_a_folder_without_a_checkpoint(given, tmp_path):
