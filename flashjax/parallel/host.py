@@ -1,4 +1,4 @@
-"""The host's memory allocator, which decides a good part of a training step's time on CPU."""
+"""The host: its memory allocator, which decides a good part of a training step's time on CPU, and its name."""
 
 import os
 import platform
@@ -28,3 +28,25 @@ def keep_memory() -> None:
     os.environ["GLIBC_TUNABLES"] = tunables()
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def machine() -> str:
+    """What computes here, as results name it: the accelerators, or the processor and how many of its cores this process
+    may use."""
+    import jax
+
+    devices = jax.local_devices()
+    if devices[0].platform != "cpu":
+        return f"{len(devices)} x {devices[0].device_kind}"
+    names = [line for line in _cpuinfo() if line.startswith("model name")]
+    name = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} {'core' if cores == 1 else 'cores'}"
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []

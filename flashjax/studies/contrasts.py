@@ -32,7 +32,7 @@ def summary(study: Study, every: Sequence[Cell], seed: int = 0) -> dict[str, Any
         if a in values and b in values and values[a].keys() & values[b].keys()
     }
     ran = [
-        {k: v for k, v in run.items() if k not in ("values", "curves")}
+        {k: v for k, v in run.items() if k not in ("values", "curves", "sheet")}
         for runs in found.values()
         for run in runs.values()
     ]

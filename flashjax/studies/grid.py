@@ -1,9 +1,10 @@
-"""A study: a grid of runs times seeds, cell by cell. A finished cell is kept under the hash of its configuration and of
-the code, so that an interrupted study goes on, and parts of it run on several machines with one folder.
+"""A study: a grid of runs times seeds, cell by cell. A finished cell is kept under the hash of its configuration, of
+the weights it begins with and of the code, so that an interrupted study goes on, and on several machines (`kept`).
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import importlib.util
@@ -11,6 +12,7 @@ import json
 import os
 import re
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,14 @@ from ml_collections import ConfigDict
 import flashjax
 from flashjax import config as configs
 from flashjax.errors import UserError
+from flashjax.parallel.host import machine
 from flashjax.workdir import existing, identity
 
 # What a cell's numbers do not depend on: rooms, and files of others.
 OTHER_ROOMS = ("bench", "commands", "convert", "released")
 PAGES = (
     "studies/contrasts.py",
+    "studies/kept.py",
     "studies/page.py",
     *(f"evaluate/{n}.py" for n in ("_page", "charts", "report", "theme")),
 )
@@ -65,19 +69,33 @@ class Study:
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """One run of a study, or (then ``config`` is None) the ``model`` at a path. ``folder`` holds the run's work
-    directory and, when the cell is finished, result.json."""
+    directory and, when the cell is finished here, result.json; ``elsewhere`` is the result of one finished elsewhere.
+    """
 
     name: str
     seed: int
     config: ConfigDict | None
     folder: Path
     model: str = ""
+    elsewhere: Mapping[str, Any] | None = None
 
     @property
-    def result(self) -> dict[str, Any] | None:
+    def key(self) -> str:
+        return self.folder.name
+
+    @property
+    def result(self) -> Mapping[str, Any] | None:
         """What was measured; None before the cell is finished."""
         path = self.folder / "result.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        return json.loads(path.read_text()) if path.is_file() else self.elsewhere
+
+    @property
+    def sheet(self) -> str:
+        """Some of its pictures, a PNG in base64; "" where there are none."""
+        path = self.folder / "pictures.png"
+        if path.is_file():
+            return base64.b64encode(path.read_bytes()).decode()
+        return (self.elsewhere or {}).get("sheet", "")
 
 
 Execute = Callable[[Cell, Mapping[str, Any]], dict[str, Any]]
@@ -97,23 +115,39 @@ def load(file: str) -> Study:
         raise UserError(f"The study {path} cannot be read: {type(error).__name__}: {error}.") from error
 
 
-def cells(study: Study, out: Path) -> list[Cell]:
+def cells(
+    study: Study, out: Path, elsewhere: Mapping[str, Mapping] = types.MappingProxyType({}), accepted: Sequence[str] = ()
+) -> list[Cell]:  # fmt: skip
     """All cells, what is drawn first, then seed by seed, so that a study that is cut short has every cell once before
-    any twice."""
-    version, first = code_version(), study.seeds[0]
+    any twice. ``elsewhere``: results by key of cells that other machines finished. ``accepted``: versions of the code,
+    the best first, whose finished cells are taken where this version has none."""
+    versions, first = (code_version(), *accepted), study.seeds[0]
 
-    def folder(name: str, seed: int, asked: Any) -> Path:
-        text = json.dumps([asked, dict(study.measure), version], sort_keys=True, default=list)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return out / f"{re.sub('[^a-zA-Z0-9.]+', '_', name)}_{seed}_{digest}"
+    def cell(name: str, seed: int, asked: Any, **given: Any) -> Cell:
+        candidates = []
+        for version in versions:
+            text = json.dumps([asked, dict(study.measure), version], sort_keys=True, default=list)
+            digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+            folder = out / f"{re.sub('[^a-zA-Z0-9.]+', '_', name)}_{seed}_{digest}"
+            candidates.append(Cell(name, seed, folder=folder, elsewhere=elsewhere.get(folder.name), **given))
+        return next((each for each in candidates if each.result is not None), candidates[0])
 
-    drawn = study.drawn.items()
-    made = [Cell(name, first, None, folder(name, first, [path, content(path)]), path) for name, path in drawn]
+    made = [
+        cell(name, first, [path, content(path)], config=None, model=path) for name, path in study.drawn.items()
+    ]
     for seed in study.seeds:
         for name, changes in study.cells.items():
             config = configured(study, changes, seed)
-            made.append(Cell(name, seed, config, folder(name, seed, identity(config))))
+            made.append(cell(name, seed, [identity(config), begun_with(config)], config=config))
     return made
+
+
+def begun_with(config: ConfigDict) -> dict[str, str]:
+    """The content of the weights that a run is given, by path: a path says nothing of a teacher that was trained anew.
+    (Of prompts it does: text states differ in their last bits from machine to machine.)"""
+    teachers = config.get("distill", ConfigDict()).get("teachers", {}).values()
+    paths = [*(teacher.get("weights", "") for teacher in teachers), config.get("init", "")]
+    return {path: content(path) for path in paths if path}
 
 
 def content(path: str) -> str:
@@ -172,7 +206,7 @@ def run(todo: Sequence[Cell], study: Study, execute: Execute) -> Iterator[str]:
         started = time.monotonic()
         result = execute(cell, study.measure)
         seconds = time.monotonic() - started
-        told = dict(cell=cell.name, seed=cell.seed, seconds=round(seconds), code=version, **result)
+        told = dict(cell=cell.name, seed=cell.seed, seconds=round(seconds), code=version, machine=machine(), **result)
         partial = cell.folder / f".result.{os.getpid()}.partial"
         told |= dict(model=cell.model) if cell.config is None else dict(config=identity(cell.config))
         partial.write_text(json.dumps(told, default=list) + "\n")
@@ -180,6 +214,24 @@ def run(todo: Sequence[Cell], study: Study, execute: Execute) -> Iterator[str]:
         left = (time.monotonic() - began) / done * (len(missing) - done)
         to_go = f"{len(missing) - done} cells to go, about {left / 60:.0f} min"
         yield f"{cell.name}, seed {cell.seed}: {seconds:.0f} s; {to_go}"
+
+
+def repeat(cell: Cell, study: Study, execute: Execute, folder: Path) -> str:
+    """Runs a finished cell once more, in an empty folder, and says in a line how its figures and curves compare: on the
+    machine that made them they are the same to the last digit."""
+    before, again = cell.result, dataclasses.replace(cell, folder=folder / cell.key, elsewhere=None)
+    again.folder.mkdir(parents=True)
+    after = json.loads(json.dumps(execute(again, study.measure), default=list))
+    told = {
+        name: each == before.get(group, {}).get(name)
+        for group in ("values", "curves")
+        for name, each in after.get(group, {}).items()
+    }
+    other = [name for name, same in told.items() if not same]
+    where = f"{cell.name}, seed {cell.seed}, of code {before['code']} on {before['machine']}"
+    if not other:
+        return f"{where}: all {len(told)} figures and curves are the same to the last digit"
+    return f"{where}: {len(other)} of {len(told)} figures and curves differ: {', '.join(other)}"
 
 
 def status(every: Sequence[Cell]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -120,9 +119,7 @@ def _intervals(told: Mapping[str, Any]) -> list[tuple[str, Markup]]:
 def _sheets(every: Sequence[Cell]) -> list[tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for cell in every:
-        sheet = cell.folder / "pictures.png"
-        if cell.result is not None and sheet.is_file() and cell.name not in found:
-            data = base64.b64encode(sheet.read_bytes()).decode()
+        if (sheet := cell.sheet) and cell.name not in found:
             label = cell.name if cell.config is None else f"{cell.name}, seed {cell.seed}"
-            found[cell.name] = (label, f"data:image/png;base64,{data}")
+            found[cell.name] = (label, f"data:image/png;base64,{sheet}")
     return list(found.values())

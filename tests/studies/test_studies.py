@@ -1,7 +1,9 @@
 """Studies: cells kept by their hash, interruptions that lose nothing, contrasts in pairs, and the files shipped."""
 
+import base64
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from flashjax import cli
 from flashjax.errors import UserError
 from flashjax.recipe import make_recipe, make_table
 from flashjax.settings import check_settings
-from flashjax.studies import contrasts, grid, page
+from flashjax.studies import contrasts, grid, kept, page
 
 SHIPPED = ("composition", "guidance", "mixture", "open_questions")
 STUDY = grid.Study(
@@ -197,10 +199,76 @@ def test_the_command_lists_and_writes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("flashjax.studies.measuring.train_and_measure", execute)
     assert cli.main(asked) == 0
     assert json.loads((tmp_path / "out/rates.json").read_text())["figures"]["a"]["score"]["seeds"] == 1
-    written = {"rates.json", "rates.html", "rates.md"}
+    written = {"rates.json", "rates.jsonl", "rates.html", "rates.md"}
     assert {path.name for path in (tmp_path / "out").iterdir() if path.is_file()} == written
     assert cli.main([*asked, "--docs", str(tmp_path / "docs")]) == 0
     assert {path.name for path in (tmp_path / "docs").iterdir()} == written
+
+
+def test_a_study_goes_on_elsewhere_and_under_later_code(tmp_path, monkeypatch, capsys):
+    """What one machine finished another has from the file beside the page, with its pictures; cells of earlier code are
+    taken where they are named and never lost unasked."""
+    file = tmp_path / "rates.py"
+    file.write_text(
+        "from flashjax.studies.grid import Study\n"
+        "study = Study(title='T', question='Q', base='configs/postcards.py', cells={'a': {}, 'b': {}}, seeds=(0,))\n"
+    )
+    docs = tmp_path / "docs"
+
+    def drawing(cell, settings):
+        (cell.folder / "pictures.png").write_bytes(b"a picture of " + cell.name.encode())
+        return execute(cell, settings)
+
+    monkeypatch.setattr("flashjax.studies.measuring.train_and_measure", drawing)
+
+    def study(machine, *more):
+        status = cli.main(["study", str(file), "--out", str(tmp_path / machine), "--docs", str(docs), *more])
+        return status, "".join(capsys.readouterr())
+
+    assert study("first", "--cells", "a")[0] == 0
+    assert "done     a" in study("second", "--list")[1]
+    assert not (tmp_path / "second").exists()
+    monkeypatch.setattr(grid, "code_version", lambda: "later")
+    status, said = study("second")
+    assert status != 0
+    found = kept.read(docs / "rates.jsonl")
+    (earlier,) = {result["code"] for result in found.values()}
+    assert "has 1 finished cells of other code, settings or weights than the study's (a). Take those" in said
+    assert f"--accept {earlier}" in said
+    assert kept.read(docs / "rates.jsonl") == found
+    assert "b, seed 0: " in study("second", "--accept", earlier)[1]
+    found = kept.read(docs / "rates.jsonl").values()
+    assert [(result["cell"], result["code"]) for result in found] == [("a", earlier), ("b", "later")]
+    pictures = re.findall("base64,([^\"]*)", (docs / "rates.html").read_text())
+    assert [base64.b64decode(text) for text in pictures] == [b"a picture of a", b"a picture of b"]
+    (docs / "rates.jsonl").write_text('{"key": "x"}\n')
+    assert "rates.jsonl, line 1, is no finished cell: KeyError: 'cell'" in study("second")[1]
+
+
+def test_a_cell_that_is_run_again_is_compared(tmp_path):
+    every = grid.cells(STUDY, tmp_path)
+    run(every[:1])
+    told = grid.repeat(every[0], STUDY, execute, tmp_path / "same")
+    assert told.endswith(": all 2 figures and curves are the same to the last digit")
+
+    def other(cell, settings):
+        return dict(values=execute(cell, settings)["values"] | dict(score=[1.0]))
+
+    told = grid.repeat(every[0], STUDY, other, tmp_path / "other")
+    assert told.startswith("slow, seed 0, of code ")
+    assert told.endswith("1 of 2 figures and curves differ: score")
+
+
+def test_a_cell_begins_with_the_weights_that_are_there(tmp_path):
+    """A teacher that was trained anew under the same path makes other cells."""
+    study = dataclasses.replace(STUDY, base="configs/postcards.py:study")
+    (model := tmp_path / "model").mkdir()
+    teacher = {"distill.teachers": {"base": {"weights": str(model)}}}
+    keys = set()
+    for content in ("one", "another"):
+        (model / "weights").write_text(content)
+        keys.add(grid.cells(dataclasses.replace(study, settings=teacher), tmp_path)[0].key)
+    assert len(keys) == 2
 
 
 @pytest.mark.parametrize(
