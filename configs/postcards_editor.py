@@ -5,8 +5,9 @@ in turn, so that one network does both.
     flashjax prepare --out data/editor --split teacher --count 8000 --edits
     flashjax train --config=configs/postcards_editor.py --workdir=runs/editor
 
-Eight rows in ten are edits, half of these of signs: pictures it knows already. An edit's words stand behind its
-picture, of 64 tokens, which makes such a row about twice as long as one of T2I. Cost: 90 minutes of a core. Result: see docs/results.md.
+Eight rows in ten are edits, half of these of signs. An edit's words stand behind its picture, of 64 tokens, which
+makes such a row about twice as long as one of T2I, a picture of a kind that it knows already. Cost: 90 minutes of a
+core. Result: see docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -43,8 +43,8 @@ def sinusoid(t: jax.Array, dim: int = 256, max_period: float = 10_000.0, time_sc
     """Time features [B, dim] of t [B] in [0, 1]: cosines, then sines, of ``1000 t f_i``. Always float32:
     diffusers casts t to the latents' dtype first, where bfloat16 turns 978.453 into 980.
 
-    The f_i are constants, rounded as PyTorch does but for the last bit of two in 128, which its own exponential misses:
-    1000 radians make 6e-5 of such a bit, and XLA's exponential on CPU misses 18."""
+    The f_i are constants, correctly rounded. PyTorch's own exponential misses the last bit of two in 128 (AMD) or three
+    (Intel), of which 1000 radians make 6e-5; XLA's on CPU misses 14 to 18."""
     half = dim // 2
     exponents = np.float32(-math.log(max_period)) * np.arange(half, dtype=np.float32) / np.float32(half)
     freqs = np.exp(exponents.astype(np.float64)).astype(np.float32)

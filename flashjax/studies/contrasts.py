@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -124,6 +125,15 @@ def groups(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     return {group: names for group, names in out.items() if names}
 
 
+def budget(told: Mapping[str, Any]) -> str:
+    """What the finished cells took, by which code and on which machines, as a sentence."""
+    minutes = [cell["seconds"] / 60 for cell in told["cells"]]
+    by = Counter(f"code {cell['code']} on {cell['machine']}" for cell in told["cells"])
+    made = "; ".join(f"{count} by {where}" for where, count in by.items())
+    each = f"{min(minutes):.0f} to {max(minutes):.0f} each"
+    return f"{len(minutes)} cells in {sum(minutes):.0f} minutes ({each}): {made}."
+
+
 def markdown(told: Mapping[str, Any], command: str) -> str:
     """The tables, with the command that made them; a contrast of three seeds whose interval leaves out 0 is bold."""
     lines = [f"# {told['title']}", "", told["question"], "", f"    {command}", ""]
@@ -134,6 +144,7 @@ def markdown(told: Mapping[str, Any], command: str) -> str:
             shown = (f"**{text}**" if marked else text for text, marked in row.cells)
             lines.append(f"| {row.label} | {row.seeds} | " + " | ".join(shown) + " |")
         lines.append("")
+    lines += [budget(told), ""]
     if told["missing"]:
         lines += ["Missing: " + "; ".join(told["missing"]) + ".", ""]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from flashjax.evaluate import charts
 from flashjax.evaluate.theme import THEME
-from flashjax.studies.contrasts import clear, tables
+from flashjax.studies.contrasts import budget, clear, tables
 from flashjax.studies.grid import Cell
 
 PLOTTED = ("adherence", "word", "Fréchet", "diversity", "edit success", "edit outside")
@@ -77,6 +77,7 @@ seeds. Marked: contrasts of three seeds whose interval leaves out 0.</p>
 <div class="charts">{% for name, svg in curves %}<figure><figcaption>{{ name }}</figcaption>{{ svg }}</figure>
 {% endfor %}</div>
 {% endif %}
+<p>{{ budget }}</p>
 {% if told.missing %}<p>Missing: {{ told.missing | join("; ") }}.</p>{% endif %}
 <h2>Pictures</h2>
 {% for name, uri in sheets %}
@@ -101,8 +102,9 @@ def page(told: Mapping[str, Any], every: Sequence[Cell], command: str) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(_PAGE).render(
-        told=told, command=command, tables=tables(told), curves=curves, lines=lines, sheets=_sheets(every),
-        colors=[f"hsl({360 * i // len(lines)} 65% 50%)" for i in range(len(lines))], intervals=_intervals(told),
+        told=told, command=command, budget=budget(told), tables=tables(told), intervals=_intervals(told),
+        colors=[f"hsl({360 * i // len(lines)} 65% 50%)" for i in range(len(lines))],
+        curves=curves, lines=lines, sheets=_sheets(every),
     )  # fmt: skip
 
 

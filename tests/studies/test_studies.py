@@ -117,6 +117,7 @@ def test_contrasts_are_paired(tmp_path):
     table = contrasts.markdown(told, "flashjax study x.py")
     assert "| fast - slow | 1 | 0.200 (0.200 to 0.200) |" in table  # of one run: nothing is said of runs
     assert "Missing: fast, seed 1." in table
+    assert f"3 cells in 0 minutes (0 to 0 each): 3 by code {grid.code_version()} on " in table
     told["contrasts"]["fast - slow"]["score"]["seeds"] = 3
     assert "| fast - slow | 3 | **0.200 (0.200 to 0.200)** |" in contrasts.markdown(told, "x")
     made = page.page(told, every, "flashjax study <x>.py")
@@ -174,17 +175,23 @@ def test_curves_are_means_over_the_seeds(tmp_path):
     assert "watch/frechet" in made
 
 
-def test_pages_do_not_decide_the_numbers(tmp_path, monkeypatch):
-    """A study goes on after its page was mended, and begins anew after the code of its numbers was."""
+def test_pages_and_comments_do_not_decide_the_numbers(tmp_path, monkeypatch):
+    """A study goes on after its page was mended or a sentence was, and begins anew after the code of its numbers was.
+    """
     copy = tmp_path / "flashjax"
     shutil.copytree(Path(grid.flashjax.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(grid.flashjax, "__file__", str(copy / "__init__.py"))
     versions = [grid.code_version()]
     for name in ("studies/page.py", "evaluate/charts.py", "bench/rubrics.py", "studies/measuring.py"):
-        (copy / name).write_text((copy / name).read_text() + "\n# changed\n")
+        (copy / name).write_text((copy / name).read_text() + "\nCHANGED = True\n")
         versions.append(grid.code_version())
     assert len(set(versions[:4])) == 1
     assert versions[4] != versions[0]
+    said = (copy / "flow.py").read_text()
+    again = said.replace('"""', '"""Now: ', 1)
+    for text, same in ((f"# changed\n{said}", True), (again, True), (f"{said}x = 1", False)):
+        (copy / "flow.py").write_text(text)
+        assert (grid.code_version() == versions[4]) is same
 
 
 def test_the_command_lists_and_writes(tmp_path, monkeypatch, capsys):
