@@ -66,7 +66,24 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         mesh = meshes.make_mesh(config.mesh)
     note(describe(config, table))
 
-    ############################ 2. Where it lives: work directory, mesh
+    ############################ 2. Data: nothing is written before it is known to be there
+    settings.check_edits(config, table)
+    with hosts.together():
+        for source in config.sources.values():
+            workdir.existing(source.path, "data set")
+        sources, manifests = open_sources(config.sources.to_dict())
+        for name, manifest in manifests.items():
+            settings.check_data(manifest, config.sources[name].path, config)
+        mentioned = settings.edited(config, manifests).reference_at
+        watched = watch.load(config)
+        known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
+        mixture = Mixture(
+            sources, table.task, batch_size=config.batch_size, seed=config.seed,
+            classes=config.distill.classes if distilling else tuple(known),
+        )  # fmt: skip
+    note(mixture.describe())
+
+    ############################ 3. Where it lives: work directory, mesh
     free = workdir.MIXTURE if change_mixture else ()
     with hosts.together():
         if hosts.first():
@@ -83,28 +100,11 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         note("finished before; there is nothing left to do")
         return folder
 
-    ############################ 3. Data
-    settings.check_edits(config, table)
-    with hosts.together():
-        for source in config.sources.values():
-            workdir.existing(source.path, "data set")
-        sources, manifests = open_sources(config.sources.to_dict())
-        for name, manifest in manifests.items():
-            settings.check_data(manifest, config.sources[name].path, config)
-        mentioned = settings.edited(config, manifests).reference_at
-        watched = watch.load(config)
-        known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
-        mixture = Mixture(
-            sources, table.task, batch_size=config.batch_size, seed=config.seed,
-            classes=config.distill.classes if distilling else tuple(known),
-        )  # fmt: skip
-    encoder = said.of(config.sources, manifests) or text.load_text_encoder(text.default_minilm_source())
-    note(mixture.describe())
-
     ############################ 4. Model: one architecture, roles are parameter trees
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
     denoiser = model.denoiser(model_config)
+    encoder = said.of(config.sources, manifests) or text.load_text_encoder(text.default_minilm_source())
     autoencoder = settings.check_latents(config, model_config, manifests)
     tokens = autoencoder.tokens(config.image_size)
     fits = dict(batch=config.batch_size, parts=config.micro_batches, heads=model_config.heads, tokens=tokens)

@@ -159,6 +159,12 @@ def test_a_mixture_changes_on_purpose_only(given, uninterrupted, tmp_path):
     with config.unlocked(), config.ignore_type():
         config.sources.cards.weight = {"portrait": 1.0, "text": 2.0}
     train.train(config, str(folder), change_mixture=True)
+    read = (folder / "config.json").read_bytes()
+    with config.unlocked():
+        config.sources.cards.weight = {"portrit": 1.0}
+    with pytest.raises(UserError, match="did you mean 'portrait'"):
+        train.train(config, str(folder), change_mixture=True)
+    assert (folder / "config.json").read_bytes() == read  # what cannot be changed to binds nobody
     assert json.loads((folder / "config.json").read_text())["sources"]["cards"]["weight"] == dict(portrait=1, text=2)
     read = metrics.read(folder)
     for category, share in dict(portrait=1 / 3, text=2 / 3).items():
@@ -217,10 +223,13 @@ def test_a_finished_run_started_again_compiles_nothing(given, uninterrupted, mon
     assert [name for name, x in everything(folder, STEPS).items() if x.tobytes() != before[name].tobytes()] == []
 
 
-def test_a_run_that_found_no_data_binds_nobody(given, uninterrupted, tmp_path):
+def test_a_run_that_found_no_data_or_weights_binds_nobody(given, uninterrupted, tmp_path):
     folder = uninterrupted("flow_matching")[0]
     with pytest.raises(UserError, match="There is no data set"):
         train.train(configs.load([given["flow_matching"], "--config.sources.cards.path=nowhere"]), str(tmp_path))
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(UserError, match="nowhere"):
+        train.train(configs.load([given["flow_matching"], "--config.init=nowhere"]), str(tmp_path))
     assert (tmp_path / "checkpoints").is_dir()
     train.train(configs.load([given["flow_matching"]]), str(tmp_path))
     assert_same_runs(folder, tmp_path)

@@ -10,49 +10,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="file of the study, as in configs/studies/")
     parser.add_argument("--out", help="folder of its cells (default: studies/NAME)")
     parser.add_argument("--docs", help="folder of the page, the table and the figures (default: --out)")
-    parser.add_argument("--list", action="store_true", help="say which cells are done and which are missing; run none")
+    parser.add_argument("--list", action="store_true", help="say which cells are done and which are missing; no more")
+    parser.add_argument("--page", action="store_true", help="write the page of what is finished; run none")
     parser.add_argument("--cells", nargs="+", default=(), help="run only these (default: all)")
     parser.add_argument("--accept", nargs="+", default=(), metavar="CODE", help="take cells of this other code too")
     parser.add_argument("--repeat", action="store_true", help="run finished cells once more, elsewhere, and compare")
     parser.add_argument("--part", type=_part, default=(1, 1), help="run one part of the cells, as in 1/2 and 2/2")
 
 
-def run(args: argparse.Namespace) -> None:
-    import json
+def run(args: argparse.Namespace) -> int:
     import tempfile
     from pathlib import Path
 
     from flashjax.commands import quiet
-    from flashjax.studies import contrasts, grid, kept, page
+    from flashjax.studies import grid, kept
 
     quiet()
     study, name = grid.load(args.study), Path(args.study).stem
     out = Path(args.out or f"studies/{name}")
-    docs = Path(args.docs or out)
-    elsewhere = kept.read(docs / f"{name}.jsonl")
+    file = Path(args.docs or out, f"{name}.jsonl")
+    elsewhere = kept.read(file)
     every = grid.cells(study, out, elsewhere, args.accept)
-    kept.check_none_lost(docs / f"{name}.jsonl", elsewhere, every)
-    chosen = grid.chosen(every, args.cells, args.part)
-    if not args.list:
-        from flashjax.studies.measuring import train_and_measure
+    if args.list:
+        print(grid.status(every))
+        return 0
+    if not args.repeat:
+        kept.check_none_lost(file, elsewhere, every)
+    from flashjax.studies.measuring import train_and_measure
 
-        if args.repeat:
-            with tempfile.TemporaryDirectory() as folder:
-                for cell in (cell for cell in chosen if cell.result is not None):
-                    print(grid.repeat(cell, study, train_and_measure, Path(folder)), flush=True)
-            return
-        for line in grid.run(chosen, study, train_and_measure):
+    chosen, failed = grid.chosen(every, args.cells, args.part), False
+    if args.repeat:
+        with tempfile.TemporaryDirectory() as folder:
+            for cell in (cell for cell in chosen if cell.result is not None):
+                print(grid.repeat(cell, study, train_and_measure, Path(folder)), flush=True)
+        return 0
+    try:
+        for line in grid.run([] if args.page else chosen, study, train_and_measure):
             print(line, flush=True)
-    print(grid.status(every))
-    if any(cell.result for cell in every):
-        told = contrasts.summary(study, every)
-        command = shlex.join(["flashjax", *(word for word in sys.argv[1:] if word != "--list")])
-        docs.mkdir(parents=True, exist_ok=True)
-        kept.write(docs / f"{name}.jsonl", every)
-        (docs / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n")
-        (docs / f"{name}.html").write_text(page.page(told, every, command))
-        (docs / f"{name}.md").write_text(contrasts.markdown(told, command))
-        print(docs / f"{name}.html")
+            failed |= ": FAILED: " in line
+    finally:  # what is finished is told, however the rest ended; others may have written meanwhile
+        every = grid.cells(study, out, kept.read(file), args.accept)
+        print(grid.status(every))
+        _write(study, every, file)
+    return int(failed)
+
+
+def _write(study, every, file) -> None:
+    """The page, its table and figures, and the cells."""
+    import json
+
+    from flashjax.studies import contrasts, kept, page
+
+    if not any(cell.result for cell in every):
+        return
+    told = contrasts.summary(study, every)
+    command = shlex.join(["flashjax", *(word for word in sys.argv[1:] if word != "--page")])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kept.write(file, every)
+    file.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
+    file.with_suffix(".html").write_text(page.page(told, every, command))
+    file.with_suffix(".md").write_text(contrasts.markdown(told, command))
+    print(file.with_suffix(".html"))
 
 
 def _part(text: str) -> tuple[int, int]:

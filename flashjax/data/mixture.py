@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from flashjax.data.manifest import places, read_manifest
-from flashjax.data.records import RecordSource
+from flashjax.data.records import RecordError, RecordSource
 from flashjax.distill import schedule
 from flashjax.errors import UserError
 
@@ -155,15 +155,23 @@ class Mixture:
         epoch, position = divmod(int(numbers[place]), len(at))
         order = _order(self._seed, f"{source.name}|{category}", epoch, len(at))
         label = len(self._classes) if task else self._classes.index(category)
-        return source.records[int(at[order[position]])] | {"category_id": label}
+        record = source.records[int(at[order[position]])]
+        if (found := record.get("category", category)) != category:
+            raise RecordError(
+                f"Record {int(at[order[position]])} of the source {source.name!r} is of the category {found!r}, where "
+                f"its manifest has {category!r}; prepare the set anew."
+            )
+        return record | {"category_id": label}
 
     def counts(self, row: int) -> dict[str, tuple[float, float]]:
-        """What a row reads, as the log takes it: (samples, batch size) for every cell that is ever read."""
+        """What a row reads, as the log takes it: (samples, batch size) for every cell that is ever read, and whether it
+        is of edits where the run has both tasks. It is the plan, to which every record that is read is held."""
         task = int(self._tasks[row])
         found = np.bincount(self.locate(row)[0], minlength=len(self.cells[task]))
         used = sum(s.counts[-1] for s in self._stretches[task]) > 0
         names = [f"data/{source.name}/{category}" for source, category in self.cells[task]]
-        return {name: (float(c), float(self._batch)) for name, c, u in zip(names, found, used, strict=True) if u}
+        out = {name: (float(c), float(self._batch)) for name, c, u in zip(names, found, used, strict=True) if u}
+        return out | ({"data/edit_share": (float(task), 1.0)} if len(self._stretches) > 1 else {})
 
     def describe(self) -> str:
         """The plan, for people: a line a cell and stretch."""

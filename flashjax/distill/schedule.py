@@ -20,6 +20,8 @@ from flashjax.distill import guidance
 PHASES = ("flow_matching", "student", "critic", "begin", "advance", "trajectory")
 FLOW_MATCHING, STUDENT, CRITIC, BEGIN, ADVANCE, TRAJECTORY = range(6)
 TASKS = ("t2i", "edit")
+# Figures that the log has for each of the student's steps too; a teacher's share is another.
+BY_STEP = ("student_loss", "trajectory_loss", "critic_loss", "dmd_direction_rms", "fake_real_cosine")
 
 
 class Program(NamedTuple):
@@ -81,14 +83,14 @@ class StepTable:
         return list(dict.fromkeys(p for i in sorted(first.tolist()) for p in (*self.rollout(i), self.program(i))))
 
     def labelled(self, step: int, metrics: dict[str, Any], teachers: Sequence[str]) -> dict[str, Any]:
-        """The metrics of a row for the log: losses once more for its k, shares by the teachers' names, and everything
-        under the name of its task where the run has several."""
+        """The metrics of a row for the log: losses and shares once more for its k, shares by the teachers' names, and
+        everything under the name of its task where the run has several."""
         out = {}
         for name, value in metrics.items():
             if name.startswith("share_"):
                 name = f"share/{teachers[int(name.removeprefix('share_'))]}"
             out[name] = value
-            if name in ("student_loss", "trajectory_loss", "dmd_direction_rms", "fake_real_cosine"):
+            if name in BY_STEP or name.startswith("share/"):
                 out[f"{name}/k{self.k[step]}"] = value
         several = (self.task != self.task[0]).any()
         return {f"{TASKS[self.task[step]]}/{name}": v for name, v in out.items()} if several else out

@@ -2,7 +2,7 @@
 
 ``denoiser`` is the pair of functions of ``flow.Denoiser``; conditions are opaque trees with a leading batch axis.
 Randomness comes from ``fold_in(key, state.step)``, so a step can be repeated from its number alone.
-Metrics are (sum, count) pairs of float32 scalars.
+Metrics: `figures`.
 """
 
 import dataclasses
@@ -15,9 +15,9 @@ import optax
 
 from flashjax import flow
 from flashjax.distill import dmd, guidance, micro_batches, rollout
+from flashjax.distill.figures import Metrics, as_metrics, by_sample, by_time, health, shares
 from flashjax.distill.state import Role, TrainState
 
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
 TIMES = ("uniform", "logit_normal")
 
 
@@ -183,7 +183,7 @@ def student_step(
     state = state.update_student(grads, student_optimizer, recipe.ema_decay)
     metrics = as_metrics(
         student_loss=loss, student_grad_norm=optax.tree.norm(grads), sample_std=x.std(), **health(seen),
-        **shares(classes, k=k, active=active, recipe=recipe),
+        **shares(recipe.lambdas, classes, k),
     )  # fmt: skip
     metrics |= by_time("dmd_direction_square", seen["direction"], inputs[-1][0])
     if recipe.share_sample:
@@ -230,25 +230,10 @@ def dmd_gradient(
     x0_fake, x0_real = (flow.x0_from_velocity(x_t, v, t) for v in (v_fake, v_real))
     grad = dmd.gradient(x, x0_fake, x0_real)
     products = dict(
-        grad=jnp.abs(grad), direction=jnp.square(x0_fake - x0_real), both=v_fake * v_real, fake=v_fake**2,
-        real=v_real**2,
+        grad=jnp.abs(grad), direction=jnp.square(x0_fake - x0_real), both=(x0_fake - x) * (x0_real - x),
+        fake=jnp.square(x0_fake - x), real=jnp.square(x0_real - x),
     )  # fmt: skip
     return grad, {name: by_sample(value) for name, value in products.items()}
-
-
-def health(seen: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Figures of a batch from those of its samples [B] that ``dmd_gradient`` gives."""
-    mean = {name: value.mean() for name, value in seen.items()}
-    return dict(
-        dmd_grad_abs=mean["grad"], dmd_direction_rms=jnp.sqrt(mean["direction"]),
-        fake_real_cosine=mean["both"] / jnp.sqrt(mean["fake"] * mean["real"]),
-    )  # fmt: skip
-
-
-def shares(classes: jax.Array, *, k: jax.Array, active: tuple[int, ...], recipe: Recipe) -> dict[str, jax.Array]:
-    """What part of the mixed score each active teacher has, a mean over the batch: "share_" and its number."""
-    weights = jnp.asarray(recipe.lambdas)[k][classes].mean(axis=0)
-    return {f"share_{m}": weights[m] for m in active}
 
 
 def teacher_velocity(
@@ -296,20 +281,3 @@ def critic_update(
     (loss, errors), grads = micro_batches.value_and_grad(loss_fn, critic.params, inputs, recipe.micro_batches)
     metrics = as_metrics(critic_loss=loss, critic_grad_norm=optax.tree.norm(grads))
     return critic.apply(grads, optimizer), metrics | by_time("critic_loss", errors, inputs[-1][0])
-
-
-def by_sample(x: jax.Array) -> jax.Array:
-    """The mean of every sample of [B, ...]: [B]."""
-    return x.mean(axis=tuple(range(1, x.ndim)))
-
-
-def by_time(name: str, values: jax.Array, t: jax.Array) -> Metrics:
-    """Values [B] by the quarter of [0, 1] that their t lies in, as "name/t0.25" and so on; a quarter may be empty."""
-    quarter = jnp.minimum(jnp.floor(4 * t), 3)
-    inside = [(quarter == i).astype(jnp.float32) for i in range(4)]
-    return {f"{name}/t{i / 4:g}": (jnp.sum(values * mask), mask.sum()) for i, mask in enumerate(inside)}
-
-
-def as_metrics(**values: jax.Array) -> Metrics:
-    """Scalars as (sum, count)."""
-    return {name: (value.astype(jnp.float32), jnp.ones((), jnp.float32)) for name, value in values.items()}

@@ -8,8 +8,9 @@ import optax
 
 from flashjax import flow
 from flashjax.distill import micro_batches, rollout
+from flashjax.distill.figures import Metrics, as_metrics, shares
 from flashjax.distill.state import TrainState
-from flashjax.distill.steps import Metrics, Recipe, as_metrics, shares, teacher_velocity
+from flashjax.distill.steps import Recipe, teacher_velocity
 
 
 def trajectory_step(
@@ -42,5 +43,5 @@ def trajectory_step(
     inputs = z, cond, nulls, classes
     (loss, _), grads = micro_batches.value_and_grad(loss_fn, state.student.params, inputs, recipe.micro_batches)
     state = state.update_student(grads, student_optimizer, recipe.ema_decay)
-    heard = shares(classes, k=k, active=active, recipe=recipe)
+    heard = shares(recipe.lambdas, classes, k)
     return state, as_metrics(trajectory_loss=loss, student_grad_norm=optax.tree.norm(grads), **heard)

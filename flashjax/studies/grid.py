@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -88,7 +90,10 @@ class Cell:
     def result(self) -> Mapping[str, Any] | None:
         """What was measured; None before the cell is finished."""
         path = self.folder / "result.json"
-        return json.loads(path.read_text()) if path.is_file() else self.elsewhere
+        try:
+            return json.loads(path.read_text()) if path.is_file() else self.elsewhere
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}); delete it, and the cell is measured anew.") from error
 
     @property
     def sheet(self) -> str:
@@ -210,22 +215,48 @@ def chosen(every: Sequence[Cell], only: Sequence[str] = (), part: tuple[int, int
 
 def run(todo: Sequence[Cell], study: Study, execute: Execute) -> Iterator[str]:
     """Runs the cells that have no result, and says after each how long the rest will take. A cell that is interrupted
-    goes on from its own checkpoint; those that are finished stay."""
+    goes on from its own checkpoint; those that are finished stay. One that another process is running is left to it.
+    One that cannot be run (its rate makes it diverge, its teacher is not there) is told and keeps no other from it."""
     missing, began = [cell for cell in todo if cell.result is None], time.monotonic()
     version = code_version()  # of what runs: the files may change meanwhile
     for done, cell in enumerate(missing, 1):
         cell.folder.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        result = execute(cell, study.measure)
-        seconds = time.monotonic() - started
-        told = dict(cell=cell.name, seed=cell.seed, seconds=round(seconds), code=version, machine=machine(), **result)
-        partial = cell.folder / f".result.{os.getpid()}.partial"
-        told |= dict(model=cell.model) if cell.config is None else dict(config=identity(cell.config))
-        partial.write_text(json.dumps(told, default=list) + "\n")
-        os.replace(partial, cell.folder / "result.json")
+        with held(cell.folder) as free:
+            if not free:
+                told = "another process is running it"
+            else:  # it may have been finished since
+                told = _finish(cell, study, execute, version) if cell.result is None else "finished meanwhile"
         left = (time.monotonic() - began) / done * (len(missing) - done)
         to_go = f"{len(missing) - done} cells to go, about {left / 60:.0f} min"
-        yield f"{cell.name}, seed {cell.seed}: {seconds:.0f} s; {to_go}"
+        yield f"{cell.name}, seed {cell.seed}: {told}; {to_go}"
+
+
+def _finish(cell: Cell, study: Study, execute: Execute, version: str) -> str:
+    started = time.monotonic()
+    try:
+        result = execute(cell, study.measure)
+    except (UserError, FloatingPointError) as error:
+        return f"FAILED: {error}"
+    seconds = time.monotonic() - started
+    told = dict(cell=cell.name, seed=cell.seed, seconds=round(seconds), code=version, machine=machine(), **result)
+    told |= dict(model=cell.model) if cell.config is None else dict(config=identity(cell.config))
+    partial = cell.folder / f".result.{os.getpid()}.partial"
+    partial.write_text(json.dumps(told, default=list) + "\n")
+    os.replace(partial, cell.folder / "result.json")
+    return f"{seconds:.0f} s"
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Whether this process, and no other on this machine, has the folder of a cell; the system lets it go with the
+    process, however that ends."""
+    with (folder / ".running").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def repeat(cell: Cell, study: Study, execute: Execute, folder: Path) -> str:

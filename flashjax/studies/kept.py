@@ -27,7 +27,10 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_none_lost(path: Path, elsewhere: Mapping[str, Mapping], every: Sequence[Cell]) -> None:
-    """Raises UserError if the file has cells that are none of the study's, which writing it anew would lose."""
+    """Raises UserError if the file has cells that are none of the study's, or if there are pages beside it without it,
+    which writing them anew would lose."""
+    if not path.is_file() and (page := path.with_suffix(".json")).is_file():
+        raise UserError(f"{page} tells of cells that {path} does not have; move it away, or give another --docs.")
     keys = {cell.key for cell in every}
     if others := [result for key, result in elsewhere.items() if key not in keys]:
         cells = ", ".join(dict.fromkeys(result["cell"] for result in others))

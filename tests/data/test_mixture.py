@@ -1,11 +1,13 @@
 """What a run reads: shares met in every stretch, every sample known from its number, and mixtures that cannot be."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from flashjax.data.mixture import Mixture, Source, open_sources
+from flashjax.data.records import RecordError
 from flashjax.errors import UserError
 
 CLASSES = ("landscape", "portrait", "text")
@@ -110,9 +112,16 @@ def test_the_log_counts_what_is_read():
             now = totals.setdefault(name, [0, 0])
             now[0], now[1] = now[0] + count, now[1] + of
     assert {name: count / of for name, (count, of) in totals.items()} == pytest.approx(
-        {"data/a/portrait": 1 / 3, "data/a/text": 2 / 3, "data/e/landscape": 1}
+        {"data/a/portrait": 1 / 3, "data/a/text": 2 / 3, "data/e/landscape": 1, "data/edit_share": 0.5}
     )
     assert "a             text           66.67% of 30 records" in mix.describe()
+
+
+def test_a_record_is_of_the_category_that_was_planned():
+    """A manifest whose ranges are not its file's would train another mixture than the log tells."""
+    wrong = dataclasses.replace(source(), records=[dict(category="landscape")] * 60)
+    with pytest.raises(RecordError, match="of the source 'a' is of the category 'landscape', where its manifest has"):
+        [mixture(wrong)[n] for n in range(6)]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from toys import (
 )  # fmt: skip
 
 from flashjax import flow
-from flashjax.distill import dmd, guidance, steps
+from flashjax.distill import dmd, figures, guidance, steps
 from flashjax.distill.state import TrainState, ema_update
 from flashjax.models import qwen_image_21 as qwen
 
@@ -250,7 +250,7 @@ def test_draws_of_one_step_are_independent():
 
 def test_figures_by_the_quarter_of_their_time():
     t = jnp.array([0.0, 0.24, 0.25, 0.6, 1.0])
-    told = steps.by_time("loss", jnp.array([1.0, 2.0, 4.0, 8.0, 16.0]), t)
+    told = figures.by_time("loss", jnp.array([1.0, 2.0, 4.0, 8.0, 16.0]), t)
     assert {name: tuple(map(float, pair)) for name, pair in told.items()} == {
         "loss/t0": (3, 2), "loss/t0.25": (4, 1), "loss/t0.5": (8, 1), "loss/t0.75": (16, 1),
     }  # fmt: skip

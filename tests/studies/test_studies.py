@@ -1,6 +1,7 @@
 """Studies: cells kept by their hash, interruptions that lose nothing, contrasts in pairs, and the files shipped."""
 
 import base64
+import contextlib
 import dataclasses
 import json
 import re
@@ -233,8 +234,12 @@ def test_a_study_goes_on_elsewhere_and_under_later_code(tmp_path, monkeypatch, c
         return status, "".join(capsys.readouterr())
 
     assert study("first", "--cells", "a")[0] == 0
+    written = {path: path.read_text() for path in docs.iterdir()}
     assert "done     a" in study("second", "--list")[1]
     assert not (tmp_path / "second").exists()
+    assert {path: path.read_text() for path in docs.iterdir()} == written
+    assert study("second", "--page")[0] == 0
+    assert kept.read(docs / "rates.jsonl").keys() == {json.loads(written[docs / "rates.jsonl"])["key"]}
     monkeypatch.setattr(grid, "code_version", lambda: "later")
     status, said = study("second")
     assert status != 0
@@ -248,8 +253,45 @@ def test_a_study_goes_on_elsewhere_and_under_later_code(tmp_path, monkeypatch, c
     assert [(result["cell"], result["code"]) for result in found] == [("a", earlier), ("b", "later")]
     pictures = re.findall("base64,([^\"]*)", (docs / "rates.html").read_text())
     assert [base64.b64decode(text) for text in pictures] == [b"a picture of a", b"a picture of b"]
+    (docs / "rates.jsonl").rename(tmp_path / "rates.jsonl")
+    assert "rates.json tells of cells that" in study("second")[1]
     (docs / "rates.jsonl").write_text('{"key": "x"}\n')
     assert "rates.jsonl, line 1, is no finished cell: KeyError: 'cell'" in study("second")[1]
+
+
+def test_a_cell_that_cannot_be_run_keeps_no_other_from_it(tmp_path):
+    def diverging(cell, settings):
+        if cell.name == "fast":
+            raise FloatingPointError("student_loss is nan at step 3; nothing was saved since.")
+        return execute(cell, settings)
+
+    lines = run(grid.cells(STUDY, tmp_path), execute=diverging)
+    assert [": FAILED: student_loss is nan at step 3" in line for line in lines] == [False, True, False, True]
+    every = grid.cells(STUDY, tmp_path)
+    assert [cell.result is None for cell in every] == [False, True, False, True]
+    (every[0].folder / "result.json").write_text("{")
+    with pytest.raises(UserError, match=r"result.json is damaged .*; delete it"):
+        grid.status(every)
+
+
+def test_a_cell_is_run_by_one_process(tmp_path):
+    """One that another process holds is left to it, and one that was finished meanwhile is not run again."""
+    every, ran = grid.cells(STUDY, tmp_path), []
+
+    def other(cell, settings):
+        if not ran:  # the other process has the next cell, and finishes the one behind it
+            every[1].folder.mkdir()
+            opened.enter_context(grid.held(every[1].folder))
+            every[2].folder.mkdir()
+            (every[2].folder / "result.json").write_text("{}")
+        ran.append(cell.name + str(cell.seed))
+        return execute(cell, settings)
+
+    with contextlib.ExitStack() as opened:
+        lines = run(every, execute=other)
+    assert ran == ["slow0", "fast1"]
+    assert "another process is running it" in lines[1]
+    assert "finished meanwhile" in lines[2]
 
 
 def test_a_cell_that_is_run_again_is_compared(tmp_path):
