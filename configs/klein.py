@@ -25,7 +25,7 @@ compiles, and knows temporaries too. Rates and shifts are starting points: the r
 
 from ml_collections import ConfigDict
 
-from flashjax.config import parse_arg
+from flashjax.config import parse_arg, varying
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -46,17 +46,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     sizes = dict(architecture="vae_kl", preset="flux2")
     config.autoencoder = ConfigDict(sizes | dict(weights="FLUX.2-klein-base-4B/vae"))
     data = "data/klein/prompts.arrayrecord"
-    config.sources = ConfigDict(dict(prompts=dict(path=data, task="t2i", weight=1.0)))
-    config.edit_share = 0.5 if args.edit else 0.0
+    config.sources = ConfigDict(dict(prompts=dict(path=data, task="t2i", weight=varying(1.0))))
+    config.edit_share = varying(0.5 if args.edit else 0.0)
     if args.edit:
-        config.sources.edits = dict(path="data/klein/edits.arrayrecord", task="edit", weight=1.0)
+        config.sources.edits = dict(path="data/klein/edits.arrayrecord", task="edit", weight=varying(1.0))
     config.max_text_tokens = 512
     config.distill = ConfigDict(
         dict(
             teachers=dict(base=dict(weights="FLUX.2-klein-base-4B/transformer")),
             classes=("landscape", "portrait", "text"),
             # {"portrait": {"portrait_teacher": (0, 0, 0.5, 1)}}, with a portrait_teacher among the teachers
-            guidance_table={},
+            guidance_table=varying({}),
             nfe=4,
             shift=9.9,
             guidance=dict(times=(0.0,), scales=(4.0,)),  # with which it draws; the student learns it

@@ -13,7 +13,7 @@ Cost and result: see docs/results.md.
 
 from ml_collections import ConfigDict
 
-from flashjax.config import parse_arg
+from flashjax.config import parse_arg, varying
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -29,15 +29,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="float32"))
     data = f"data/{'quickstart' if args.quick else 'prompts'}"
     # weight: a number, or one by category as in {"portrait": 2.0, "text": 1.0}; ((0, 1.0), (0.5, 2.0)) over the run.
-    config.sources = ConfigDict(dict(prompts=dict(path=f"{data}/train.arrayrecord", task="t2i", weight=1.0)))
-    config.edit_share = 0.0
+    config.sources = ConfigDict(dict(prompts=dict(path=f"{data}/train.arrayrecord", task="t2i", weight=varying(1.0))))
+    config.edit_share = varying(0.0)
     config.max_text_tokens = 28
     config.distill = ConfigDict(
         dict(
             teachers=dict(base=dict(weights="weights/postcards_teacher/transformer")),
             classes=("landscape", "portrait", "text"),
             # Which teacher speaks at which step for which class: {"portrait": {"portrait_teacher": (0, 0, 0.5, 1)}}.
-            guidance_table={},
+            guidance_table=varying({}),
             nfe=4,
             shift=1.0,
             # Halfway between the teacher's own 2 and the score of its pictures, which `flashjax guidance` measures.

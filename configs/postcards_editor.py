@@ -12,7 +12,7 @@ core. Result: see docs/results.md.
 
 from ml_collections import ConfigDict
 
-from flashjax.config import parse_arg
+from flashjax.config import parse_arg, varying
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -28,15 +28,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.init = "weights/postcards_teacher/transformer"
     config.sources = ConfigDict(
         dict(
-            pictures=dict(path="data/teacher/teacher.arrayrecord", task="t2i", weight=1.0),
+            pictures=dict(path="data/teacher/teacher.arrayrecord", task="t2i", weight=varying(1.0)),
             edits=dict(
                 path="data/editor/teacher_edits.arrayrecord",
                 task="edit",
-                weight=dict(landscape=1.0, portrait=1.0, text=2.0),  # words take longest to learn
+                weight=varying(dict(landscape=1.0, portrait=1.0, text=2.0)),  # words take longest to learn
             ),
         )
     )
-    config.edit_share = 0.8
+    config.edit_share = varying(0.8)
     config.max_text_tokens = 32
     config.times = ConfigDict(dict(kind="logit_normal", mean=0.4, std=1.2, shift=1.0))
     config.drop_rate = 0.1

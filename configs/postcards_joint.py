@@ -13,7 +13,7 @@ Both begin with what the run before leaves. Cost and result: see docs/results.md
 
 from ml_collections import ConfigDict
 
-from flashjax.config import parse_arg
+from flashjax.config import parse_arg, varying
 
 CLASSES = ("landscape", "portrait", "text")
 
@@ -31,11 +31,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="float32"))
     config.sources = ConfigDict(
         dict(
-            prompts=dict(path="data/prompts/train.arrayrecord", task="t2i", weight=1.0),
-            edits=dict(path="data/prompts/train_edits.arrayrecord", task="edit", weight=1.0),
+            prompts=dict(path="data/prompts/train.arrayrecord", task="t2i", weight=varying(1.0)),
+            edits=dict(path="data/prompts/train_edits.arrayrecord", task="edit", weight=varying(1.0)),
         )
     )
-    config.edit_share = 0.3
+    config.edit_share = varying(0.3)
     config.max_text_tokens = 28
     # With which a teacher draws, and what distribution matching makes of it (configs/postcards.py).
     drawn = dict(times=(0.0,), scales=(2.0,))
@@ -47,7 +47,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 pictures=dict(weights="weights/postcards_teacher/transformer"),
             ),
             classes=CLASSES,
-            guidance_table={name: {"pictures": "constant:1"} for name in CLASSES},
+            guidance_table=varying({name: {"pictures": "constant:1"} for name in CLASSES}),
             nfe=4,
             shift=1.0,
             guidance=drawn if args.trajectory else matched,

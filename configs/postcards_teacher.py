@@ -12,7 +12,7 @@ Euler steps with guidance): sharp pictures, 89 % of what a prompt names is right
 
 from ml_collections import ConfigDict
 
-from flashjax.config import parse_arg
+from flashjax.config import parse_arg, varying
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -26,8 +26,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))  # devices; -1: all that are left
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="bfloat16"))
     config.init = ""
-    config.sources = ConfigDict(dict(pictures=dict(path="data/teacher/teacher.arrayrecord", task="t2i", weight=1.0)))
-    config.edit_share = 0.0
+    data = "data/teacher/teacher.arrayrecord"
+    config.sources = ConfigDict(dict(pictures=dict(path=data, task="t2i", weight=varying(1.0))))
+    config.edit_share = varying(0.0)
     config.max_text_tokens = 32
     config.times = ConfigDict(dict(kind="logit_normal", mean=0.4, std=1.2, shift=1.0))
     config.drop_rate = 0.1

@@ -7,7 +7,7 @@
 
 from ml_collections import ConfigDict
 
-from flashjax.config import parse_arg
+from flashjax.config import parse_arg, varying
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -23,15 +23,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="float32"))
     data = f"data/{'quickstart' if args.quick else 'prompts'}"
     # weight: a number, or one by category as in {"portrait": 2.0, "text": 1.0}; ((0, 1.0), (0.5, 2.0)) over the run.
-    config.sources = ConfigDict(dict(prompts=dict(path=f"{data}/train.arrayrecord", task="t2i", weight=1.0)))
-    config.edit_share = 0.0
+    config.sources = ConfigDict(dict(prompts=dict(path=f"{data}/train.arrayrecord", task="t2i", weight=varying(1.0))))
+    config.edit_share = varying(0.0)
     config.max_text_tokens = 28
     config.distill = ConfigDict(
         dict(
             teachers=dict(base=dict(weights="weights/postcards_teacher/transformer")),
             classes=("landscape", "portrait", "text"),
             # Which teacher speaks at which step for which class: {"portrait": {"portrait_teacher": (0, 0, 0.5, 1)}}.
-            guidance_table={},
+            guidance_table=varying({}),
             nfe=4,
             shift=1.0,
             guidance=dict(times=(0.0,), scales=(2.0,)),  # with which the teacher draws

@@ -26,7 +26,7 @@ compiles, and knows temporaries too. Rates and shifts are starting points: the r
 
 from ml_collections import ConfigDict
 
-from flashjax.config import parse_arg
+from flashjax.config import parse_arg, varying
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -48,15 +48,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     sizes = dict(architecture="vae_qwen_image", preset="qwen_image")
     config.autoencoder = ConfigDict(sizes | dict(weights=f"{name}/vae"))
     data, task = "data/qwen_image_edit" if args.edit else "data/qwen_image", "edit" if args.edit else "t2i"
-    config.sources = ConfigDict(dict(prompts=dict(path=f"{data}/prompts.arrayrecord", task=task, weight=1.0)))
-    config.edit_share = 1.0 if args.edit else 0.0
+    config.sources = ConfigDict(dict(prompts=dict(path=f"{data}/prompts.arrayrecord", task=task, weight=varying(1.0))))
+    config.edit_share = varying(1.0 if args.edit else 0.0)
     config.max_text_tokens = 512
     config.distill = ConfigDict(
         dict(
             teachers=dict(base=dict(weights=f"{name}/transformer")),
             classes=("landscape", "portrait", "text"),
             # {"portrait": {"portrait_teacher": (0, 0, 0.5, 1)}}, with a portrait_teacher among the teachers
-            guidance_table={},
+            guidance_table=varying({}),
             nfe=4,
             shift=3.0,
             guidance=dict(times=(0.0,), scales=(4.0,)),  # with which it draws; the student learns it

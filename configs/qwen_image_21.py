@@ -27,7 +27,7 @@ has not been made yet.
 
 from ml_collections import ConfigDict
 
-from flashjax.config import parse_arg
+from flashjax.config import parse_arg, varying
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -48,17 +48,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     sizes = dict(architecture="vae_qwen_image_21", preset="qwen_image_21")
     config.autoencoder = ConfigDict(sizes | dict(weights="Qwen-Image-2.1/vae"))
     data = "data/qwen_image_21/prompts.arrayrecord"
-    config.sources = ConfigDict(dict(prompts=dict(path=data, task="t2i", weight=1.0)))
-    config.edit_share = 0.5 if args.edit else 0.0
+    config.sources = ConfigDict(dict(prompts=dict(path=data, task="t2i", weight=varying(1.0))))
+    config.edit_share = varying(0.5 if args.edit else 0.0)
     if args.edit:
-        config.sources.edits = dict(path="data/qwen_image_21/edits.arrayrecord", task="edit", weight=1.0)
+        config.sources.edits = dict(path="data/qwen_image_21/edits.arrayrecord", task="edit", weight=varying(1.0))
     config.max_text_tokens = 512
     config.distill = ConfigDict(
         dict(
             teachers=dict(base=dict(weights="Qwen-Image-2.1/transformer")),
             classes=("landscape", "portrait", "text"),
             # {"portrait": {"portrait_teacher": (0, 0, 0.5, 1)}}, with a portrait_teacher among the teachers
-            guidance_table={},
+            guidance_table=varying({}),
             nfe=4,
             shift=3.0,
             guidance=dict(times=(0.0,), scales=(1.0,)),  # its guidance is distilled into it

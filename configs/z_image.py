@@ -19,7 +19,7 @@ compiles, and knows temporaries too. Rates and shifts are starting points: the r
 
 from ml_collections import ConfigDict
 
-from flashjax.config import parse_arg
+from flashjax.config import parse_arg, varying
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -40,15 +40,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     sizes = dict(architecture="vae_kl", preset="z_image")
     config.autoencoder = ConfigDict(sizes | dict(weights="Z-Image/vae"))
     data = "data/z_image/prompts.arrayrecord"
-    config.sources = ConfigDict(dict(prompts=dict(path=data, task="t2i", weight=1.0)))
-    config.edit_share = 0.0
+    config.sources = ConfigDict(dict(prompts=dict(path=data, task="t2i", weight=varying(1.0))))
+    config.edit_share = varying(0.0)
     config.max_text_tokens = 512
     config.distill = ConfigDict(
         dict(
             teachers=dict(base=dict(weights="Z-Image/transformer")),
             classes=("landscape", "portrait", "text"),
             # {"portrait": {"portrait_teacher": (0, 0, 0.5, 1)}}, with a portrait_teacher among the teachers
-            guidance_table={},
+            guidance_table=varying({}),
             nfe=4,
             shift=3.0,
             guidance=dict(times=(0.0,), scales=(6.0,)),  # with which it draws, called 5 there; the student learns it

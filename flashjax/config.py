@@ -1,18 +1,20 @@
 """Configurations: short Python files with ``get_config(arg)``, overridden from the command line, locked.
 
-    --config=configs/postcards.py:quick --config.student_optim.lr=5e-5
+    --config=configs/postcards.py:quick --config.student_optim.lr=5e-5 --config.edit_share='((0, 0.0), (0.5, 0.3))'
 
-What stands after the colon are typed arguments of the file, separated by commas; a name alone means True.
+What stands after the colon are typed arguments of the file, separated by commas; a name alone means True. Settings that
+may be a number, a mapping or either over the run are written as Python writes them (``LITERALS``).
 """
 
 import ast
 import difflib
+import fnmatch
 import importlib.util
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from flashjax.errors import UserError
 from flashjax.workdir import OPTIMIZERS, existing
@@ -44,6 +46,36 @@ OPERATIONS = dict(
 )
 # So has every optimizer (optim.make_optimizer).
 OPTIMIZER = dict(mu_dtype="float32")
+
+
+class Literal(NamedTuple):
+    """A setting that is written as a literal of Python: the types that it may have, and an example."""
+
+    kinds: tuple[type, ...]
+    like: str
+
+
+# By path, where * is a name that the reader chooses; a tuple is the setting over the run, or a weight for each step.
+LITERALS = {
+    "edit_share": Literal((float, tuple), "0.3 or ((0, 0.0), (0.5, 0.3))"),
+    "sources": Literal((dict,), "{'prompts': {'path': 'data/prompts/train.arrayrecord', 'weight': 1.0}}"),
+    "sources.*.weight": Literal((float, dict, tuple), "2.0, {'portrait': 2.0, 'text': 1.0} or ((0, 1.0), (0.5, 2.0))"),
+    "distill.teachers": Literal((dict,), "{'base': {'weights': 'runs/base'}, 'faces': {'weights': 'runs/faces'}}"),
+    "distill.guidance_table": Literal(
+        (dict, tuple), "{'portrait': {'faces': (0, 0, 0.5, 1)}} or ((0, {}), (0.5, {'portrait': {'faces': 'linear'}}))"
+    ),
+    "distill.guidance_table.*": Literal((dict,), "{'faces': (0, 0, 0.5, 1)}"),
+    "distill.guidance_table.*.*": Literal((str, tuple), "(0, 0, 0.5, 1) or base_then_specialist"),
+}
+
+
+def varying(value: Any) -> FieldReference:
+    """The first value of a setting that may later be of another type: a number, a mapping, or either over the run.
+
+    A ConfigDict keeps the type that a setting began with. After ``config.edit_share = varying(0.0)`` the line
+    ``config.edit_share = ((0, 0.0), (0.5, 0.3))`` is taken; it is read as any other setting.
+    """
+    return FieldReference(value, field_type=object)
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -135,7 +167,9 @@ def _override(config: ConfigDict, key: str, text: str) -> None:
         if not isinstance(group, ConfigDict):
             raise UserError(f"{seen} is a single setting, so there is no config.{key}.")
     _check_key(config, group, seen, name)
-    group[name] = _parse(f"config.{key}", text, group[name])
+    value = _parse(f"config.{key}", text, group[name])
+    with group.ignore_type():  # _parse knows what the setting takes
+        group[name] = value
 
 
 def _check_key(config: ConfigDict, group: ConfigDict, seen: str, part: str) -> None:
@@ -144,7 +178,9 @@ def _check_key(config: ConfigDict, group: ConfigDict, seen: str, part: str) -> N
     near = difflib.get_close_matches(part, group.keys(), 1)
     elsewhere = [path for path in _paths(config) if path.rpartition(".")[2] == part]
     meant = elsewhere or [f"{seen}.{name}" for name in near]
-    hint = f"did you mean {' or '.join(meant)}?" if meant else f"{seen} has {', '.join(group.keys())}."
+    hint = f"did you mean {' or '.join(meant)}?" if meant else f"{seen} has {', '.join(group.keys()) or 'none'}."
+    if literal := _literal(seen):
+        hint += f" New ones are written whole, {seen}=\"{literal.like}\"."
     raise UserError(f"There is no setting {seen}.{part}; {hint}")
 
 
@@ -155,7 +191,10 @@ def _paths(group: ConfigDict, seen: str = "config") -> list[str]:
 
 
 def _parse(key: str, text: str, old: Any) -> Any:
-    """The text as the type of ``old``. A sequence is written (1, 2) or, where its parts are plain words, a,b."""
+    """The text as the type of ``old``, or as what LITERALS says. A sequence is written (1, 2) or, where its parts are
+    plain words, a,b."""
+    if literal := _literal(key):
+        return _evaluated(key, text, literal)
     if isinstance(old, ConfigDict):
         raise UserError(f"{key} is a group of settings; set one of {', '.join(f'{key}.{name}' for name in old)}.")
     if isinstance(old, str):
@@ -168,8 +207,40 @@ def _parse(key: str, text: str, old: Any) -> Any:
         if isinstance(old, tuple | list):
             return _sequence(text, old)
         return ast.literal_eval(text) if old is None else type(old)(text)
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, SyntaxError, TypeError) as error:
         raise UserError(f"{key} has to be of type {type(old).__name__}, like {old!r}, not {text!r}.") from error
+
+
+def _literal(key: str) -> Literal | None:
+    """What is known of config.<path>, if it is written as a literal."""
+    parts = key.split(".")[1:]
+    for path, literal in LITERALS.items():
+        names = path.split(".")
+        if len(names) == len(parts) and all(map(fnmatch.fnmatchcase, parts, names)):
+            return literal
+    return None
+
+
+def _evaluated(key: str, text: str, literal: Literal) -> Any:
+    """The text as a literal of one of the kinds. Where words are among them, what is in no brackets is one."""
+    if str in literal.kinds and not text.startswith(("(", "[")):
+        return text
+    wrong = f"{key} is written like {literal.like}, not {text}."
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise UserError(wrong) from error
+    value = float(value) if type(value) is int else tuple(value) if isinstance(value, list) else value
+    if type(value) not in literal.kinds or not _named(value):
+        raise UserError(wrong)
+    return ConfigDict(value) if isinstance(value, dict) else value
+
+
+def _named(value: Any) -> bool:
+    """Whether the keys of all mappings in a literal can be names of settings."""
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and "." not in name for name in value) and all(map(_named, value.values()))
+    return not isinstance(value, tuple | list) or all(map(_named, value))
 
 
 def _sequence(text: str, old: tuple | list) -> tuple | list:

@@ -1,6 +1,9 @@
 """From a configuration to what a run does: the recipe of its steps, its lambda table and its step table."""
 
 import difflib
+import numbers
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -17,26 +20,50 @@ def make_recipe(config: ConfigDict) -> steps.Recipe:
     """The distillation recipe of ``config.distill``; what is not in it keeps Recipe's default. Raises ValueError for
     settings that do not fit together."""
     names, grid = teacher_names(config), tuple(flow.time_grid(config.nfe, config.shift).tolist())
-    scales = [config.teachers[name].get("guidance", config.guidance) for name in names]
+    common = _scale("config.distill.guidance", config.guidance)
+    own = {name: given["guidance"] for name, given in config.teachers.items() if "guidance" in given}
+    own = {name: _scale(f"config.distill.teachers.{name}.guidance", given) for name, given in own.items()}
     return steps.Recipe(
         grid=grid,
         lambdas=make_lambdas(config)[1][0],
-        guidance_scales=tuple(guidance.Scale(tuple(scale["times"]), tuple(scale["scales"])) for scale in scales),
+        guidance_scales=tuple(own.get(name, common) for name in names),
         **{name: steps.TimeSampler(**config[name]) for name in ("student_times", "critic_times") if name in config},
         **{name: config[name] for name in AS_THEY_ARE if name in config},
     )
 
 
+def _scale(where: str, given: Any) -> guidance.Scale:
+    """The guidance that a configuration gives as times and scales. Raises UserError that begins with ``where``."""
+    told = given.to_dict() if isinstance(given, ConfigDict) else given
+    if not isinstance(told, Mapping) or set(told) != {"times", "scales"}:
+        raise UserError(f"{where} is {told!r}; guidance has times and scales: dict(times=(0.0,), scales=(2.0,)).")
+    for name, values in told.items():
+        if not isinstance(values, tuple | list) or not all(isinstance(value, numbers.Real) for value in values):
+            raise UserError(f"{where}.{name} is {values!r}; it is a number for each knot, as in (0.05, 0.8).")
+    try:
+        return guidance.Scale(tuple(told["times"]), tuple(told["scales"]))
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
 def teacher_names(config: ConfigDict) -> tuple[str, ...]:
-    """The teachers of ``config.distill`` in the order of the lambda table: "base", then the others by name."""
-    if guidance.BASE not in config.teachers:
+    """The teachers of ``config.distill`` in the order of the lambda table: "base", then the others by name. Raises
+    UserError for a teacher that says what none has, or names no weights."""
+    if not isinstance(config.teachers, ConfigDict) or guidance.BASE not in config.teachers:
         raise UserError(f"config.distill.teachers has no teacher {guidance.BASE!r}; it takes what the others leave.")
     for name, teacher in config.teachers.items():
+        where = f"config.distill.teachers.{name}"
+        if not isinstance(teacher, ConfigDict):
+            raise UserError(f"{where} is {teacher!r}; a teacher is written dict(weights=...).")
         for setting in teacher:
             if setting not in TEACHER:
                 near = difflib.get_close_matches(setting, TEACHER, 1)
                 hint = f"did you mean {near[0]}?" if near else f"a teacher has {', '.join(TEACHER)}."
-                raise UserError(f"There is no setting config.distill.teachers.{name}.{setting}; {hint}")
+                raise UserError(f"There is no setting {where}.{setting}; {hint}")
+        if not isinstance(teacher.get("weights"), str) or not teacher.weights:
+            raise UserError(f"The teacher {name!r} has no weights; name the folder of its weights as {where}.weights.")
+        if not isinstance(teacher.get("negative", ""), str):
+            raise UserError(f"{where}.negative is {teacher.negative!r}; it is a prompt.")
     return (guidance.BASE, *(name for name in config.teachers if name != guidance.BASE))
 
 
@@ -52,17 +79,38 @@ def class_names(config: ConfigDict) -> tuple[str, ...]:
 
 def make_lambdas(config: ConfigDict) -> tuple[tuple[float, ...], np.ndarray]:
     """(shares of the run at which a table begins to hold, float32 [tables, steps, classes, teachers])."""
-    pairs = schedule.over_time(config.guidance_table)
+    pairs, tables = guidance_tables(config), []
     known = dict(steps=config.nfe, classes=class_names(config), teachers=teacher_names(config))
-    tables = [guidance.named_table(table, **known) for _, table in pairs]
+    for start, table in pairs:
+        try:
+            tables.append(guidance.named_table(table, **known))
+        except ValueError as error:
+            when = f", from {start:g} of the run on" if len(pairs) > 1 else ""
+            raise UserError(f"config.distill.guidance_table{when}: {error}") from error
     return tuple(start for start, _ in pairs), np.stack(tables)
+
+
+def guidance_tables(config: ConfigDict) -> tuple[tuple[float, Any], ...]:
+    """(share of the run from which it holds, table as it is written) of ``config.distill``."""
+    return _over_time("distill.guidance_table", config.to_dict()["guidance_table"])
+
+
+def _over_time(name: str, setting: Any) -> tuple[tuple[float, Any], ...]:
+    try:
+        return schedule.over_time(setting)
+    except ValueError as error:
+        raise UserError(f"config.{name}: {error}") from error
 
 
 def task_ratios(config: ConfigDict) -> dict:
     """T2I to edits over the run, as the step table takes them."""
-    pairs = schedule.over_time(config.edit_share)
-    if wrong := [share for _, share in pairs if not 0 <= share <= 1]:
-        raise UserError(f"config.edit_share is {wrong[0]}; the share of edits lies in [0, 1].")
+    pairs = _over_time("edit_share", config.edit_share)
+    for _, share in pairs:
+        if not isinstance(share, numbers.Real) or not 0 <= share <= 1:
+            raise UserError(
+                f"config.edit_share is {share!r}; the share of edits is a number in [0, 1], or over the run such as "
+                "((0, 0.0), (0.5, 0.3))."
+            )
     return dict(task_ratios=[(1 - e, e) for _, e in pairs], task_starts=tuple(start for start, _ in pairs))
 
 
@@ -82,7 +130,7 @@ def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.Step
 
 
 def describe(config: ConfigDict, table: schedule.StepTable) -> str:
-    """The step table and the lambda tables, for people."""
+    """The step table, the lambda tables, and what the configuration says in vain, for people."""
     lines = [table.describe()]
     if config.objective != "flow_matching":
         names, classes = teacher_names(config.distill), class_names(config.distill)
@@ -90,4 +138,29 @@ def describe(config: ConfigDict, table: schedule.StepTable) -> str:
         for start, lambdas in zip(table.starts, table.lambdas, strict=True):
             lines.append(f"weights of the teachers by step of the student, from row {start} on")
             lines.append(guidance.describe(lambdas[:, : len(classes)], classes, names))
-    return "\n".join(lines)
+    return "\n".join(lines + [f"without effect: {told}" for told in in_vain(config, table)])
+
+
+def in_vain(config: ConfigDict, table: schedule.StepTable) -> list[str]:
+    """What the configuration names and no row of the table uses: a sentence for each."""
+    tasks, told = set(table.task.tolist()), []
+    for name, source in config.sources.to_dict().items():
+        task = source.get("task", schedule.TASKS[0])
+        if schedule.TASKS.index(task) not in tasks:
+            told.append(f"config.sources.{name} is never read, as config.edit_share leaves no row to the task {task}.")
+        elif all(_nothing(weight) for _, weight in schedule.over_time(source.get("weight", 1.0))):
+            told.append(f"config.sources.{name} is never read, as its weight is 0.")
+    if config.objective == "flow_matching":
+        return told
+    named = {c: int(c == "edit") for _, given in guidance_tables(config.distill) for c in given}
+    for c in (c for c, task in named.items() if task not in tasks):
+        told.append(f"the weights for {c!r} in config.distill.guidance_table, as config.edit_share leaves it no row.")
+    heard = {m for program in table.programs() for m in program.active}
+    for m, name in enumerate(teacher_names(config.distill)):
+        if m and m not in heard:
+            told.append(f"the teacher {name!r} is never heard, and its weights are loaded all the same; take it out.")
+    return told
+
+
+def _nothing(weight: Any) -> bool:
+    return not any(weight.values() if isinstance(weight, Mapping) else [weight])

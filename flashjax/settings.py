@@ -1,5 +1,7 @@
 """What no run can have, said before anything is compiled: settings by themselves, and settings beside their data."""
 
+import math
+import numbers
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ NEEDED = dict(
     trajectory=("student_updates", "init", "distill", "student_optim"),
     dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
 )
+SOURCE = ("path", "task", "weight")  # what config.sources may say of each; the last two need not be
 EDITS = ("qwen_image_21", "qwen_image", "flux2")  # architectures that are trained on pictures to edit
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
 LEAST |= dict(watchdog_minutes=0, micro_batches=1)
@@ -34,6 +37,7 @@ def check_settings(config: ConfigDict) -> None:
             f"The objective {config.objective} needs config.{missing[0]}, which this configuration does not have; "
             "start from another configuration file."
         )
+    check_sources(config.sources)
     for name, least in LEAST.items():
         if config[name] < least:
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
@@ -53,6 +57,41 @@ def check_settings(config: ConfigDict) -> None:
         check_flow_matching(config)
     if lora.of(config) is not None:
         check_lora(config)
+
+
+def check_sources(sources: Any) -> None:
+    """Raises UserError for ``config.sources`` that name nothing, or say of a source what none has. What its manifest
+    tells is told where it is opened (data.mixture)."""
+    if not isinstance(sources, ConfigDict) or not sources:
+        told = "empty" if isinstance(sources, ConfigDict) else repr(sources)
+        raise UserError(f"config.sources is {told}; name at least one prepared set: {{'mine': {{'path': ...}}}}.")
+    for name, given in sources.to_dict().items():
+        where, has = f"config.sources.{name}", ", ".join(SOURCE)
+        if not isinstance(given, Mapping):
+            raise UserError(f"{where} is {given!r}; a source has {has}.")
+        if unknown := [setting for setting in given if setting not in SOURCE]:
+            raise UserError(f"There is no setting {where}.{unknown[0]}; a source has {has}.")
+        if not isinstance(given.get("path"), str) or not given["path"]:
+            raise UserError(f"The source {name!r} has no path; name the file of a prepared set as {where}.path.")
+        if (task := given.get("task", schedule.TASKS[0])) not in schedule.TASKS:
+            raise UserError(f"{where}.task is {task!r}; tasks are {', '.join(schedule.TASKS)}.")
+        check_weight(f"{where}.weight", given.get("weight", 1.0))
+
+
+def check_weight(where: str, weight: Any) -> None:
+    """Raises UserError for what is neither a weight, nor weights by category, nor these over the run."""
+    try:
+        pairs = schedule.over_time(weight)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+    for _, now in pairs:
+        for category, number in now.items() if isinstance(now, Mapping) else [(None, now)]:
+            if not isinstance(number, numbers.Real) or not 0 <= number < math.inf:
+                at = "" if category is None else f" of {category!r}"
+                raise UserError(
+                    f"{where}{at} is {number!r}; a weight is a number from 0 on, or one by category: "
+                    "{'portrait': 2.0, 'text': 1.0}."
+                )
 
 
 def check_flow_matching(config: ConfigDict) -> None:

@@ -25,8 +25,6 @@ def load_weights(config: ConfigDict, form: flow.Params, path: str) -> flow.Param
     """A parameter tree of ``form``: from PyTorch-named weights, from the average of a run's newest checkpoint, from an
     adapter file, which is merged with the base teacher; or, where ``form`` is an adapter's, a LoRA run's adapter. For
     "random" they are numbers."""
-    if not path:
-        raise UserError("A teacher in config.distill.teachers has no weights; name the folder of its weights.")
     if path == RANDOM and not lora.is_adapter(form):
         return random(form)
     folder = workdir.existing(path, "weights")

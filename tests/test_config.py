@@ -1,5 +1,7 @@
 """Configurations: what overrides mean, and the sentence for everything that is misspelt."""
 
+from pathlib import Path
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -50,9 +52,68 @@ def test_an_empty_text_is_a_value():
     assert configs.load(["--config=configs/postcards_teacher.py", "--config.init="]).init == ""
 
 
+TABLE = {"portrait": {"faces": (0, 0, 0.5, 1)}, "text": {"faces": "linear"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("edit_share", "1", 1.0), ("edit_share", "[(0, 0.0), (0.5, 0.3)]", ((0, 0.0), (0.5, 0.3))),
+        ("sources.prompts.weight", '{"portrait": 2, "text": 1.0}', {"portrait": 2, "text": 1.0}),
+        ("sources.prompts.weight", "((0, 1.0), (0.5, {'text': 2.0}))", ((0, 1.0), (0.5, {"text": 2.0}))),
+        ("sources", "{'a': {'path': 'a.arrayrecord'}}", {"a": {"path": "a.arrayrecord"}}),
+        ("distill.guidance_table", repr(TABLE), TABLE), ("distill.guidance_table", "{}", {}),
+        ("distill.guidance_table", f"((0, {{}}), (0.5, {TABLE!r}))", ((0, {}), (0.5, TABLE))),
+        ("distill.teachers", "{'base': {'weights': 'a'}, 'faces': {'weights': 'b', 'negative': 'blurred'}}",
+         {"base": {"weights": "a"}, "faces": {"weights": "b", "negative": "blurred"}}),
+    ],
+)  # fmt: skip
+def test_settings_that_are_written_as_python_writes_them(key, text, expected):
+    found = configs.load([POSTCARDS, f"--config.{key}={text}"]).to_dict()
+    for name in key.split("."):
+        found = found[name]
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_a_part_of_a_table_that_is_there():
+    table = "--config.distill.guidance_table"
+    parts = ".text={'words': 'linear'}", ".portrait.faces=(0, 0, 0, 1)", ".text.words=constant:0.5"
+    config = configs.load([POSTCARDS, f"{table}={TABLE!r}", *(f"{table}{part}" for part in parts)])
+    expected = {"portrait": {"faces": (0, 0, 0, 1)}, "text": {"words": "constant:0.5"}}
+    assert config.distill.guidance_table.to_dict() == expected
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path("configs").glob("*.py")))
+def test_shipped_configurations_take_mappings_and_schedules_in_python(name):
+    config = configs.load([f"--config=configs/{name}.py"])
+    share, weight, table = ((0, 0.0), (0.5, 0.3)), ((0, 1.0), (0.5, {"text": 1.0})), ((0, {}), (0.5, TABLE))
+    config.edit_share = share
+    for source in config.sources.values():
+        source.weight = {"portrait": 2.0}
+        source.weight = weight
+    if "distill" in config:
+        config.distill.guidance_table = TABLE
+        config.distill.guidance_table = table
+        assert config.to_dict()["distill"]["guidance_table"] == table
+    assert (config.edit_share, source.to_dict()["weight"]) == (share, weight)
+
+
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
+        ("edit_share=half", "config.edit_share is written like 0.3 or ((0, 0.0), (0.5, 0.3)), not half."),
+        ("edit_share={'a': 1}", "config.edit_share is written like 0.3 or ((0, 0.0), (0.5, 0.3)), not {'a': 1}."),
+        ("sources.prompts.weight=True", "config.sources.prompts.weight is written like 2.0, {'portrait': 2.0, "),
+        ("distill.guidance_table=0.5", "config.distill.guidance_table is written like {'portrait': {'faces': (0, 0, "),
+        ("distill.guidance_table={'a': ", "config.distill.guidance_table is written like {'portrait': "),
+        ("distill.guidance_table=((0, {3: {}}),)", "config.distill.guidance_table is written like {'portrait': "),
+        ("distill.teachers={'a.b': {}}", "config.distill.teachers is written like {'base': {'weights': 'runs/base'}, "),
+        (
+            "distill.guidance_table.portrait=linear",
+            "There is no setting config.distill.guidance_table.portrait; config.distill.guidance_table has none. New "
+            "ones are written whole, config.distill.guidance_table=\"{'portrait': ",
+        ),
         ("student_optm=1", "There is no setting config.student_optm; did you mean config.student_optim?"),
         ("student_optm.lr=1", "There is no setting config.student_optm; did you mean config.student_optim?"),
         ("student_optim.lrr=1", "There is no setting config.student_optim.lrr; did you mean config.student_optim.lr?"),

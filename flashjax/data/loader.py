@@ -50,8 +50,8 @@ def make_loader(
         An iterator with `get_state()` and `set_state(state)`.
 
     Raises:
-        ValueError: settings that do not fit, or (while reading) a text longer than
-            `max_text_tokens`.
+        ValueError: settings that do not fit.
+        RecordError: (while reading) a text longer than `max_text_tokens`, a picture that is none.
     """
     rows = range(batch_size) if rows is None else rows
     if len(rows) == 0 or not all(0 <= row < batch_size for row in rows):
@@ -90,6 +90,11 @@ def _example(record: dict[str, Any], *, max_text_tokens: int) -> dict[str, np.nd
     pictures = {source_key(n): source for n, source in enumerate(sources(record), 1)}
     pictures |= {"image": record["image"]} if "image" in record else {}
     for name, stored in pictures.items():
+        if not isinstance(stored, np.ndarray):
+            raise RecordError(
+                f"Record {record['index']} of the category {record.get('category')!r} has no picture as its {name!r} "
+                f"but {stored!r}; prepare its set again."
+            )
         values = stored.astype(np.float32)
         example[name] = values / np.float32(127.5) - np.float32(1) if stored.dtype == np.uint8 else values
     for name in ("text", "null"):
@@ -97,7 +102,7 @@ def _example(record: dict[str, Any], *, max_text_tokens: int) -> dict[str, np.nd
             continue
         text = record[name]
         if len(text) > max_text_tokens:
-            raise ValueError(
+            raise RecordError(
                 f"The text of record {record['index']} has {len(text)} tokens, more than "
                 f"max_text_tokens = {max_text_tokens}; raise it to the max_text_tokens of the "
                 "set's manifest."

@@ -20,6 +20,7 @@ import numpy as np
 
 from flashjax.data.manifest import places, read_manifest
 from flashjax.data.records import RecordError, RecordSource
+from flashjax.data.records import sources as pictures_to_edit
 from flashjax.distill import schedule
 from flashjax.errors import UserError
 
@@ -58,24 +59,19 @@ class Source:
 
 def open_sources(settings: Mapping[str, Mapping[str, Any]]) -> tuple[list[Source], dict[str, dict]]:
     """(sources, manifest by name) of ``config.sources``: ``{name: dict(path=…, task="t2i", weight=1.0)}``; ``task`` and
-    ``weight`` need not be there. Raises UserError."""
-    known, sources, manifests = ("path", "task", "weight"), [], {}
-    if not settings:
-        raise UserError("config.sources is empty; name at least one prepared set.")
+    ``weight`` need not be there. What is said of them settings.check_sources has checked; raises UserError for sets
+    that are not what is said."""
+    sources, manifests = [], {}
     for name, given in settings.items():
-        for setting in given:
-            if setting not in known:
-                has = ", ".join(known)
-                raise UserError(f"There is no setting config.sources.{name}.{setting}; a source has {has}.")
         task, path, where = given.get("task", schedule.TASKS[0]), Path(given["path"]), f"config.sources.{name}"
-        if task not in schedule.TASKS:
-            raise UserError(f"{where}.task is {task!r}; tasks are {', '.join(schedule.TASKS)}.")
         manifest = manifests[name] = read_manifest(path)
         found = manifest.get("task", schedule.TASKS[0])
         if found != task:
             raise UserError(f"{path} holds records of the task {found}, but {where} is of the task {task}.")
-        weight = given.get("weight", 1.0)
-        sources.append(Source(name, RecordSource(path), places(manifest), schedule.TASKS.index(task), weight))
+        weight, records = given.get("weight", 1.0), RecordSource(path)
+        if task == "edit" and not pictures_to_edit(records[0]):
+            raise UserError(f"{path} holds edit records without a picture to edit; prepare {where} again.")
+        sources.append(Source(name, records, places(manifest), schedule.TASKS.index(task), weight))
     return sources, manifests
 
 

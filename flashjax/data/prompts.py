@@ -130,6 +130,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         given |= {"image": row["image"]} if row.get("image") else {}
         if not all(isinstance(each, str) and each for each in given.values()):
             raise PrepareError(f"{where} has a 'source' or 'image' that is no path; a 'source' may be a list of them.")
+        if records.sources(given) and not row["prompt"].strip():
+            raise PrepareError(f"{where} is an edit record without an instruction; its 'prompt' is empty.")
         pictures = {key: str(path.parent / each) for key, each in given.items()}
         yield dict(prompt=row["prompt"], category=row["category"], where=where, pictures=pictures)
 

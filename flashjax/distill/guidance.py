@@ -13,6 +13,7 @@ and a weight for each step of the student; the teacher called "base" takes the r
 
 import dataclasses
 import difflib
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,13 +57,15 @@ class Scale:
 UNGUIDED = Scale()
 BASE = "base"  # the teacher that takes what the others leave
 SHAPES = ("base_then_specialist", "specialist_then_base", "linear", "last_step", "constant:WEIGHT")
+EXAMPLE = "{'portrait': {'portrait_teacher': (0, 0, 0.5, 1)}}"
 
 
 def shape(name: str, steps: int) -> tuple[float, ...]:
     """A specialist's weights over the steps of the student, by name; for four of them:
 
     base_then_specialist (0, 0, 0.5, 1), specialist_then_base (1, 0.5, 0, 0), linear (0, 1/3, 2/3, 1), last_step
-    (0, 0, 0, 1), constant:0.5 (0.5, 0.5, 0.5, 0.5). Raises ValueError.
+    (0, 0, 0, 1), constant:0.5 (0.5, 0.5, 0.5, 0.5). The number behind "constant:" is the weight at every step, in
+    [0, 1]; it has no default. Raises ValueError.
     """
     k, half, last = np.arange(steps), steps // 2, steps - 1
     late = np.maximum(k - half + 1, 0) / (steps - half)
@@ -77,7 +80,7 @@ def shape(name: str, steps: int) -> tuple[float, ...]:
         if kind == "constant":
             return (float(weight),) * steps
     except ValueError as error:
-        raise ValueError(f"The shape {name!r} needs a number, as in 'constant:0.5'.") from error
+        raise ValueError(f"The shape {name!r} needs a number, the weight of every step: 'constant:0.5'.") from error
     raise ValueError(f"There is no shape {name!r} of weights{_nearest(name, SHAPES)}")
 
 
@@ -89,21 +92,20 @@ def named_table(
     ``teachers``: all of them, "base" first. A class without an entry has the base teacher alone. Raises ValueError
     that names class, teacher and step.
     """
+    if not isinstance(table, Mapping):
+        raise ValueError(f"A table names classes, as in {EXAMPLE} (and {{}} is the base teacher alone), not {table!r}.")
     weights = np.zeros((len(teachers), steps, len(classes)))
     for c, row in table.items():
         if c not in classes:
-            raise ValueError(f"guidance_table has no class {c!r} to speak of{_nearest(c, classes)}")
+            raise ValueError(f"There is no class {c!r} to speak of{_nearest(c, classes)}")
+        if not isinstance(row, Mapping):
+            raise ValueError(f"A class names its teachers, as in {EXAMPLE}; {c!r} has {row!r}.")
         for teacher, given in row.items():
             if teacher == BASE:
-                raise ValueError(f"guidance_table gives {BASE!r} a weight for {c!r}; it takes what the others leave.")
+                raise ValueError(f"{BASE!r} is given a weight for {c!r}; it takes what the others leave.")
             if teacher not in teachers:
                 raise ValueError(f"There is no teacher {teacher!r} for {c!r}{_nearest(teacher, teachers[1:])}")
-            each = shape(given, steps) if isinstance(given, str) else tuple(given)
-            if len(each) != steps:
-                raise ValueError(
-                    f"guidance_table gives {teacher!r} {len(each)} weights for {c!r}; the student takes {steps} steps."
-                )
-            weights[teachers.index(teacher), :, classes.index(c)] = each
+            weights[teachers.index(teacher), :, classes.index(c)] = _by_step(given, steps, f"{teacher!r} for {c!r}")
     bad = np.argwhere(~((weights >= 0) & (weights <= 1)))
     if len(bad):
         m, k, c = bad[0]
@@ -121,6 +123,26 @@ def named_table(
     return lambda_table(steps, len(classes), list(weights[1:]))
 
 
+def _by_step(given: Any, steps: int, whose: str) -> Sequence[float]:
+    """A weight for each step, of numbers or the name of a shape. ``whose``: teacher and class, for the errors."""
+    if isinstance(given, str):
+        try:
+            return shape(given, steps)
+        except ValueError as error:
+            raise ValueError(f"The weights of {whose} are {given!r}. {error}") from error
+    if not isinstance(given, Sequence):
+        raise ValueError(
+            f"The weights of {whose} are {given!r}; write one for each of the student's {steps} steps, or a shape, as "
+            "'constant:0.5'."
+        )
+    if len(given) != steps:
+        raise ValueError(f"{len(given)} weights are given to {whose}; the student takes {steps} steps.")
+    for k, weight in enumerate(given):
+        if not isinstance(weight, numbers.Real):
+            raise ValueError(f"The weight of {whose} at step {k} is {weight!r}; weights are numbers in [0, 1].")
+    return given
+
+
 def describe(lambdas: np.ndarray, classes: Sequence[str], teachers: Sequence[str]) -> str:
     """The table [steps, classes, teachers] for people: a line a class and teacher that is ever heard there."""
     lines = []
@@ -131,8 +153,8 @@ def describe(lambdas: np.ndarray, classes: Sequence[str], teachers: Sequence[str
     return "\n".join(lines)
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
+def _nearest(name: Any, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, 1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known) or 'none'}."
 
 

@@ -127,7 +127,7 @@ def over_time(setting: Any) -> tuple[tuple[float, Any], ...]:
         raise ValueError(
             f"A setting that changes over the run is written ((0, value), (0.5, value), ...), not {setting}."
         ) from error
-    if not froms or froms[0] != 0 or froms[-1] >= 1 or (np.diff(froms) <= 0).any():
+    if not froms or froms[0] != 0 or not froms[-1] < 1 or not (np.diff(froms) > 0).all():
         raise ValueError(f"The phases of a run begin at 0 and rise below 1; {setting} begins them at {froms}.")
     return tuple((start, value) for start, (_, value) in zip(froms, pairs, strict=True))
 

@@ -7,7 +7,8 @@ from flashjax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, teacher=False, trajectory=False, data="", weights="", edits="")
+    data = "data/tiny/train.arrayrecord"
+    args = parse_arg(arg, teacher=False, trajectory=False, data=data, weights="random", edits="")
     config = ConfigDict()
     config.objective = "flow_matching" if args.teacher else "trajectory" if args.trajectory else "dmd"
     config.seed = 0

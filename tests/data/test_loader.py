@@ -237,8 +237,17 @@ def test_the_order_does_not_depend_on_how_many_read(prepared):
     assert got == expected
 
 
+@pytest.mark.parametrize("broken", [dict(source=None), dict(source_2=""), dict(image="a.png")])
+def test_an_edit_record_without_its_picture_gets_a_sentence(broken):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    record = dict(index=7, category="colour", category_id=3, source=picture, image=picture) | broken
+    (name,) = broken
+    with pytest.raises(records.RecordError, match=f"Record 7 of the category 'colour' has no picture as its '{name}'"):
+        loaders._example(record, max_text_tokens=4)
+
+
 def test_bad_settings_get_a_sentence(prepared):
-    with pytest.raises(ValueError, match="more than max_text_tokens = 1"):
+    with pytest.raises(records.RecordError, match="more than max_text_tokens = 1"):
         next(loader(prepared, max_text_tokens=1, batch_size=27))
     for rows in ([4], [-1], []):
         with pytest.raises(ValueError, match="they have to lie in a batch of 4"):

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from flashjax.data import records
 from flashjax.data.mixture import Mixture, Source, open_sources
 from flashjax.data.records import RecordError
 from flashjax.errors import UserError
@@ -142,13 +143,11 @@ def test_mixtures_that_cannot_be(sources, tasks, said):
 
 def test_sources_that_cannot_be(tmp_path):
     path = tmp_path / "a.arrayrecord"
-    path.write_bytes(b"x")
+    records.write_records(path, [dict(index=0, category="text")])
     path.with_suffix(".json").write_text(json.dumps(dict(task="edit", categories=["text"], count=1)))
     for given, said in (
-        ({}, "config.sources is empty"),
-        (dict(a=dict(path=str(path), wieght=1)), "There is no setting config.sources.a.wieght"),
-        (dict(a=dict(path=str(path), task="video")), "config.sources.a.task is 'video'; tasks are t2i, edit."),
         (dict(a=dict(path=str(path))), "holds records of the task edit, but config.sources.a is of the task t2i"),
+        (dict(a=dict(path=str(path), task="edit")), "a.arrayrecord holds edit records without a picture to edit"),
     ):
         with pytest.raises(UserError) as raised:
             open_sources(given)

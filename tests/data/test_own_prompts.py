@@ -105,6 +105,7 @@ def test_several_pictures_to_edit(tmp_path):
         ([dict(prompt="a", category="b", source={"x": 1})], "has a 'source' or 'image' that is no path"),
         ([], "There are no prompts in"), (["{"], "Line 1 of .* is not JSON"), (["3"], "has no text 'prompt'"),
         ([dict(prompt="a")], "has no text 'category'"), ([dict(prompt="a", category="")], "has no text 'category'"),
+        ([dict(prompt=" ", category="b", source="x.png")], "row 1 of .* is an edit record without an instruction"),
         ([dict(prompt="a", category="b", source="x.png"), dict(prompt="a", category="b")], "edit record without its"),
     ],
 )  # fmt: skip

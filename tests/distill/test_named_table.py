@@ -55,12 +55,19 @@ def test_a_table_of_names_is_the_table_of_numbers():
         ({"portrait": {"faces": (0, float("nan"), 0, 0)}}, "at step 1 is nan; weights lie in [0, 1]"),
         ({"edit": {"faces": "constant:0.7", "editor": (0, 0, 0, 0.6)}}, "for 'edit' at step 3 sum to 1.3; the base"),
         ({"portrait": {"face": "linear"}}, "There is no teacher 'face' for 'portrait'; did you mean 'faces'?"),
-        ({"portrit": {"faces": "linear"}}, "no class 'portrit' to speak of; did you mean 'portrait'?"),
+        ({"portrit": {"faces": "linear"}}, "There is no class 'portrit' to speak of; did you mean 'portrait'?"),
         ({"sea": {}}, "no class 'sea' to speak of; there are landscape, portrait, edit."),
-        ({"portrait": {"faces": (0, 1)}}, "gives 'faces' 2 weights for 'portrait'; the student takes 4 steps."),
-        ({"portrait": {"faces": "base_then"}}, "There is no shape 'base_then' of weights; did you mean"),
-        ({"portrait": {"faces": "constant:"}}, "needs a number, as in 'constant:0.5'."),
-        ({"portrait": {"base": "linear"}}, "gives 'base' a weight for 'portrait'; it takes what the others leave."),
+        ({"portrait": {"faces": (0, 1)}}, "2 weights are given to 'faces' for 'portrait'; the student takes 4 steps."),
+        ({"portrait": {"faces": "base_then"}}, "of 'faces' for 'portrait' are 'base_then'. There is no shape"),
+        ({"portrait": {"faces": "constant"}}, "of 'faces' for 'portrait' are 'constant'. The shape 'constant' needs a"),
+        ({"portrait": {"faces": "constant:x"}}, "needs a number, the weight of every step: 'constant:0.5'."),
+        ({"portrait": {"base": "linear"}}, "'base' is given a weight for 'portrait'; it takes what the others leave."),
+        ({"portrait": {"faces": 0.5}}, "The weights of 'faces' for 'portrait' are 0.5; write one for each of the stud"),
+        ({"portrait": {"faces": None}}, "The weights of 'faces' for 'portrait' are None; write one for each"),
+        ({"portrait": {"faces": (0, "half", 0, 1)}}, "of 'faces' for 'portrait' at step 1 is 'half'; weights are"),
+        ({"portrait": (0, 0, 0.5, 1)}, "A class names its teachers, as in {'portrait': {'portrait_teacher': (0, 0, 0."),
+        ({3: {}}, "There is no class 3 to speak of; there are landscape, portrait, edit."),
+        (None, "not None."), ("linear", "not 'linear'."),
     ],
 )
 def test_a_table_that_cannot_be_is_named(table, said):
@@ -75,7 +82,8 @@ def test_a_table_that_cannot_be_is_named(table, said):
 def test_phases():
     assert schedule.over_time({"a": 1}) == ((0.0, {"a": 1}),)
     assert schedule.over_time(((0, 1.0), (0.5, 2.0))) == ((0.0, 1.0), (0.5, 2.0))
-    for bad in ((), ((0.1, 1.0),), ((0, 1.0), (0, 2.0)), ((0, 1.0), (1, 2.0)), (0.5, 0.5)):
+    unknown = ((0, 1.0), (float("nan"), 2.0))
+    for bad in ((), ((0.1, 1.0),), ((0, 1.0), (0, 2.0)), ((0, 1.0), (1, 2.0)), (0.5, 0.5), unknown):
         with pytest.raises(ValueError, match="over the run is written|begin at 0 and rise"):
             schedule.over_time(bad)
 

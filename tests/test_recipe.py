@@ -1,0 +1,78 @@
+"""From a configuration to tables: what teachers, guidance and shares cannot be, and what is said in vain."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from flashjax import config as configs
+from flashjax import recipe
+from flashjax.errors import UserError
+
+
+def joint(**changes) -> ConfigDict:
+    """configs/postcards_joint.py with changes by path, "distill.nfe" as distill__nfe."""
+    config = configs.load(["--config=configs/postcards_joint.py"])
+    for key, value in changes.items():
+        *groups, last = key.split("__")
+        at = config
+        for group in groups:
+            at = at[group]
+        with config.unlocked(), config.ignore_type():
+            at[last] = value
+    return config
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+def made(config: ConfigDict):
+    return recipe.make_table(config, recipe.make_recipe(config.distill))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(distill__teachers__faces={}), "The teacher 'faces' has no weights; name the folder of its weights as"),
+        (dict(distill__teachers__faces=dict(weights="")), "The teacher 'faces' has no weights"),
+        (dict(distill__teachers__faces="runs/faces"), "config.distill.teachers.faces is 'runs/faces'; a teacher is"),
+        (dict(distill__teachers="runs/base"), "config.distill.teachers has no teacher 'base'"),
+        (dict(distill__teachers__base__negative=3), "config.distill.teachers.base.negative is 3; it is a prompt."),
+        (dict(distill__teachers__base__guidance=2.0), "config.distill.teachers.base.guidance is 2.0; guidance has"),
+        (dict(distill__guidance__scales=2.0), "config.distill.guidance.scales is 2.0; it is a number for each knot"),
+        (dict(distill__guidance__scales=("x",)), "config.distill.guidance.scales is ('x',); it is a number for each"),
+        (dict(distill__guidance__scales=(1.0, 2.0)), "config.distill.guidance: Guidance has 5 times and 2 scales"),
+        (dict(distill__guidance_table=None), "config.distill.guidance_table: A table names classes, as in"),
+        (dict(distill__guidance_table=(0, 0, 0.5, 1)), "config.distill.guidance_table: A setting that changes over"),
+        (
+            dict(distill__guidance_table=((0, {}), (0.5, {"text": {"pictures": 0.5}}))),
+            "config.distill.guidance_table, from 0.5 of the run on: The weights of 'pictures' for 'text' are 0.5;",
+        ),
+        (dict(edit_share="x"), "config.edit_share is 'x'; the share of edits is a number in [0, 1]"),
+        (dict(edit_share=((0, 0.5), (0.5, None))), "config.edit_share is None; the share"),
+        (dict(edit_share=((0.1, 0.5),)), "config.edit_share: The phases of a run begin at 0"),
+    ],
+)
+def test_what_cannot_be_is_named(changes, said):
+    with pytest.raises(UserError) as raised:
+        made(joint(**changes))
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_said_in_vain():
+    config = joint()
+    assert recipe.in_vain(config, made(config)) == []
+    faces, table = dict(weights="runs/faces"), {"edit": {"faces": "linear"}, "text": {"pictures": "constant:1"}}
+    config = joint(edit_share=0.0, distill__teachers__faces=faces, distill__guidance_table=table)
+    assert recipe.in_vain(config, made(config)) == [
+        "config.sources.edits is never read, as config.edit_share leaves no row to the task edit.",
+        "the weights for 'edit' in config.distill.guidance_table, as config.edit_share leaves it no row.",
+        "the teacher 'faces' is never heard, and its weights are loaded all the same; take it out.",
+    ]
+    assert "without effect: config.sources.edits is never read" in recipe.describe(config, made(config))
+    for nothing in (0.0, {"text": 0}, ((0, 0.0), (0.5, {"text": 0.0, "portrait": 0}))):
+        config = joint(sources__more=dict(path="more", weight=nothing))
+        assert recipe.in_vain(config, made(config)) == ["config.sources.more is never read, as its weight is 0."]
+    config = joint(sources__prompts__weight=((0, 0.0), (0.5, {"text": 1.0})))
+    assert recipe.in_vain(config, made(config)) == []
