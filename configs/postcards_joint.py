@@ -8,7 +8,8 @@ configs/postcards.py.
     flashjax train --config=configs/postcards_joint.py:trajectory --workdir=runs/joint_trajectory
     flashjax train --config=configs/postcards_joint.py --workdir=runs/joint
 
-Both begin with what the run before leaves. Cost and result: see docs/results.md.
+Both begin with what the run before leaves. ``--config.watch.data`` and ``--config.watch.edit_data`` watch held-out
+prompts and edits on the way, by either of which ``--config.keep_best`` can choose. Cost and result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ and renames: a half-written checkpoint is never seen.
 import contextlib
 import hashlib
 import json
-import operator
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -29,7 +29,11 @@ class Checkpoints:
     ``best``, the one in which it is smallest (``better`` is min) or largest (max)."""
 
     def __init__(self, folder: Path, keep: int = 2, best: str = "", better: Callable = min):
-        figure, kept = operator.itemgetter(best), [policies.LatestN(keep)]
+        kept, worst = [policies.LatestN(keep)], math.inf if better is min else -math.inf
+
+        def figure(saved: dict[str, float]) -> float:
+            return saved.get(best, worst)  # a run that went on with another ``best`` has checkpoints of the one before
+
         if best:
             only = dict(n=1, keep_checkpoints_without_metrics=False)
             kept.append(policies.BestN(get_metric_fn=figure, reverse=better is min, **only))
@@ -38,6 +42,7 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(kept), enable_async_checkpointing=True,
             cleanup_tmp_directories=True, best_mode=better.__name__, best_fn=figure if best else None,
         )  # fmt: skip
+        self._best = best
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=_handlers())
 
     def latest(self) -> int | None:
@@ -45,8 +50,11 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """The step of the best checkpoint; None where none was saved with the figure."""
-        return self._manager.best_step()
+        """The step of the best checkpoint; None where none was saved with the figure. Waits for the save in flight."""
+        with self._writing():
+            self._manager.wait_until_finished()
+        step = self._manager.best_step()
+        return step if step is not None and self._best in (self._manager.metrics(step) or {}) else None
 
     def save(self, step: int, state: Any, data: dict, meta: dict, figures: dict[str, float] | None = None) -> None:
         """Starts an asynchronous save; errors of the previous one surface here. Raises FloatingPointError for a state

@@ -11,6 +11,7 @@ import difflib
 import fnmatch
 import importlib.util
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,9 +41,10 @@ OPERATIONS = dict(
     teacher_memory="device",  # where their blocks lie; pinned_host: a layer comes to the device when it is used
     # Rank of the adapters that are trained in place of the kernels that the rules choose; 0: everything is trained.
     lora=dict(rank=0, alpha=16.0, rules=((r"blocks/.*/kernel", True), (r".*", False))),
-    # A held-out set with pictures, of which the first ``count`` prompts are drawn and judged whenever samples are.
-    watch=dict(data="", count=300, classifier="weights/postcards_classifier"),
-    keep_best="",  # watch/frechet or watch/adherence: the best checkpoint by it is kept beside the newest
+    # Held-out sets, ``data`` of prompts with pictures and ``edit_data`` of edits; the first ``count`` of each are drawn
+    # and judged whenever samples are.
+    watch=dict(data="", edit_data="", count=300, classifier="weights/postcards_classifier"),
+    keep_best="",  # a figure of them (watch.FIGURES): the best checkpoint by it is kept beside the newest
 )
 # So has every optimizer (optim.make_optimizer).
 OPTIMIZER = dict(mu_dtype="float32")
@@ -117,14 +119,22 @@ def load(argv: list[str]) -> ConfigDict:
     if file is None:
         raise UserError("No configuration given; write --config=configs/postcards.py, for example.")
     config = _run_file(file)
-    groups = [(config, OPERATIONS), *((config[name], OPTIMIZER) for name in OPTIMIZERS if name in config)]
-    for group, defaults in groups:
-        for key, value in defaults.items():
-            if key not in group:
-                group[key] = value
+    _complete(config, OPERATIONS)
+    for name in OPTIMIZERS:
+        if name in config:
+            _complete(config[name], OPTIMIZER)
     for key, text in settings:
         _override(config, key, text)
     return config.lock()
+
+
+def _complete(group: ConfigDict, defaults: Mapping[str, Any]) -> None:
+    """Adds the settings that ``group`` and the groups in it leave out."""
+    for key, value in defaults.items():
+        if key not in group:
+            group[key] = value
+        elif isinstance(value, dict) and isinstance(group[key], ConfigDict):
+            _complete(group[key], value)
 
 
 def _run_file(file: str) -> ConfigDict:

@@ -99,8 +99,9 @@ def make_drawn(
 ) -> Callable:
     """``drawn(params)`` is uint8 pictures, one a seed, as the run's model is meant to be sampled; None on all processes
     but the first, which take part. ``folder/samples`` is made."""
-    # On the host: an array of one process's device would not go together with parameters that live on all.
-    start, settings = np.asarray(noise(seeds, config.image_size, latents.of(config))), sampling(config)
+    # On the host: arrays of one process's device would not go together with parameters that live on all.
+    cond, null, start = jax.device_get((cond, null, noise(seeds, config.image_size, latents.of(config))))
+    settings = sampling(config)
     sample, grid = make_sampler(denoiser), flow.time_grid(settings["steps"], settings["shift"])
     (folder / "samples").mkdir(exist_ok=True)
 
@@ -111,15 +112,16 @@ def make_drawn(
     return drawn
 
 
-def drift(images: np.ndarray) -> dict[str, float]:
+def drift(images: np.ndarray, of: str = "samples/") -> dict[str, float]:
     """What collapses first where distillation goes wrong, of fixed prompts and noise, uint8 [seeds, prompts, H, W, 3]:
     saturation (the mean distance of a pixel's strongest from its weakest colour), contrast (the mean standard deviation
-    of a picture) and spread (the mean absolute difference of two seeds of a prompt); 1 is black against white."""
+    of a picture) and spread (the mean absolute difference of two seeds of a prompt); 1 is black against white. ``of``
+    is what their names begin with."""
     x = images.astype(np.float64) / 255
     return {
-        "samples/saturation": float((x.max(axis=-1) - x.min(axis=-1)).mean()),
-        "samples/contrast": float(x.std(axis=(2, 3, 4)).mean()),
-        "samples/spread": float(np.abs(x[0] - x[1]).mean()),
+        f"{of}saturation": float((x.max(axis=-1) - x.min(axis=-1)).mean()),
+        f"{of}contrast": float(x.std(axis=(2, 3, 4)).mean()),
+        f"{of}spread": float(np.abs(x[0] - x[1]).mean()),
     }
 
 
@@ -128,23 +130,26 @@ def make_edit_drawer(
     records: Sequence[dict], folder: Path, reference_at: tuple[int, ...] = (),
 ) -> Callable:  # fmt: skip
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX_edits.png``: the first sources of edit ``records``,
-    and what their instructions make of them. It returns no figures. ``reference_at``: see editing.condition."""
-    autoencoder = latents.of(config)
-    several = [np.stack(pictures) for pictures in zip(*map(sources, records), strict=True)]
-    states = text.pack([record["text"].astype(np.float32) for record in records])
+    and under them, of two seeds, what their instructions make of them. It returns ``drift`` of these for the log.
+    ``reference_at``: see editing.condition."""
+    autoencoder, count, twice = latents.of(config), len(records), [*records, *records]
+    several = [np.stack(pictures) for pictures in zip(*map(sources, twice), strict=True)]
+    states = text.pack([record["text"].astype(np.float32) for record in twice])
     given = [x.astype(np.float32) if autoencoder.module else pixels.from_uint8(x) for x in several]
     cond = editing.condition(model, *states, given, autoencoder, reference_at)
-    own = [record["null"].astype(np.float32) for record in records if "null" in record]
+    own = [record["null"].astype(np.float32) for record in twice if "null" in record]
     null = editing.null_condition(model, model.Condition(*text.pack(own or encoder.encode([""]))), cond)
-    drawn = make_drawn(config, denoiser, cond, null, list(range(1, len(records) + 1)), decode, folder)
-    shown = decode(several[0]) if autoencoder.module else several[0]
+    drawn = make_drawn(config, denoiser, cond, null, [1] * count + [2] * count, decode, folder)
+    shown = decode(several[0][:count]) if autoencoder.module else several[0][:count]
     side = (config.image_size, config.image_size)  # a source may be of another
     shown = np.stack([np.asarray(Image.fromarray(x).resize(side, Image.Resampling.NEAREST)) for x in shown])
 
     def draw(params, step: int) -> dict[str, float]:
         images = drawn(params)
-        if images is not None:
-            contact_sheet([shown, images]).save(folder / "samples" / f"step_{step:06d}_edits.png")
-        return {}
+        if images is None:
+            return {}
+        rows = [images[:count], images[count:]]
+        contact_sheet([shown, *rows]).save(folder / "samples" / f"step_{step:06d}_edits.png")
+        return drift(np.stack(rows), "samples/edit_")
 
     return draw

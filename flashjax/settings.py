@@ -116,8 +116,8 @@ def check_lora(config: ConfigDict) -> None:
 
 
 def check_edits(config: ConfigDict, table: schedule.StepTable) -> None:
-    """Raises UserError for a table with edits and an architecture that takes no picture."""
-    if table.task.any() and config.model.architecture not in EDITS:
+    """Raises UserError for a table with edits, or edits to watch, and an architecture that takes no picture."""
+    if (table.task.any() or config.watch.edit_data) and config.model.architecture not in EDITS:
         raise UserError(f"{config.model.architecture} cannot be trained on edits yet; {', '.join(EDITS)} can.")
 
 

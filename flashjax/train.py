@@ -186,8 +186,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     if 1 in tasks and decode is not None:
         shown = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
         drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, decode, shown, folder, mentioned))
-    if watched is not None:
-        drawers.append(watch.make_watcher(config, model, denoiser, encoder, decode, watched, folder))
+    drawers += watch.make_watchers(config, model, denoiser, encoder, decode, watched, folder)
     read = partial(held.readable, memory=config.teacher_memory)
     merge = jax.jit(lambda base, params: lora.merge(read(base), params, adapted.scale)) if adapted else None
     writer = MetricsWriter(folder, writes=hosts.first())

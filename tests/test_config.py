@@ -32,6 +32,13 @@ def test_a_file_with_arguments_and_settings():
     assert config.is_locked
 
 
+def test_a_file_that_names_a_part_of_a_group_has_the_rest_too():
+    config = configs.load([POSTCARDS + ":study", "--config.watch.edit_data=x"])
+    assert config.watch.edit_data == "x"
+    assert config.watch.count == 150  # as the file has it
+    assert configs.load([POSTCARDS]).watch.edit_data == ""
+
+
 def test_settings_do_not_depend_on_the_command_line_of_the_process(monkeypatch):
     monkeypatch.setattr("sys.argv", ["flashjax", POSTCARDS, "--config.seed=9"])
     assert configs.load([POSTCARDS, "--config.seed=3"]).seed == 3

@@ -74,4 +74,4 @@ def test_drift_of_pictures_that_are_known():
     np.testing.assert_allclose(told["samples/contrast"], (0.5 + np.sqrt(2 / 9)) / 2)
     assert told["samples/spread"] == 0
     images[1] = 255 - images[1]
-    assert pictures.drift(images)["samples/spread"] == 1
+    assert pictures.drift(images, "samples/edit_")["samples/edit_spread"] == 1

@@ -71,6 +71,9 @@ def test_several_pictures_each_count(given, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "make_edit_drawer", MAKE_EDIT_DRAWER)
     train.train(config, str(tmp_path / "run"))
     assert len(list((tmp_path / "run/samples").glob("*_edits.png"))) == 1
+    drift = {name: values for name, (_, values) in curves(tmp_path / "run").items() if name.startswith("samples/")}
+    assert drift.keys() == {f"samples/edit_{name}" for name in ("saturation", "contrast", "spread")}
+    assert drift["samples/edit_spread"][0] > 0  # two seeds of every edit
     pipe, stand_in = pipeline.load(str(tmp_path / "run")), text.load_text_encoder(None)
     large, small = (rng.integers(0, 255, (2, n, n, 3)).astype(np.uint8) for n in (8, 4))
     drawn = pipe.draw(["a into b"] * 2, [1, 1], stand_in, images=[large, small])

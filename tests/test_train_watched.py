@@ -45,9 +45,9 @@ def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypa
 
 def test_the_best_checkpoint_by_a_figure_stays(given, tmp_path, monkeypatch):
     """Saved after 2, 4, 6 and 8 steps, drawn after 4 and 8, of which the first was the better."""
-    monkeypatch.setattr(watch, "load", lambda config: "something")
     worse = {4: 1.0, 8: 2.0}
-    monkeypatch.setattr(watch, "make_watcher", lambda *_: lambda params, step: {"watch/frechet": worse[step]})
+    monkeypatch.setattr(watch, "load", lambda config: watch.Watched())
+    monkeypatch.setattr(watch, "make_watchers", lambda *_: [lambda params, step: {"watch/frechet": worse[step]}])
     settings = ["keep_best=watch/frechet", "sample_every=4", "checkpoint_every=2", "keep_checkpoints=1"]
     argv = [given["flow_matching"], *(f"--config.{setting}" for setting in settings)]
     train.train(configs.load(argv), str(tmp_path))

@@ -16,12 +16,15 @@ SOURCES = {
     "prompts": {"path": "data/prompts/train.arrayrecord", "task": "t2i", "weight": 1.0},
     "edits": {"path": "data/prompts/train_edits.arrayrecord", "task": "edit", "weight": 1.0},
 }
+HELD_OUT_EDITS = "data/heldout/heldout_edits.arrayrecord"
 
 study = Study(
     title="Task mixture",
     question="Which share of edits is best for edits, and what does it cost, or bring, pictures from prompts?",
     base="configs/postcards.py:study",
-    settings={"distill.teachers": {"base": {"weights": "runs/editor"}}, "sources": SOURCES},
+    settings={
+        "distill.teachers": {"base": {"weights": "runs/editor"}}, "sources": SOURCES, "watch.edit_data": HELD_OUT_EDITS,
+    },
     cells={
         "T2I only": {"edit_share": 0.0},  # its edits are the zero-shot row
         "9:1": {"edit_share": 0.1},
@@ -35,8 +38,7 @@ study = Study(
         ("5:5", "edits only"),
     ),
     measure=dict(
-        data="data/heldout/heldout.arrayrecord", edit_data="data/heldout/heldout_edits.arrayrecord", limit=450,
-        teacher="runs/editor",
+        data="data/heldout/heldout.arrayrecord", edit_data=HELD_OUT_EDITS, limit=450, teacher="runs/editor",
     ),
     drawn={"edit teacher, 80 NFE": "runs/editor"},
 )  # fmt: skip

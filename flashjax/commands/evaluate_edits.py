@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from flashjax import pictures, pipeline
     from flashjax.commands import quiet
     from flashjax.errors import UserError
-    from flashjax.evaluate import classifier, edits, study
+    from flashjax.evaluate import classifier, edits, edits_page, study
     from flashjax.models import text
 
     quiet()
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     told = edits.figures(sets, records, judge)
     out.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
     if out.suffix == ".html":
-        edits.write_page(out, told, sets, records, shlex.join(["flashjax", *sys.argv[1:]]))
+        edits_page.write_page(out, told, sets, records, shlex.join(["flashjax", *sys.argv[1:]]))
     shown = range(min(12, len(records)))
     rows = [sources, *sets.values(), np.stack([r["image"] for r in records])]
     sheet = [[row[i] for i in shown] for row in rows]

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flashjax import __version__
 from flashjax.errors import UserError
 from flashjax.evaluate import classifier as judge
-from flashjax.evaluate import metrics, ocr, report
+from flashjax.evaluate import metrics, ocr
 
-__all__ = ["figures", "outside_error", "scores", "write_page"]
-
-_SHOWN, _FAILURES = 6, 12  # edits a category, and of those that were not done, on the page
+__all__ = ["figures", "outside_error", "scores"]
 
 
 def scores(images: np.ndarray, records: Sequence[Mapping[str, Any]], classifier: judge.Classifier) -> dict:
@@ -84,39 +79,3 @@ def figures(
 def _interval(values: np.ndarray, seed: int) -> dict[str, float] | None:
     kept = values[np.isfinite(values)]
     return metrics.bootstrap(kept, seed=seed)._asdict() | dict(count=len(kept)) if len(kept) else None
-
-
-def write_page(
-    target: Path, told: Mapping[str, Any], sets: Mapping[str, np.ndarray], records: Sequence[Mapping], command: str
-) -> None:
-    """What `figures` found, as a page: every set between source and exact edit, and what the last one did not do."""
-    columns = {"source": [r["source"] for r in records], **sets, "exact": [r["image"] for r in records]}
-    kinds, last = [r["category"] for r in records], list(sets)[-1]
-    chosen = {kind: [i for i, k in enumerate(kinds) if k == kind][:_SHOWN] for kind in dict.fromkeys(kinds)}
-    if failed := told[last]["failed"][:_FAILURES]:
-        chosen[f"Not done: {last}"] = failed
-    grids = {
-        name: dict(
-            captions=[records[i]["instruction"] for i in some],
-            columns={label: [images[i] for i in some] for label, images in columns.items()},
-        )
-        for name, some in chosen.items()
-    }
-    shown = dict(entries={name: _entry(name, row) for name, row in told.items()}, counts=dict(edits=len(records)))
-    shown |= dict(verdict=[_sentence(name, told[name]) for name in sets], by_category="Done as told, by category")
-    facts = {"flashjax": __version__, "date": f"{date.today()}"}
-    report.write_report(
-        target, title="Edits of postcards", command=command, metrics=shown, grids=grids, curves={}, step_table="",
-        config_text="", facts=facts,
-    )  # fmt: skip
-
-
-def _entry(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    values = {key: row[key] and row[key]["value"] for key in ("success", "kept", "text", "outside")}
-    return dict(label=name, adherence_per_category=row["success_by_category"]) | values
-
-
-def _sentence(name: str, row: Mapping[str, Any]) -> str:
-    told = "{value:.1%} (95 % interval {low:.1%} to {high:.1%})"
-    done, kept = (told.format(**row[key]) for key in ("success", "kept"))
-    return f"{name}: {done} of the edits are done as told, and {kept} of the other attributes are as they were."

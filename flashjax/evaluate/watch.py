@@ -4,6 +4,7 @@ student that is done look the same in them."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,23 @@ from flashjax import pictures
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
 from flashjax.evaluate import metrics
+from flashjax.models import editing, latents, pixels
+from flashjax.workdir import existing
 
 # What a run can keep its best checkpoint by, and whether the smaller or the larger value is the better.
-FIGURES = {"watch/frechet": min, "watch/adherence": max}
+EDIT_FIGURES = {"watch/edit_success": max, "watch/edit_kept": max, "watch/edit_outside": min}
+FIGURES = {"watch/frechet": min, "watch/adherence": max} | EDIT_FIGURES
+# What the records of a held-out set have to hold, by its setting in config.watch, and the command that makes one.
+HELD_OUT = dict(
+    data=({"caption", "category", "named", "image"}, "flashjax prepare --split heldout"),
+    edit_data=(
+        {"instruction", "category", "changed", "edit_spec", "source", "image"},
+        "flashjax prepare --split heldout --edits",
+    ),
+)
 
 
-class Watched(NamedTuple):
+class Prompts(NamedTuple):
     """The prompts that are drawn again and again, what they name, features [N, D] of their real pictures, and the
     classifier that they are of."""
 
@@ -30,54 +42,122 @@ class Watched(NamedTuple):
     judge: Any
 
 
-def load(config: ConfigDict) -> Watched | None:
-    """What ``config.watch`` says; None without data. Raises UserError for what cannot be watched."""
+class Edits(NamedTuple):
+    """The edits that are made again and again, with what ``edits.scores`` takes of each, and the classifier."""
+
+    records: list[dict[str, Any]]
+    judge: Any
+
+
+class Watched(NamedTuple):
+    """What a run looks at; None is not looked at."""
+
+    prompts: Prompts | None = None
+    edits: Edits | None = None
+
+
+def load(config: ConfigDict) -> Watched:
+    """What ``config.watch`` says. Raises UserError for what cannot be watched."""
     settings = config.watch
-    if config.keep_best and config.keep_best not in FIGURES:
-        raise UserError(f"config.keep_best is {config.keep_best!r}; choose {' or '.join(FIGURES)}, or '' for none.")
-    if config.keep_best and not settings.data:
-        raise UserError("config.keep_best needs pictures to compare with; name a held-out set in config.watch.data.")
-    if not settings.data:
-        return None
+    check(config)
+    if not settings.data and not settings.edit_data:
+        return Watched()
     from flashjax.evaluate import classifier  # knows the postcards, whose packages other runs do without
 
     if config.image_size != classifier.SIDE:
         raise UserError(f"config.watch judges pictures of {classifier.SIDE} px, and the run draws {config.image_size}.")
-    if config.autoencoder.architecture != "pixels" and not config.autoencoder.weights:
-        raise UserError("config.watch judges pictures, which take a decoder: name its weights in config.autoencoder.")
-    source = RecordSource(settings.data)
-    if not 2 <= settings.count <= len(source) or "image" not in source[0]:
-        raise UserError(
-            f"config.watch.count is {settings.count} and {settings.data} holds {len(source)} records; it needs two or "
-            "more of them, with pictures."
-        )
-    records = [source[i] for i in range(settings.count)]
     judge = classifier.load(settings.classifier)
+    return Watched(
+        load_prompts(settings, judge) if settings.data else None,
+        load_edits(settings, judge) if settings.edit_data else None,
+    )
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for settings that do not go together, whatever the data are."""
+    settings, latent = config.watch, config.autoencoder.architecture != latents.PIXELS.name
+    if config.keep_best and config.keep_best not in FIGURES:
+        known = ", ".join(FIGURES)
+        raise UserError(f"config.keep_best is {config.keep_best!r}; choose one of {known}, or '' for none.")
+    needed = "edit_data" if config.keep_best in EDIT_FIGURES else "data"
+    if config.keep_best and not settings[needed]:
+        raise UserError(f"config.keep_best={config.keep_best} needs a held-out set; name it in config.watch.{needed}.")
+    if settings.edit_data and all(source.get("task") != "edit" for source in config.sources.values()):
+        raise UserError(
+            "config.watch.edit_data names held-out edits, and none of config.sources is of edits (task='edit'); add "
+            "one, or leave config.watch.edit_data out."
+        )
+    if settings.edit_data and latent:
+        raise UserError("config.watch.edit_data is for runs that read pixels; this one reads latents, so leave it out.")
+    if settings.data and latent and not config.autoencoder.weights:
+        raise UserError("config.watch judges pictures, which take a decoder: name its weights in config.autoencoder.")
+
+
+def read(settings: ConfigDict, name: str) -> list[dict[str, Any]]:
+    """The first ``count`` records of the held-out set that config.watch.``name`` names."""
+    path, (keys, command) = settings[name], HELD_OUT[name]
+    source = RecordSource(existing(path, f"held-out set (config.watch.{name})"))
+    first = source[0]
+    # An edit has a caption and a picture too, but its picture is not what the caption says.
+    if not keys <= first.keys() or (name == "data" and "source" in first):
+        raise UserError(f"config.watch.{name} names {path}, whose records are of another kind; `{command}` makes them.")
+    if not 2 <= settings.count <= len(source):
+        raise UserError(
+            f"config.watch.count is {settings.count} and {path} holds {len(source)} records; it needs two or more of "
+            "them."
+        )
+    return [source[i] for i in range(settings.count)]
+
+
+def load_prompts(settings: ConfigDict, judge: Any) -> Prompts:
+    from flashjax.evaluate import classifier
+
+    records = read(settings, "data")
     real = classifier.features(judge, np.stack([record["image"] for record in records]))
     said, kinds, named = ([record[key] for record in records] for key in ("caption", "category", "named"))
-    return Watched(said, kinds, named, real, judge)
+    return Prompts(said, kinds, named, real, judge)
 
 
-def make_watcher(
+def load_edits(settings: ConfigDict, judge: Any) -> Edits:
+    watched = Edits(read(settings, "edit_data"), judge)
+    # The exact edits are judged once, so that a reader of words that is not installed, or pictures of a size that is
+    # not the classifier's, are told of before the run and not at its first drawing.
+    edit_figures(watched, np.stack([record["image"] for record in watched.records]))
+    return watched
+
+
+def make_watchers(
     config: ConfigDict, model, denoiser, encoder, decode: pictures.Decode, watched: Watched, folder: Path
-) -> Callable:
-    """``draw(params, step)`` draws every prompt once, always from the same noise, and returns FIGURES: the Fréchet
-    distance of the pictures to the real ones of these prompts, in the classifier's features, and the share of what the
-    prompts name that is right. Of N pictures the distance is larger than of many (metrics.frechet_distance): compare it
-    within a run."""
-    cond, null = pictures.conditions(model, encoder, watched.prompts, config.max_text_tokens)
-    seeds = list(range(1, 1 + len(watched.prompts)))
-    drawn = pictures.make_drawn(config, denoiser, cond, null, seeds, decode, folder)
+) -> list[Callable]:
+    """For prompts and for edits, as far as they are watched, ``draw(params, step)``: it draws every one once, always
+    from the same noise, and returns their FIGURES."""
+    texts, tokens, made = partial(pictures.conditions, model, encoder), config.max_text_tokens, []
+    if watched.prompts is not None:
+        made.append((*texts(watched.prompts.prompts, tokens), partial(figures, watched.prompts)))
+    if watched.edits is not None:
+        records = watched.edits.records
+        said, null = texts([record["instruction"] for record in records], tokens)
+        given = pixels.from_uint8(np.stack([record["source"] for record in records]))
+        cond = editing.condition(model, said.text, said.text_length, [given])
+        made.append((cond, editing.null_condition(model, null, cond), partial(edit_figures, watched.edits)))
 
-    def draw(params, step: int) -> dict[str, float]:
-        images = drawn(params)
-        return {} if images is None else figures(watched, images)
+    def watcher(cond, null, judged: Callable) -> Callable:
+        seeds = list(range(1, 1 + len(cond.text)))
+        drawn = pictures.make_drawn(config, denoiser, cond, null, seeds, decode, folder)
 
-    return draw
+        def draw(params, step: int) -> dict[str, float]:
+            images = drawn(params)
+            return {} if images is None else judged(images)
+
+        return draw
+
+    return [watcher(*each) for each in made]
 
 
-def figures(watched: Watched, images: np.ndarray) -> dict[str, float]:
-    """FIGURES of pictures uint8 [N, 32, 32, 3] of the watched prompts."""
+def figures(watched: Prompts, images: np.ndarray) -> dict[str, float]:
+    """Of pictures uint8 [N, 32, 32, 3] of the watched prompts: the Fréchet distance to the real ones of these prompts,
+    in the classifier's features, and the share of what the prompts name that is right. Of N pictures the distance is
+    larger than of many (metrics.frechet_distance): compare it within a run."""
     from flashjax.evaluate import classifier
 
     seen, _ = classifier.predict(watched.judge, images, watched.categories)
@@ -85,3 +165,12 @@ def figures(watched: Watched, images: np.ndarray) -> dict[str, float]:
         "watch/frechet": metrics.frechet_distance(classifier.features(watched.judge, images), watched.real),
         "watch/adherence": float(np.nanmean(metrics.adherence_scores(seen, watched.named))),
     }
+
+
+def edit_figures(watched: Edits, images: np.ndarray) -> dict[str, float]:
+    """EDIT_FIGURES of pictures uint8 [N, 32, 32, 3] that were made of the sources: means of what ``edits.scores`` tells
+    of each edit."""
+    from flashjax.evaluate import edits
+
+    found = edits.scores(images, watched.records, watched.judge)
+    return {name: float(np.nanmean(found[name.removeprefix("watch/edit_")])) for name in EDIT_FIGURES}

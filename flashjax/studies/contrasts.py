@@ -71,10 +71,11 @@ def interval(values: np.ndarray, seed: int = 0) -> Interval:
 
 
 def _curves(found: Mapping[str, Mapping[int, Mapping]]) -> dict[str, dict[str, tuple[list, list]]]:
+    """Of figures that all seeds of a cell have: those of a version of the code that knew fewer have fewer."""
     out: dict[str, dict] = {}
     for cell, runs in found.items():
         curves = [run["curves"] for run in runs.values() if "curves" in run]
-        for name in dict.fromkeys(name for each in curves for name in each):
+        for name in (name for name in dict(*curves[:1]) if all(name in each for each in curves)):
             steps = curves[0][name][0]
             out.setdefault(name, {})[cell] = (steps, np.mean([each[name][1] for each in curves], axis=0).tolist())
     return out

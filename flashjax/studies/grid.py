@@ -34,7 +34,7 @@ PAGES = (
     "studies/contrasts.py",
     "studies/kept.py",
     "studies/page.py",
-    *(f"evaluate/{n}.py" for n in ("_page", "charts", "report", "theme")),
+    *(f"evaluate/{n}.py" for n in ("_page", "charts", "edits_page", "report", "theme")),
 )
 
 

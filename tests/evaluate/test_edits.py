@@ -5,7 +5,7 @@ import pytest
 
 from flashjax.data import postcards
 from flashjax.errors import UserError
-from flashjax.evaluate import classifier, edits
+from flashjax.evaluate import classifier, edits, edits_page
 
 
 def record(category, index):
@@ -47,7 +47,7 @@ def test_the_page_shows_what_was_not_done(records, judge, monkeypatch, tmp_path)
     told = edits.figures(sets, told_records, judge)
     words = [i for i, r in enumerate(records) if r["changed"] == "word"]
     assert set(words) <= set(told["good"]["failed"]) < set(told["idle"]["failed"])
-    edits.write_page(tmp_path / "page.html", told, sets, told_records, "flashjax evaluate-edits")
+    edits_page.write_page(tmp_path / "page.html", told, sets, told_records, "flashjax evaluate-edits")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Not done: idle" in page
     assert f"edit &lt;{told['idle']['failed'][0]}&gt;" in page
