@@ -26,8 +26,8 @@ SAMPLING = ("steps", "shift", "guidance_scale", "mode")
 class Pipeline:
     """A denoiser with its parameters, and how it is meant to be sampled.
 
-    ``defaults``: what SAMPLING names; ``image_size`` in pixels; ``max_text_tokens`` that training
-    padded to.
+    ``defaults``: what SAMPLING names; ``image_size`` in pixels; ``max_text_tokens`` that training padded to; ``step`` of
+    the checkpoint, None for an exported model.
     """
 
     model: Any
@@ -37,6 +37,7 @@ class Pipeline:
     image_size: int
     max_text_tokens: int
     sample: Sampler
+    step: int | None = None
 
     def draw(
         self, prompts: list[str], seeds: list[int], encoder: text.TextEncoder, batch: int = 64,
@@ -103,10 +104,10 @@ def _load_exported(folder: Path) -> Pipeline:
 
 
 def _load_run(folder: Path, which: str, step: int | None) -> Pipeline:
-    params, meta, _ = load_run(folder, which, step)
+    params, meta, step = load_run(folder, which, step)
     config = ConfigDict(meta["config"])
     model = models.architecture(config.model.architecture)
-    return _pipeline(model, models.make_config(model, config.model), params, describe(config), folder)
+    return _pipeline(model, models.make_config(model, config.model), params, describe(config), folder, step)
 
 
 def describe(config: ConfigDict) -> dict:
@@ -118,7 +119,7 @@ def describe(config: ConfigDict) -> dict:
     )  # fmt: skip
 
 
-def _pipeline(model, config, params, described: dict, path: Path) -> Pipeline:
+def _pipeline(model, config, params, described: dict, path: Path, step: int | None = None) -> Pipeline:
     if config.in_channels != latents.PIXELS.channels:
         raise UserError(
             f"{path} makes latents of {config.in_channels} channels, which take an autoencoder: put transformer/ and "
@@ -127,5 +128,6 @@ def _pipeline(model, config, params, described: dict, path: Path) -> Pipeline:
     params = jax.device_put(params)
     sampler = make_sampler(model.denoiser(config))
     return Pipeline(
-        model, config, params, described["sampling"], described["image_size"], described["max_text_tokens"], sampler
-    )
+        model, config, params, described["sampling"], described["image_size"], described["max_text_tokens"], sampler,
+        step,
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from flashjax.bench.prompts import Prompt, is_id
 from flashjax.bench.rubrics import PAIR, T2I, edit_rubric, t2i_user
 from flashjax.errors import UserError
 
-__all__ = ["drift", "find_pictures", "find_sources", "injections", "pairs", "points", "read_systems"]
+__all__ = ["drawn_sources", "drift", "find_pictures", "find_sources", "injections", "pairs", "points", "read_systems"]
 
 # prompt's id to seed to picture
 Pictures = Mapping[str, Mapping[int, Picture]]
@@ -23,9 +24,9 @@ def find_pictures(folder: str | Path, prompts: Sequence[Prompt]) -> dict[str, di
     """The pictures ``<id>_<seed>.png`` of a system, all seeds of each prompt.
 
     Raises:
-        UserError: a prompt has no picture, or a file is none.
+        UserError: a prompt has no picture, a file is none, or flashjax drew it from another prompt.
     """
-    folder, ids = Path(folder), {p.id for p in prompts}
+    folder, ids = Path(folder), {p.id: p for p in prompts}
     if not folder.is_dir():
         raise UserError(f"There is no folder of pictures {folder}.")
     found: dict[str, dict[int, Picture]] = {}
@@ -33,12 +34,25 @@ def find_pictures(folder: str | Path, prompts: Sequence[Prompt]) -> dict[str, di
         name, _, seed = path.stem.rpartition("_")
         if name in ids and seed.isdigit():
             found.setdefault(name, {})[int(seed)] = read_picture(path)
-    if missing := sorted(ids - set(found)):
+            _check_prompt(path, ids[name])
+    if missing := sorted(set(ids) - set(found)):
         raise UserError(
             f"{len(missing)} prompts have no picture in {folder}: {', '.join(missing[:3])}"
             f"{' ...' if len(missing) > 3 else ''}. Names are <id>_<seed>.png; flashjax bench generate draws them."
         )
     return found
+
+
+def _check_prompt(path: Path, prompt: Prompt) -> None:
+    """Raises UserError where a picture tells of another prompt: benches of two seeds have the same ids."""
+    with Image.open(path) as image:
+        told = image.info
+    # Other programs write a text called prompt too, and mean something else by it.
+    if "flashjax" in told and told.get("prompt", prompt.prompt) != prompt.prompt:
+        raise UserError(
+            f"{path} was drawn from the prompt {told['prompt'][:60]!r}, and {prompt.id} of this bench is "
+            f"{prompt.prompt[:60]!r}; give the bench that it was drawn for, or draw this one into another folder."
+        )
 
 
 def read_systems(given: Sequence[str], prompts: Sequence[Prompt]) -> dict[str, Pictures]:
@@ -52,11 +66,16 @@ def read_systems(given: Sequence[str], prompts: Sequence[Prompt]) -> dict[str, P
     return systems
 
 
+def drawn_sources(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """What draws the sources of the edits that name none: prompts of the same ids."""
+    edits = [p for p in prompts if p.is_edit and not p.source]
+    return [dataclasses.replace(p, prompt=p.source_prompt, source_prompt="") for p in edits]
+
+
 def find_sources(prompts: Sequence[Prompt], bench: str | Path, folder: str | Path | None) -> dict:
     """The source pictures of edits: what a prompt names, relative to the bench's file, or else those in ``folder``."""
-    edits = [p for p in prompts if p.is_edit]
-    named = {p.id: {0: read_picture(Path(bench).parent / p.source)} for p in edits if p.source}
-    drawn = [p for p in edits if not p.source]
+    named = {p.id: {0: read_picture(Path(bench).parent / p.source)} for p in prompts if p.source}
+    drawn = drawn_sources(prompts)
     if drawn and folder is None:
         raise UserError(f"{len(drawn)} edits name no source picture; give --sources, a folder of <id>_<seed>.png.")
     return named | (find_pictures(folder, drawn) if drawn else {})

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import dataclasses
+    import hashlib
     from pathlib import Path
 
     from tqdm import tqdm
@@ -34,16 +34,18 @@ def run(args: argparse.Namespace) -> None:
     from flashjax import __version__
     from flashjax.bench import generate, plan, prompts
     from flashjax.commands import quiet
+    from flashjax.errors import UserError
 
     quiet()
     bench, sources = prompts.read_bench(args.bench, args.limit), {}
-    if args.draw_sources:
-        bench = [dataclasses.replace(p, prompt=p.source_prompt, source_prompt="") for p in bench if p.source_prompt]
-    elif bench[0].is_edit:
+    if not args.draw_sources:
         sources = plan.find_sources(bench, args.bench, args.sources)
+    elif not (bench := plan.drawn_sources(bench)):
+        raise UserError(f"No prompt of {args.bench} is an edit whose source is drawn; leave out --draw-sources.")
     share = _share(args.share)
     draw, facts = (_of_run if args.checkpoint else _of_released)(args, bench, sources)
-    facts |= dict(flashjax=__version__)
+    written = hashlib.sha256(Path(args.bench).read_bytes()).hexdigest()[:16]
+    facts |= dict(flashjax=__version__, bench_sha256=written)
     folder = Path(args.out)
     generate.settle(folder, facts)
     todo = generate.pending(bench, args.seeds, folder, share)
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _of_run(args: argparse.Namespace, bench, sources):
-    from flashjax import pipeline
+    from flashjax import checkpoint, pipeline
     from flashjax.errors import UserError, about_settings
     from flashjax.models import text
 
@@ -69,8 +71,9 @@ def _of_run(args: argparse.Namespace, bench, sources):
     def draw(some, seeds):
         return pipe.draw([p.prompt for p in some], list(seeds), encoder, batch=args.batch, **settings)
 
-    chosen = pipe.defaults | {k: v for k, v in settings.items() if v is not None}
-    return draw, dict(model=args.checkpoint, which=args.which, step=args.step) | chosen
+    # Step and content, as the newest checkpoint of a run that goes on is another one the next time.
+    facts = dict(model=args.checkpoint, which=args.which, step=pipe.step, params=checkpoint.digest(pipe.params))
+    return draw, facts | pipe.defaults | {k: v for k, v in settings.items() if v is not None}
 
 
 def _of_released(args: argparse.Namespace, bench, sources):
