@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from flashjax.bench.calls import Call, Judge, Picture, read_picture
 from flashjax.bench.prompts import Prompt, is_id
-from flashjax.bench.rubrics import PAIR, T2I, edit_rubric, t2i_user
+from flashjax.bench.rubrics import PAIR, T2I, edit_pair, edit_rubric, t2i_user
 from flashjax.errors import UserError
 
 __all__ = ["drawn_sources", "drift", "find_pictures", "find_sources", "injections", "pairs", "points", "read_systems"]
@@ -113,15 +113,17 @@ def pairs(
     calls = []
     for judge in judges:
         for p in prompts:
-            before = (_source(p, sources),) if p.is_edit else ()
-            note = "\nThe first image is the source of the edit; after it come A and B." if before else ""
-            user = t2i_user(p.prompt, p.facts, "The instruction" if before else "The prompt") + note
+            rubric, before, label = PAIR, (), "The prompt"
+            if p.is_edit:
+                rubric, before, label = edit_pair(p.category), (_source(p, sources),), "The instruction"
+            user = t2i_user(p.prompt, p.facts, label)
             for seed in sorted(set(ours[p.id]) & set(theirs[p.id])):
                 shown = (ours[p.id][seed], theirs[p.id][seed])
                 for order in (0, 1):
                     about = dict(kind="pair", prompt=p.id, category=p.category, system=system, reference=reference)
                     about |= dict(seed=seed, order=order)
-                    calls.append(Call(judge, PAIR, user, (*before, *(shown if not order else shown[::-1])), "", about))
+                    both = shown if not order else shown[::-1]
+                    calls.append(Call(judge, rubric, user, (*before, *both), "", about))
     return calls
 
 
