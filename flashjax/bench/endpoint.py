@@ -45,7 +45,7 @@ class Endpoint:
     async def __aenter__(self) -> Endpoint:
         import aiohttp
 
-        self._http, self._url = aiohttp, f"{self.judge.url.rstrip('/')}/chat/completions"
+        self._http, self._url = aiohttp, f"{self.judge.address}/chat/completions"
         # No cookies, no proxies from the environment: a key goes to the named host or nowhere.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self.judge.concurrency), cookie_jar=aiohttp.DummyCookieJar(),

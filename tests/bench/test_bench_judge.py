@@ -144,6 +144,8 @@ def test_the_command_twice(tmp_path, monkeypatch, capsys):
         ("judges.json", "[]", "has to be a JSON object"),
         ("judges.json", '{"judges": [{"name": "j", "url": "x", "model": "m"}]}', "url has to begin with http"),
         ("judges.json", '{"judges": [{"name": "j", "url": "http://u:p@h", "model": "m"}]}', "more than an address"),
+        ("judges.json", '{"judges": [{"name": "j", "url": "http://h/v1", "model": "m"}, {"name": "k", "url": '
+            '"http://h/v1/", "model": "m"}]}', "j and k of * are one judge with two names"),
         ("judges.json", '{"judges": [{"name": "j", "api_key": "x"}]}', "unknown fields: api_key. Keys go into key_env"),
         ("judges.json", '{"judges": [{"name": "j", "url": "x", "model": "m", "key_env": "NO"}]}', "variable NO is"),
     ],

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from fake_judge import FakeJudge, Running
+from fake_judge import FakeJudge, Running, completion
 from PIL import Image
 
 from flashjax.bench import endpoint, journal, judging, rubrics
@@ -143,6 +143,7 @@ def test_the_key_of_the_cache_is_all_that_decides_a_reply(picture, tmp_path):
     Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(other)
     base = Call(make_judge("http://a/v1"), rubrics.T2I, "u", (picture,))
     variants = [
+        Call(make_judge("http://b/v1"), rubrics.T2I, "u", (picture,)),
         Call(make_judge("http://a/v1", model="x"), rubrics.T2I, "u", (picture,)),
         Call(make_judge("http://a/v1", params={"max_tokens": 5}), rubrics.T2I, "u", (picture,)),
         Call(make_judge("http://a/v1", reply_format="text"), rubrics.T2I, "u", (picture,)),
@@ -153,9 +154,17 @@ def test_the_key_of_the_cache_is_all_that_decides_a_reply(picture, tmp_path):
         Call(base.judge, rubrics.T2I, "u", (picture, picture)),
         Call(base.judge, rubrics.T2I, "u", (picture,), salt="drift 1"),
     ]
-    assert len({c.key for c in [base, *variants]}) == 10
-    same = Call(make_judge("http://b/v1", "other name", timeout=9.0), rubrics.T2I, "u", (picture,), subject={"a": 1})
+    assert len({c.key for c in [base, *variants]}) == 11
+    same = Call(make_judge("http://a/v1/", "other name", timeout=9.0), rubrics.T2I, "u", (picture,), subject={"a": 1})
     assert same.key == base.key
+
+
+def test_two_servers_whose_models_have_one_name_are_two_judges(tmp_path, picture):
+    harsh = completion(json.dumps({"score": 1.0, "reasoning": "harsh"}))
+    with Running(FakeJudge()) as one, Running(FakeJudge(lambda r, n: (200, harsh))) as two:
+        judges = [make_judge(s.url, name, model="default") for s, name in ((one, "one"), (two, "two"))]
+        rows, _ = run([c for j in judges for c in make_calls(j, picture, 3)], tmp_path)
+    assert [(r["judge"], r["value"]) for r in rows] == [("one", 3.5)] * 3 + [("two", 1.0)] * 3
 
 
 def test_what_is_sent(tmp_path, picture):
