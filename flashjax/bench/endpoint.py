@@ -147,7 +147,7 @@ class Endpoint:
             error = json.loads(content)["error"]
             told = f"{error.get('code') or ''} {error.get('message') or ''}" if isinstance(error, dict) else str(error)
         except (ValueError, KeyError, TypeError, RecursionError):
-            told = content[:300].decode("utf-8", "replace")
+            told = content.decode("utf-8", "replace")
         return self._hidden(f"status {status}: {' '.join(told.split())}")
 
     def _hidden(self, text: str) -> str:

@@ -176,7 +176,7 @@ def _judgement(call: Call, body: Mapping[str, Any]) -> Row:
     told["outcome"] = told.pop("kind")
     tokens, exact = _usage(call, body.get("usage"))
     dollars = cost(call.judge.prices, *tokens) if call.judge.prices else 0.0
-    served = call.judge.key.hide(clean(str(body.get("model", "")), 100))
+    served = clean(call.judge.key.hide(str(body.get("model", ""))), 100)
     return told | dict(served=served, tokens=tokens, tokens_counted=exact, dollars=dollars)
 
 
