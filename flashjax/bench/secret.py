@@ -36,8 +36,8 @@ class Secret:
         return Header(f"Bearer {self.__text}")
 
     def hide(self, text: str) -> str:
-        """``text`` with the secret replaced, also where JSON's escapes spell it: endpoints quote what they refuse. To be
-        called before a text is cut, or a part of the secret is left at the cut, and before JSON in it is read."""
+        """``text`` with the secret replaced, also where JSON's escapes spell it: endpoints quote what they refuse.
+        To be called before a text is cut, or a part of the secret is left, and before JSON in it is read."""
         return self.__spelt.sub(HIDDEN, text) if self.__text else text
 
     def __repr__(self) -> str:
