@@ -79,9 +79,9 @@ def _head(told: Mapping[str, Any]) -> list[dict[str, Any]]:
     lines = []
     for system in told["systems"]:
         for i, row in enumerate(r for r in told["table"] if r["system"] == system):
-            cells = [row["cells"][c] and row["cells"][c]["value"] for c in told["categories"]]
+            cells = [cell and cell["value"] for cell in (*map(row["cells"].get, told["categories"]), row["average"])]
             first = dict(system=system, span=len(told["judges"]), rank=told["rank"][system]) if i == 0 else None
-            lines.append(dict(first=first, judge=row["judge"], cells=[*cells, row["average"]]))
+            lines.append(dict(first=first, judge=row["judge"], cells=cells))
     return lines
 
 

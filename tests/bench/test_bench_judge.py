@@ -144,6 +144,16 @@ def test_the_command_twice(tmp_path, monkeypatch, capsys):
     assert "j: 16 scored, 12 unparsable" in capsys.readouterr().out  # the pairs got scores for an answer
 
 
+def test_one_prompt_a_category_makes_a_report(tmp_path):
+    """There is no interval of one value; the figures are there without."""
+    with Running(FakeJudge()) as server:
+        argv = bench(tmp_path, server, key=False)
+        assert cli.main([*argv, "--limit=1"]) == 0
+    assert cli.main(report(argv, tmp_path)) == 0
+    (line, _) = json.loads((tmp_path / "report" / "r.json").read_text())["table"]
+    assert line["cells"]["text"] == dict(value=3.5, low=None, high=None, n=1)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "sentence"),
     [
