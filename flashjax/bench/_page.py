@@ -65,8 +65,9 @@ summary { cursor: pointer; padding: 6px 0; }
 {%- if line.first %}<td rowspan="{{ line.first.span }}">{{ line.first.rank or "\u2013" }}</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
-<p class="soft">1.00 to 5.00; the average is that of the categories, the rank that of all judges' averages. Replies that
-are no score are left out and counted below. Small: the 95 % interval and the number of prompts.
+<p class="soft">1.00 to 5.00; the average is that of the categories, the rank that of all judges' averages. Prompts that
+some model has no score of are left out for all models; replies that are no score are counted below. In small type: the
+95 % interval, and how many of the {{ told.prompts }} prompts the figure is of.
 Spent: {{ "%.2f" | format(told.dollars) }} US dollars
 {%- for judge, dollars in told.dollars_by_judge.items() %}
 {{ ":" if loop.first else "," }} {{ judge }} {{ "%.2f" | format(dollars) }}
@@ -102,7 +103,7 @@ Spent: {{ "%.2f" | format(told.dollars) }} US dollars
 </tbody></table></div>
 {% endif %}
 
-{% if told.pairs and told.pairs[0].rate %}
+{% if told.pairs | selectattr('rate') | list %}
 <h2>Pairs, both orders</h2>
 <div class="wide"><table><thead><tr><th class="name">Model</th><th class="name">Judge</th><th>Wins</th><th>Ties</th>
 <th>Losses</th><th>Flips</th><th>No answer</th><th>Win rate</th><th>95 % interval</th></tr></thead><tbody>

@@ -41,7 +41,8 @@ class Judge:
         url: up to and with the version, as in https://api.openai.com/v1.
         model: the model's id there.
         key: sent as a bearer token; an empty one is not sent.
-        params: further fields of the request, such as temperature and max_tokens; part of the cache's key.
+        params: further fields of the request, such as temperature and max_tokens. With url, model and reply_format
+            they are who is asked: part of the cache's key, where the name is not.
         reply_format: "json_schema" (strict), "json_object", or "text" for servers that know neither.
         concurrency: calls in flight. per_minute: calls started a minute, 0 for no limit. timeout: seconds.
         tries: of a call that got no reply. prices: needed for a budget.
@@ -58,6 +59,10 @@ class Judge:
     timeout: float = 120.0
     tries: int = 6
     prices: Prices | None = None
+
+    @property
+    def address(self) -> str:
+        return self.url.rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -124,9 +129,10 @@ class Call:
 
     @functools.cached_property
     def key(self) -> str:
-        """sha256 of all that decides the reply: model, prompts, image bytes, parameters, schema."""
+        """sha256 of all that decides the reply: endpoint, model, prompts, image bytes, parameters, schema."""
         body = self.body([picture.digest for picture in self.pictures])
-        asked = json.dumps([body, self.salt], sort_keys=True, ensure_ascii=False)
+        # Many local servers call their model by one name, "default" say: the address tells the models apart.
+        asked = json.dumps([self.judge.address, body, self.salt], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 
     def request(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ _FORMATS = ("json_schema", "json_object", "text")
 # field -> (its types, lowest value)
 _NUMBERS = {"concurrency": (int, 1), "per_minute": (int, 0), "timeout": ((int, float), 0.001), "tries": (int, 1)}
 _TEXTS = ("name", "url", "model", "key_env", "key_file", "reply_format")
+_IDENTITY = ("address", "model", "params", "reply_format")  # what a call's key holds of its judge
 
 
 def read_judges(path: str | Path, prices: str | Path | None = None, most_tokens: int = 1024) -> list[Judge]:
@@ -37,6 +39,12 @@ def read_judges(path: str | Path, prices: str | Path | None = None, most_tokens:
     judges = [_judge(entry, f"Judge {i} of {path}", table, str(prices)) for i, entry in enumerate(entries, 1)]
     if len({j.name for j in judges}) < len(judges):
         raise UserError(f"Two judges of {path} have one name; the report could not tell them apart.")
+    for one, other in itertools.combinations(judges, 2):
+        if all(getattr(one, field) == getattr(other, field) for field in _IDENTITY):
+            raise UserError(
+                f"{one.name} and {other.name} of {path} are one judge with two names: url, model, params and "
+                "reply_format are equal, so that each question is asked once. Take one of them out."
+            )
     return judges
 
 

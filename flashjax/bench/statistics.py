@@ -20,29 +20,36 @@ __all__ = ["Verdicts", "bradley_terry", "mean_interval", "power_note", "spearman
 _RESAMPLES = 4999
 
 
-def mean_interval(values: Sequence[float], *, resamples: int = _RESAMPLES, seed: int = 0) -> Interval:
+def mean_interval(*groups: Sequence[float], resamples: int = _RESAMPLES, seed: int = 0) -> Interval:
     """The mean of one value a prompt and its 95 % interval, bootstrapped, bias-corrected and accelerated (Efron, 1987).
 
-    For a comparison, ``values`` are the differences of two systems prompt by prompt: pairing takes the difficulty of
-    prompts out. Equal values have an interval of width 0; under two values there is none, and the ends are NaN.
+    Of several groups of prompts, categories say, it is the mean of their means, and each is resampled for itself. For a
+    comparison, the values are the differences of two systems prompt by prompt: pairing takes the difficulty of prompts
+    out. Equal values have an interval of width 0; with under two values in a group there is none, and the ends are NaN.
 
     Raises:
         UserError: no values, or some are not finite.
     """
     from scipy import stats
 
-    x = np.asarray(values, np.float64)
-    if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
-        raise UserError(f"An interval needs finite values, one a prompt, not {list(x.shape)} of them with gaps.")
-    mean = float(x.mean())
-    if len(x) < 2:
+    samples = [np.asarray(values, np.float64) for values in groups]
+    for x in samples:
+        if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
+            raise UserError(f"An interval needs finite values, one a prompt, not {list(x.shape)} of them with gaps.")
+    mean = float(np.mean([x.mean() for x in samples]))
+    if min(map(len, samples)) < 2:
         return Interval(mean, math.nan, math.nan)
-    if np.ptp(x) == 0:
+    if not any(map(np.ptp, samples)):
         return Interval(mean, mean, mean)
     found = stats.bootstrap(
-        (x,), np.mean, n_resamples=resamples, batch=500, method="BCa", vectorized=True, rng=np.random.default_rng(seed)
-    )
+        samples, _mean_of_means, n_resamples=resamples, batch=500, method="BCa", vectorized=True,
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
     return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
+
+
+def _mean_of_means(*samples: np.ndarray, axis: int) -> np.ndarray:
+    return sum(x.mean(axis) for x in samples) / len(samples)
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:

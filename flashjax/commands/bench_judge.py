@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int | None:
         unasked = _judged(judging, calls, journal, args.budget, todo)
         rows = judging.results(calls, journal, unasked)
         judging.write_rows(Path(args.out) / "scores.jsonl", rows)
-        dollars = judging.spent(journal)
+        dollars = journal.spent
     for name, kinds in judging.counts(rows).items():
         print(f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
     for reason in dict.fromkeys(unasked.values()):

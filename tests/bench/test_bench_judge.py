@@ -8,7 +8,7 @@ import traceback
 import aiohttp
 import numpy as np
 import pytest
-from fake_judge import FakeJudge, Running
+from fake_judge import FakeJudge, Running, completion
 from PIL import Image
 
 from flashjax import cli
@@ -35,6 +35,15 @@ def test_a_secret_does_not_print(monkeypatch, tmp_path):
             read_secret("KEY", None)
     with pytest.raises(UserError, match="cannot be read"):
         read_secret(None, str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("secret", [CANARY, "sk-a/b+c=d.e*f(g"])
+def test_a_secret_is_hidden_in_every_spelling_of_json(secret):
+    everything = "".join(f"\\u{ord(c):04x}" for c in secret)
+    for spelt in (secret, secret.replace("-", "\\u002d"), secret.replace("-", "\\\\u002D"), everything):
+        assert Secret(secret).hide(f'"a {spelt}."') == '"a ***."'
+    assert Secret(secret).hide(json.dumps(secret).replace("/", "\\/")) == '"***"'
+    assert Secret(secret).hide(secret[:-1]) == secret[:-1]
 
 
 def bench(tmp_path, server, key: bool = True) -> list[str]:
@@ -73,15 +82,18 @@ def crashing(*_, **__):
     raise ZeroDivisionError
 
 
-ENDINGS = ["success", "refused", "echoed", "crash after", "crash within", "crash of the report"]
+ENDINGS = ["success", "refused", "cut", "echoed", "escaped", "crash after", "crash within", "crash of the report"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_canary_key_appears_nowhere(tmp_path, monkeypatch, capfd, caplog, ending):
     echo = json.dumps({"choices": [{"message": {"content": json.dumps({"score": 3, "reasoning": CANARY})}}]})
+    escaped = json.dumps({"score": 3, "reasoning": CANARY}).replace("-", "\\u002d")
     script = {
         "refused": lambda r, n: (401, f'{{"error": {{"message": "bad key {CANARY}"}}}}'.encode()),
+        "cut": lambda r, n: (400, b"x" * 279 + b" " + CANARY.encode()),
         "echoed": lambda r, n: (200, echo.encode()),
+        "escaped": lambda r, n: (200, completion(escaped)),
     }.get(ending, lambda r, n: "good")
     monkeypatch.setenv("JUDGE_KEY", CANARY)
     caplog.set_level(logging.DEBUG)
@@ -101,17 +113,18 @@ def test_the_canary_key_appears_nowhere(tmp_path, monkeypatch, capfd, caplog, en
             assert "'Authorization': ***" in told
         else:
             assert server.headers[0]["authorization"] == f"bearer {CANARY}"
-    if ending in ("success", "echoed"):
+    if ending in ("success", "echoed", "escaped"):
         assert cli.main(report(argv, tmp_path)) == 0
         assert {p.suffix for p in (tmp_path / "report").iterdir()} == {".html", ".json", ".csv"}
     if ending == "crash of the report":
         monkeypatch.setattr(bench_report, "_blocks", crashing)
         told = crash(report(argv, tmp_path))
     said = capfd.readouterr()
-    assert CANARY not in told + said.out + said.err + caplog.text
+    # "sk-can": a part of the key at the end of a text that was cut
+    assert "sk-can" not in told + said.out + said.err + caplog.text
     written = [p for name in ("out", "report") for p in (tmp_path / name).rglob("*") if p.is_file()]
     assert len(written) >= (2 if "crash" in ending else 3)
-    assert not [p for p in written if CANARY.encode() in p.read_bytes()]
+    assert not [p for p in written if b"sk-can" in p.read_bytes()]
 
 
 def test_the_command_twice(tmp_path, monkeypatch, capsys):
@@ -131,6 +144,16 @@ def test_the_command_twice(tmp_path, monkeypatch, capsys):
     assert "j: 16 scored, 12 unparsable" in capsys.readouterr().out  # the pairs got scores for an answer
 
 
+def test_one_prompt_a_category_makes_a_report(tmp_path):
+    """There is no interval of one value; the figures are there without."""
+    with Running(FakeJudge()) as server:
+        argv = bench(tmp_path, server, key=False)
+        assert cli.main([*argv, "--limit=1"]) == 0
+    assert cli.main(report(argv, tmp_path)) == 0
+    (line, _) = json.loads((tmp_path / "report" / "r.json").read_text())["table"]
+    assert line["cells"]["text"] == dict(value=3.5, low=None, high=None, n=1)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "sentence"),
     [
@@ -144,6 +167,8 @@ def test_the_command_twice(tmp_path, monkeypatch, capsys):
         ("judges.json", "[]", "has to be a JSON object"),
         ("judges.json", '{"judges": [{"name": "j", "url": "x", "model": "m"}]}', "url has to begin with http"),
         ("judges.json", '{"judges": [{"name": "j", "url": "http://u:p@h", "model": "m"}]}', "more than an address"),
+        ("judges.json", '{"judges": [{"name": "j", "url": "http://h/v1", "model": "m"}, {"name": "k", "url": '
+            '"http://h/v1/", "model": "m"}]}', "j and k of * are one judge with two names"),
         ("judges.json", '{"judges": [{"name": "j", "api_key": "x"}]}', "unknown fields: api_key. Keys go into key_env"),
         ("judges.json", '{"judges": [{"name": "j", "url": "x", "model": "m", "key_env": "NO"}]}', "variable NO is"),
     ],

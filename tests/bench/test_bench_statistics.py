@@ -35,6 +35,17 @@ def test_the_interval_is_bca(n):
     assert found.value == x.mean()
 
 
+def test_categories_weigh_the_same_and_are_resampled_apart():
+    """Against numpy: a large and a small group whose means lie far apart, so that mixing them would widen all."""
+    rng = np.random.default_rng(4)
+    groups = rng.normal(2, 0.5, 60), rng.normal(4, 0.2, 15)
+    found = statistics.mean_interval(*groups)
+    assert found.value == pytest.approx((groups[0].mean() + groups[1].mean()) / 2)
+    error = math.sqrt(sum(g.var() / len(g) for g in groups)) / 2
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.08)
+    assert math.isnan(statistics.mean_interval([1.0, 2.0], [3.0]).low)
+
+
 def test_intervals_cover_at_the_nominal_rate():
     """1,000 worlds of 80 prompts: scores of two systems that share the prompt's difficulty, rounded as judges round,
     one of them skewed by failures. 0.95 +- 0.02 is three standard errors of 1,000 tries."""
