@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from flashjax.bench.calls import Call, Judge, Picture, read_picture
-from flashjax.bench.prompts import Prompt, is_id
+from flashjax.bench.prompts import Prompt, is_id, spread
 from flashjax.bench.rubrics import PAIR, T2I, edit_rubric, t2i_user
 from flashjax.errors import UserError
 
@@ -114,7 +114,7 @@ def injections(
     The pictures are written to ``folder``; their plain scores are those of ``points``."""
     folder.mkdir(parents=True, exist_ok=True)
     calls = []
-    for p in _spread(prompts, count):
+    for p in spread(prompts, count):
         seed = min(pictures[p.id])
         drawn = folder / f"{system}_{p.id}_{seed}.png"
         _inject(pictures[p.id][seed].path, drawn)
@@ -131,15 +131,9 @@ def drift(
     return [
         _point(p, pictures[p.id][seed], judge, sources, f"drift {stamp}", kind="drift", system=system, seed=seed)
         for judge in judges
-        for p in _spread(prompts, count)
+        for p in spread(prompts, count)
         for seed in [min(pictures[p.id])]
     ]
-
-
-def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """``count`` prompts, evenly over the bench and so over its categories."""
-    step = max(1, len(prompts) // count) if count else 1
-    return list(prompts[::step])[:count]
 
 
 def _inject(source: Path, target: Path) -> None:

@@ -34,11 +34,11 @@ def run(args: argparse.Namespace) -> int | None:
     bench = prompts.read_bench(args.bench, args.limit)
     calls = _plan(args, judges, bench)
     if args.dry_run:
-        print(told(judging.dry_run(calls, answered(args.out)), args.budget))
+        print(estimate(calls, args.out, args.budget))
         return None
     with Journal(args.out) as journal:
-        if journal.doubtful:
-            print(f"{len(journal.doubtful)} calls were under way when the last run ended and may be charged twice.")
+        if doubtful := sum(key not in journal.replies for key in journal.doubtful):
+            print(f"{doubtful} calls were under way when a run was killed and may be charged twice.")
         todo = sum(row["to_ask"] for row in judging.dry_run(calls, journal.replies))
         unasked = _judged(judging, calls, journal, args.budget, todo)
         rows = judging.results(calls, journal, unasked)
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int | None:
     for reason in dict.fromkeys(unasked.values()):
         print(f"{sum(r == reason for r in unasked.values())} calls: {reason}")
     print(f"Spent so far: {dollars:.2f} US dollars. Results: {args.out}/scores.jsonl")
-    return 1 if unasked else None
+    return 1 if unasked or not any(row["outcome"] == "scored" for row in rows) else None
 
 
 def _judged(judging, calls, journal, budget, todo: int) -> dict[str, str]:
@@ -78,23 +78,31 @@ def _plan(args: argparse.Namespace, judges: Sequence, bench: Sequence) -> list:
     return calls + (plan.drift(*probed, args.drift) if args.drift else [])
 
 
-def answered(out: str) -> dict:
-    from flashjax.bench.journal import read_rows
+def estimate(calls: Sequence, out: str, budget: float | None) -> str:
+    """What is to be asked and what that costs, beyond what the journal of ``out`` has. Raises UserError: a budget for
+    calls without prices."""
+    from flashjax.bench import judging
+    from flashjax.bench.journal import Journal
 
-    return {row["key"]: row for row in read_rows(Path(out) / "journal.jsonl") if row["kind"] == "reply"}
-
-
-def told(rows: Sequence[dict], budget: float | None) -> str:
-    lines = []
+    judging.check_budget(calls, budget)
+    journal = Journal(out).read()
+    rows, lines = judging.dry_run(calls, journal.replies), []
     for row in rows:
         price = "no price" if row["most"] is None else f"about {row['about']:.2f}, at most {row['most']:.2f} US dollars"
         known = f"{row['calls']} calls, {row['answered']} answered, {row['to_ask']} to ask"
         lines.append(f"{row['judge']}: {known}, {price}")
     if all(row["most"] is not None for row in rows):
-        most = sum(row["most"] for row in rows)
-        fits = "" if budget is None else f"; the budget is {budget:.2f}" + (", which may not suffice" * (most > budget))
-        lines.append(f"In all about {sum(r['about'] for r in rows):.2f}, at most {most:.2f} US dollars{fits}")
+        about, most = (sum(row[name] for row in rows) for name in ("about", "most"))
+        lines.append(f"In all about {about:.2f}, at most {most:.2f} US dollars, if no answer is lost on its way")
+        if budget is not None:
+            lines.append(_suffices(budget, journal.spent, about, most))
     return "\n".join(lines)
+
+
+def _suffices(budget: float, spent: float, about: float, most: float) -> str:
+    left = max(0.0, budget - spent)
+    fits = "suffices" if most <= left else "may not suffice" if about <= left else "will not suffice"
+    return f"The budget of {budget:.2f} {fits}: {spent:.2f} are spent, {left:.2f} are left"
 
 
 def dollars(text: str) -> float:
