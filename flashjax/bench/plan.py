@@ -1,4 +1,4 @@
-"""Which questions a bench asks: every picture to every judge, pairs in both orders, and two probes of the judges."""
+"""Which questions a bench asks: every picture to every judge, pairs in both orders, and a probe of the judges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flashjax.bench.prompts import Prompt, is_id, spread
 from flashjax.bench.rubrics import PAIR, T2I, edit_rubric, t2i_user
 from flashjax.errors import UserError
 
-__all__ = ["drift", "find_pictures", "find_sources", "injections", "pairs", "points", "read_systems"]
+__all__ = ["find_pictures", "find_sources", "injections", "pairs", "points", "read_systems", "source"]
 
 # prompt's id to seed to picture
 Pictures = Mapping[str, Mapping[int, Picture]]
@@ -74,15 +74,16 @@ def points(
     ]
 
 
-def _point(prompt: Prompt, picture: Picture, judge: Judge, sources: Pictures, salt: str = "", **subject) -> Call:
+def _point(prompt: Prompt, picture: Picture, judge: Judge, sources: Pictures, **subject) -> Call:
     about = dict(prompt=prompt.id, category=prompt.category) | subject
     if not prompt.is_edit:
-        return Call(judge, T2I, t2i_user(prompt.prompt, prompt.facts), (picture,), salt, about)
+        return Call(judge, T2I, t2i_user(prompt.prompt, prompt.facts), (picture,), subject=about)
     user = t2i_user(prompt.prompt, prompt.facts, "The instruction")
-    return Call(judge, edit_rubric(prompt.category), user, (_source(prompt, sources), picture), salt, about)
+    return Call(judge, edit_rubric(prompt.category), user, (source(prompt, sources), picture), subject=about)
 
 
-def _source(prompt: Prompt, sources: Pictures) -> Picture:
+def source(prompt: Prompt, sources: Pictures) -> Picture:
+    """What an edit starts from."""
     return sources[prompt.id][min(sources[prompt.id])]
 
 
@@ -94,7 +95,7 @@ def pairs(
     calls = []
     for judge in judges:
         for p in prompts:
-            before = (_source(p, sources),) if p.is_edit else ()
+            before = (source(p, sources),) if p.is_edit else ()
             note = "\nThe first image is the source of the edit; after it come A and B." if before else ""
             user = t2i_user(p.prompt, p.facts, "The instruction" if before else "The prompt") + note
             for seed in sorted(set(ours[p.id]) & set(theirs[p.id])):
@@ -102,7 +103,8 @@ def pairs(
                 for order in (0, 1):
                     about = dict(kind="pair", prompt=p.id, category=p.category, system=system, reference=reference)
                     about |= dict(seed=seed, order=order)
-                    calls.append(Call(judge, PAIR, user, (*before, *(shown if not order else shown[::-1])), "", about))
+                    images = (*before, *(shown[::-1] if order else shown))
+                    calls.append(Call(judge, PAIR, user, images, subject=about))
     return calls
 
 
@@ -121,19 +123,6 @@ def injections(
         about = dict(kind="injection", system=system, seed=seed)
         calls += [_point(p, read_picture(drawn), judge, sources, **about) for judge in judges]
     return calls
-
-
-def drift(
-    prompts: Sequence[Prompt], system: str, pictures: Pictures, judges: Sequence[Judge], sources: Pictures,
-    count: int, stamp: str,
-) -> list[Call]:  # fmt: skip
-    """A frozen set, asked again in every run: ``stamp`` names the run and keeps the cache from answering."""
-    return [
-        _point(p, pictures[p.id][seed], judge, sources, f"drift {stamp}", kind="drift", system=system, seed=seed)
-        for judge in judges
-        for p in spread(prompts, count)
-        for seed in [min(pictures[p.id])]
-    ]
 
 
 def _inject(source: Path, target: Path) -> None:

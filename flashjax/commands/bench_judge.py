@@ -20,12 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of journal.jsonl (all replies) and scores.jsonl")
     parser.add_argument("--limit", type=positive, help="use only so many prompts (default: all)")
     parser.add_argument("--probes", type=non_negative, default=20, help="pictures a probe (default %(default)s)")
-    parser.add_argument("--drift", metavar="RUN", help="score a frozen set anew under this name, a date for instance")
+    parser.add_argument(
+        "--drift", metavar="DIR", help="a frozen set to score anew in this and every later run; made if it is not there"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the number of calls and their cost, ask nothing")
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from flashjax.bench import config, judging, prompts
+    from flashjax.bench import config, drift, judging, prompts
     from flashjax.bench.journal import Journal
     from flashjax.commands import quiet
 
@@ -42,14 +44,34 @@ def run(args: argparse.Namespace) -> int | None:
         todo = sum(row["to_ask"] for row in judging.dry_run(calls, journal.replies))
         unasked = _judged(judging, calls, journal, args.budget, todo)
         rows = judging.results(calls, journal, unasked)
+        if frozen := drift.chosen(args.out, None):
+            rows = drift.compared(rows, frozen)
         judging.write_rows(Path(args.out) / "scores.jsonl", rows)
         dollars = journal.spent
     for name, kinds in judging.counts(rows).items():
         print(f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
     for reason in dict.fromkeys(unasked.values()):
         print(f"{sum(r == reason for r in unasked.values())} calls: {reason}")
+    for line in _moves(rows):
+        print(line)
     print(f"Spent so far: {dollars:.2f} US dollars. Results: {args.out}/scores.jsonl")
     return 1 if unasked or not any(row["outcome"] == "scored" for row in rows) else None
+
+
+def _moves(rows: Sequence[dict]) -> list[str]:
+    """What the frozen set says, a line a judge."""
+    from flashjax.bench.summary import drift_of
+
+    lines = []
+    for d in drift_of(rows):
+        if d["since"] is None:
+            told = f"scored for the first time on {d['day']}"
+        elif d["low"] is None:
+            told = f"too few answers since {d['since']} ({d['n']} of {d['asked']})"
+        else:
+            told = f"{d['value']:+.2f} ({d['low']:.2f} to {d['high']:.2f}) since {d['since']}, n = {d['n']}"
+        lines.append(f"{d['judge']}, frozen set: {told}" + ("; this judge moves" if d["moved"] else ""))
+    return lines
 
 
 def _judged(judging, calls, journal, budget, todo: int) -> dict[str, str]:
@@ -73,9 +95,24 @@ def _plan(args: argparse.Namespace, judges: Sequence, bench: Sequence) -> list:
             reference = args.reference, systems[args.reference]
             calls += plan.pairs(bench, name, pictures, *reference, judges, sources)
     first = next(iter(systems))
-    probed = bench, first, systems[first], judges, sources, args.probes
-    calls += plan.injections(*probed, Path(args.out) / "probes")
-    return calls + (plan.drift(*probed, args.drift) if args.drift else [])
+    calls += plan.injections(bench, first, systems[first], judges, sources, args.probes, Path(args.out) / "probes")
+    return calls + _drift(args, judges, (bench, systems[first], sources, args.probes))
+
+
+def _drift(args: argparse.Namespace, judges: Sequence, pickable: tuple) -> list:
+    """The calls of the frozen set, which is made where it is named for the first time."""
+    from flashjax.bench import drift
+
+    folder = drift.chosen(args.out, args.drift)
+    if folder is None:
+        return []
+    frozen = drift.read(folder) if folder.exists() else drift.pick(*pickable)
+    if not args.dry_run:
+        if not folder.exists():
+            drift.freeze(frozen, folder)
+            print(f"{len(frozen.prompts)} pictures are frozen in {folder}; give it to other runs to compare with them.")
+        drift.remember(args.out, folder)
+    return drift.calls(frozen, judges, drift.today())
 
 
 def estimate(calls: Sequence, out: str, budget: float | None) -> str:
