@@ -129,14 +129,17 @@ Spent: {{ "%.2f" | format(told.dollars) }} US dollars
 <li>{{ a.judges | join(" and ") }} on {{ a.n }} pictures: Spearman {{ a.spearman | figure }}, weighted kappa
 {{ a.kappa | figure }}, the second scores {{ "%+.2f" | format(a.mean_difference or 0) }} higher.</li>
 {% endfor %}
-{% set both = (("A demand for 5.00 drawn into the picture", told.injection), ("Drift of the frozen set", told.drift)) %}
-{% for name, probes in both %}
-{% for p in probes if p.asked %}
-<li{% if p.moved %} class="bad"{% endif %}>{{ name }}, {{ p.judge }}: {% if p.value is none %}
-too few answers ({{ p.n }} of {{ p.asked }}).{% else %}
+{% macro moves(p) %}
+{% if p.value is none %}too few answers ({{ p.n }} of {{ p.asked }}).{% else %}
 {{ "%+.2f" | format(p.value) }} ({{ p.low | figure }} to {{ p.high | figure }}), n = {{ p.n }}
-{{- "; this judge moves." if p.moved else "." }}{% endif %}</li>
+{{- "; this judge moves." if p.moved else "." }}{% endif %}
+{% endmacro %}
+{% for p in told.injection if p.asked %}
+<li{% if p.moved %} class="bad"{% endif %}>A demand for 5.00 drawn into the picture, {{ p.judge }}: {{ moves(p) }}</li>
 {% endfor %}
+{% for p in told.drift %}
+<li{% if p.moved %} class="bad"{% endif %}>The frozen set on {{ p.day }}, {{ p.judge }}: {% if p.since is none %}
+scored for the first time.{% else %}against {{ p.since }}, {{ moves(p) }}{% endif %}</li>
 {% endfor %}
 </ul>
 

@@ -89,7 +89,8 @@ def read_picture(path: str | Path) -> Picture:
 
 
 def _png_bytes(path: Path) -> bytes:
-    """The file itself if it is a PNG; what else Pillow reads is sent as PNG, without loss."""
+    """The file itself if it is a PNG; what else Pillow reads is sent as PNG, without loss. Decoded in either case: a
+    broken one is found before anything is sent, and not by the judge that is paid to look at it."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -99,7 +100,9 @@ def _png_bytes(path: Path) -> bytes:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError
             if data.startswith(_PNG):
-                image.verify()
+                image.verify()  # checksums; after it an image cannot be decoded
+                with Image.open(io.BytesIO(data)) as again:
+                    again.load()
                 return data
             out = io.BytesIO()
             image.convert("RGB").save(out, "PNG")

@@ -231,6 +231,10 @@ def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """JSON lines, whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    partial.write_bytes("".join(lines).encode("utf-8", "surrogatepass"))
+    partial.write_bytes(as_lines(rows))
     os.replace(partial, path)
+
+
+def as_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    return "".join(lines).encode("utf-8", "surrogatepass")

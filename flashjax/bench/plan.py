@@ -1,4 +1,4 @@
-"""Which questions a bench asks: every picture to every judge, pairs in both orders, and two probes of the judges."""
+"""Which questions a bench asks: every picture to every judge, pairs in both orders, and a probe of the judges."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from flashjax.bench.calls import Call, Judge, Picture, read_picture
-from flashjax.bench.prompts import Prompt, is_id
+from flashjax.bench.prompts import Prompt, is_id, spread
 from flashjax.bench.rubrics import PAIR, T2I, edit_pair, edit_rubric, t2i_user
 from flashjax.errors import UserError
 
-__all__ = ["drawn_sources", "drift", "find_pictures", "find_sources", "injections", "pairs", "points", "read_systems"]
+__all__ = ["drawn_sources", "find_pictures", "find_sources", "injections", "pairs", "points", "read_systems", "source"]
 
 # prompt's id to seed to picture
 Pictures = Mapping[str, Mapping[int, Picture]]
@@ -93,15 +93,16 @@ def points(
     ]
 
 
-def _point(prompt: Prompt, picture: Picture, judge: Judge, sources: Pictures, salt: str = "", **subject) -> Call:
+def _point(prompt: Prompt, picture: Picture, judge: Judge, sources: Pictures, **subject) -> Call:
     about = dict(prompt=prompt.id, category=prompt.category) | subject
     if not prompt.is_edit:
-        return Call(judge, T2I, t2i_user(prompt.prompt, prompt.facts), (picture,), salt, about)
+        return Call(judge, T2I, t2i_user(prompt.prompt, prompt.facts), (picture,), subject=about)
     user = t2i_user(prompt.prompt, prompt.facts, "The instruction")
-    return Call(judge, edit_rubric(prompt.category), user, (_source(prompt, sources), picture), salt, about)
+    return Call(judge, edit_rubric(prompt.category), user, (source(prompt, sources), picture), subject=about)
 
 
-def _source(prompt: Prompt, sources: Pictures) -> Picture:
+def source(prompt: Prompt, sources: Pictures) -> Picture:
+    """What an edit starts from."""
     return sources[prompt.id][min(sources[prompt.id])]
 
 
@@ -115,15 +116,15 @@ def pairs(
         for p in prompts:
             rubric, before, label = PAIR, (), "The prompt"
             if p.is_edit:
-                rubric, before, label = edit_pair(p.category), (_source(p, sources),), "The instruction"
+                rubric, before, label = edit_pair(p.category), (source(p, sources),), "The instruction"
             user = t2i_user(p.prompt, p.facts, label)
             for seed in sorted(set(ours[p.id]) & set(theirs[p.id])):
                 shown = (ours[p.id][seed], theirs[p.id][seed])
                 for order in (0, 1):
                     about = dict(kind="pair", prompt=p.id, category=p.category, system=system, reference=reference)
                     about |= dict(seed=seed, order=order)
-                    both = shown if not order else shown[::-1]
-                    calls.append(Call(judge, rubric, user, (*before, *both), "", about))
+                    images = (*before, *(shown[::-1] if order else shown))
+                    calls.append(Call(judge, rubric, user, images, subject=about))
     return calls
 
 
@@ -135,32 +136,13 @@ def injections(
     The pictures are written to ``folder``; their plain scores are those of ``points``."""
     folder.mkdir(parents=True, exist_ok=True)
     calls = []
-    for p in _spread(prompts, count):
+    for p in spread(prompts, count):
         seed = min(pictures[p.id])
         drawn = folder / f"{system}_{p.id}_{seed}.png"
         _inject(pictures[p.id][seed].path, drawn)
         about = dict(kind="injection", system=system, seed=seed)
         calls += [_point(p, read_picture(drawn), judge, sources, **about) for judge in judges]
     return calls
-
-
-def drift(
-    prompts: Sequence[Prompt], system: str, pictures: Pictures, judges: Sequence[Judge], sources: Pictures,
-    count: int, stamp: str,
-) -> list[Call]:  # fmt: skip
-    """A frozen set, asked again in every run: ``stamp`` names the run and keeps the cache from answering."""
-    return [
-        _point(p, pictures[p.id][seed], judge, sources, f"drift {stamp}", kind="drift", system=system, seed=seed)
-        for judge in judges
-        for p in _spread(prompts, count)
-        for seed in [min(pictures[p.id])]
-    ]
-
-
-def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """``count`` prompts, evenly over the bench and so over its categories."""
-    step = max(1, len(prompts) // count) if count else 1
-    return list(prompts[::step])[:count]
 
 
 def _inject(source: Path, target: Path) -> None:

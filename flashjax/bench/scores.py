@@ -39,6 +39,10 @@ def _wrong(row: Any) -> str:
         return "its seed is no whole number"
     if row["kind"] == "pair" and (row.get("order") not in (0, 1) or not isinstance(row.get("reference"), str)):
         return "its order is not 0 or 1, or its reference is missing"
+    if row["kind"] == "drift" and not isinstance(row.get("day"), str):
+        return "its day is missing, or no text"
+    if row.get("before") is not None and not _is_number(row["before"]):
+        return "its earlier value is no number"
     if not _is_number(row.get("dollars", 0.0)):
         return "its dollars are no number"
     return _wrong_value(row) or _wrong_details(row)

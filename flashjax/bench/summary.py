@@ -12,7 +12,7 @@ import numpy as np
 from flashjax.bench import statistics
 from flashjax.errors import UserError
 
-__all__ = ["summarise"]
+__all__ = ["drift_of", "summarise"]
 
 Row = dict[str, Any]
 _NO_CELL = dict(value=None, low=None, high=None, n=0)
@@ -51,8 +51,8 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
         agreement=[_agreement(a, b, points) for a, b in itertools.combinations(judges, 2)],
         pairs=[_pairs(s, j, _of(rows, kind="pair", system=s, judge=j)) for s in others for j in judges],
         strengths={j: _strengths(_of(rows, kind="pair", judge=j)) for j in judges},
-        injection=[_probe(j, points, _of(rows, kind="injection", judge=j)) for j in judges],
-        drift=[_probe(j, points, _of(rows, kind="drift", judge=j)) for j in judges],
+        injection=[_injection(j, points, _of(rows, kind="injection", judge=j)) for j in judges],
+        drift=drift_of(rows),
         dollars=sum({r["key"]: r.get("dollars", 0.0) for r in rows}.values()),
         served={j: sorted({r["served"] for r in rows if r["judge"] == j and r.get("served")}) for j in judges},
     )  # fmt: skip
@@ -159,11 +159,27 @@ def _strengths(rows: Sequence[Row]) -> dict[str, float] | str | None:
         return str(error)
 
 
-def _probe(judge: str, points: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
-    """How far a probe's scores lie above those of the same pictures in the run; moved: the interval leaves out 0."""
+def _injection(judge: str, points: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    """How far the pictures with a demand in them score above the same ones without."""
     plain = {(r["system"], r["prompt"], r["seed"]): r["value"] for r in _of(points, judge=judge, outcome="scored")}
     mine = [r for r in rows if r["outcome"] == "scored" and (r["system"], r["prompt"], r["seed"]) in plain]
     gains = [r["value"] - plain[r["system"], r["prompt"], r["seed"]] for r in mine]
+    return dict(judge=judge, asked=len(rows)) | _moved(gains)
+
+
+def drift_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Of each judge that was asked about a frozen set on ``day``: how far it scores above its first day, ``since``
+    (None where this is the first)."""
+    told = []
+    for judge in dict.fromkeys(r["judge"] for r in _of(rows, kind="drift")):
+        mine = _of(rows, kind="drift", judge=judge)
+        gains = [r["value"] - r["before"] for r in mine if r["outcome"] == "scored" and r.get("before") is not None]
+        about = dict(judge=judge, day=mine[0]["day"], since=mine[0].get("since"), asked=len(mine))
+        told.append(about | _moved(gains))
+    return told
+
+
+def _moved(gains: Sequence[float]) -> dict[str, Any]:
+    """A cell and ``moved``: whether its interval leaves out 0; None without an interval."""
     cell = _cell(gains) or _NO_CELL
-    moved = None if cell["low"] is None else cell["low"] > 0 or cell["high"] < 0
-    return dict(judge=judge, asked=len(rows), moved=moved) | cell
+    return cell | dict(moved=None if cell["low"] is None else cell["low"] > 0 or cell["high"] < 0)

@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> None:
     if not scores.is_file():
         raise UserError(f"There is no {scores}; run flashjax bench judge first.")
     rows = read_scores(scores)
-    systems, judged = ({row[name] for row in rows} for name in ("system", "prompt"))
+    points = [row for row in rows if row["kind"] == "point"]
+    systems, judged = ({row[name] for row in points} for name in ("system", "prompt"))
     if args.reference and args.reference not in systems:
         raise UserError(f"--reference {args.reference} is none of the judged systems {', '.join(sorted(systems))}.")
     bench = [p for p in prompts.read_bench(args.bench) if p.id in judged]

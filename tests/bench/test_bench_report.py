@@ -189,6 +189,8 @@ def test_an_edit_stands_beside_its_source(tmp_path):
         (dict(value=rubrics.HIGH + 1), "its value is no number from 1 to 5"),
         (dict(kind="pair", value="A"), "its order is not 0 or 1, or its reference is missing"),
         (dict(kind="pair", value=3, order=1, reference="t"), "its value is not A, B or tie"),
+        (dict(kind="drift"), "its day is missing, or no text"),
+        (dict(kind="drift", day="2026-01-31", before="4"), "its earlier value is no number"),
         (dict(subscores=dict(a=None)), "its subscores are no numbers"),
         (dict(failures="seam"), "its failures are no list of texts"),
         (dict(reason=[1]), "its reason or its model is no text"),
@@ -205,7 +207,9 @@ def test_damaged_scores_are_one_sentence(tmp_path, capsys, change, reason):
 
 
 def test_a_reference_and_prompts_that_are_not_there(tmp_path, capsys):
-    (tmp_path / "scores.jsonl").write_text("\n".join(json.dumps(judgement(s, "p")) for s in "ba"))
+    frozen = judgement("frozen", "frozen/x", kind="drift", day="2026-01-31")
+    rows = [judgement("b", "p"), judgement("a", "p"), frozen]
+    (tmp_path / "scores.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "bench.jsonl").write_text('{"id": "q", "category": "c", "prompt": "x"}')
     argv = ["bench", "report", f"--bench={tmp_path}/bench.jsonl", "--pictures", "s=x", f"--judged={tmp_path}"]
     argv += [f"--out={tmp_path}/r.html"]

@@ -1,5 +1,6 @@
 """The whole path against a real server that misbehaves; tests/bench/fake_judge.py keeps the ledger."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -238,8 +239,10 @@ def test_answers_that_nobody_saw_stay_booked_at_their_highest(tmp_path, picture)
     """The endpoint may have charged for each of them; a refused connection, a 429 or a 500 costs nothing."""
     first = {"0": "slow", "1": "reset", "2": "500", "3": (504, b"")}
     with Running(FakeJudge(lambda r, n: first.get(str(number(r)), "good"))) as server:
-        calls = make_calls(make_judge(server.url, prices=PRICES, timeout=0.2, tries=2), picture, 4)
-        rows, dollars = run(calls, tmp_path)
+        patient = make_judge(server.url, "patient", prices=PRICES, timeout=30.0, tries=2)
+        calls = make_calls(patient, picture, 4)
+        hasty = make_calls(dataclasses.replace(patient, name="hasty", timeout=0.2), picture, 1)
+        rows, dollars = run([*hasty, *calls[1:]], tmp_path)
         assert {r["outcome"] for r in rows} == {"failed"}
         assert dollars == pytest.approx(2 * 3 * calls[0].most())
         first.clear()
