@@ -18,10 +18,10 @@ from flashjax.errors import UserError
 EVIL = '</script><img src=x onerror="document.title=\'owned\'">'
 
 
-@pytest.fixture
-def judged(tmp_path):
-    """Two systems judged by a server whose every text is hostile."""
-    rng, prompts = np.random.default_rng(0), []
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """Two systems judged by a server whose every text is hostile: the page, in a folder beside theirs."""
+    rng, prompts, tmp_path = np.random.default_rng(0), [], tmp_path_factory.mktemp("judged")
     for i in range(14):
         prompts.append(dict(id=f"p{i}", category=("a", "b")[i % 2], prompt=f"prompt {i} {EVIL}", facts=[EVIL]))
         for system in ("teacher", "student"):
@@ -100,13 +100,13 @@ ZOOM = """document.querySelector(".shots img").click();
 
 def test_zoom_shows_the_file_where_it_is(judged, scripted, tmp_path):
     """And the thumbnail where the page lies alone. The first prompt is p5."""
-    for path in (tmp_path / "teacher").iterdir():
-        Image.new("RGB", (600, 400)).save(path)  # larger than its thumbnail was made
-    assert scripted(judged, ZOOM) == "true 600 file: ../teacher/p5_0.png false"
-    alone = tmp_path / "elsewhere" / "deep" / "report.html"
-    alone.parent.mkdir(parents=True)
+    alone = tmp_path / "report.html"
     shutil.copy(judged, alone)
     assert scripted(alone, ZOOM) == "true 60 data: no link false"
+    moved = tmp_path / "moved"
+    shutil.copytree(judged.parents[1], moved)
+    Image.new("RGB", (600, 400)).save(moved / "teacher" / "p5_0.png")  # larger than its thumbnail was made
+    assert scripted(moved / "out" / "report.html", ZOOM) == "true 600 file: ../teacher/p5_0.png false"
 
 
 def test_pages_and_filter(judged, scripted):
