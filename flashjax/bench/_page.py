@@ -104,6 +104,9 @@ Spent: {{ "%.2f" | format(told.dollars) }} US dollars.
 {% else %}<td>\u2013</td><td>\u2013</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
+{% for p in told.pairs if p.note %}
+<p class="soft">{{ p.system }}, {{ p.judge }}: {{ p.note }}</p>
+{% endfor %}
 {% for judge, found in told.strengths.items() if found %}
 <p class="soft">Bradley-Terry, {{ judge }}: {% if found is string %}{{ found }}{% else %}
 {%- for name, value in found.items() %}

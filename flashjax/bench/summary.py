@@ -140,9 +140,10 @@ def _pairs(system: str, judge: str, rows: Sequence[Row]) -> dict[str, Any]:
     by = defaultdict(list)
     for (_, prompt, _), score in zip([k for k, v in found.items() if None not in v], told.scores, strict=True):
         by[prompt].append(score)
-    rate = _cell([float(np.mean(v)) for v in by.values()])
+    scores = [float(np.mean(v)) for v in by.values()]
     kept = dict(wins=told.wins, ties=told.ties, losses=told.losses, flips=told.flips, lost=told.lost)
-    return dict(system=system, judge=judge, flip_rate=told.flip_rate, rate=rate) | kept
+    about = dict(flip_rate=told.flip_rate, rate=_cell(scores), note=statistics.rate_note(scores))
+    return dict(system=system, judge=judge) | about | kept
 
 
 def _strengths(rows: Sequence[Row]) -> dict[str, float] | str | None:
