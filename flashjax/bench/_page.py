@@ -131,7 +131,7 @@ Spent: {{ "%.2f" | format(told.dollars) }} US dollars.
 {% endfor %}
 {% for p in told.drift %}
 <li{% if p.moved %} class="bad"{% endif %}>The frozen set on {{ p.day }}, {{ p.judge }}: {% if p.since is none %}
-scored for the first time.{% else %}against {{ p.since }}, {{ moves(p) }}{% endif %}</li>
+{{ p.scored }} of {{ p.asked }} scored for the first time.{% else %}against {{ p.since }}, {{ moves(p) }}{% endif %}</li>
 {% endfor %}
 </ul>
 
