@@ -115,6 +115,9 @@ Spent: {{ "%.2f" | format(told.dollars) }} US dollars
 {% else %}<td>\u2013</td><td>\u2013</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
+{% for p in told.pairs if p.note %}
+<p class="soft">{{ p.system }}, {{ p.judge }}: {{ p.note }}</p>
+{% endfor %}
 {% for judge, found in told.strengths.items() if found %}
 <p class="soft">Bradley-Terry, {{ judge }}: {% if found is string %}{{ found }}{% else %}
 {%- for name, value in found.items() %}
@@ -139,7 +142,7 @@ Spent: {{ "%.2f" | format(told.dollars) }} US dollars
 {% endfor %}
 {% for p in told.drift %}
 <li{% if p.moved %} class="bad"{% endif %}>The frozen set on {{ p.day }}, {{ p.judge }}: {% if p.since is none %}
-scored for the first time.{% else %}against {{ p.since }}, {{ moves(p) }}{% endif %}</li>
+{{ p.scored }} of {{ p.asked }} scored for the first time.{% else %}against {{ p.since }}, {{ moves(p) }}{% endif %}</li>
 {% endfor %}
 </ul>
 

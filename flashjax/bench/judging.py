@@ -16,7 +16,7 @@ from flashjax.bench.journal import Journal, Row
 from flashjax.bench.rubrics import clean, read_reply
 from flashjax.errors import UserError
 
-__all__ = ["Budget", "check_budget", "counts", "dry_run", "judge", "results", "write_rows"]
+__all__ = ["Budget", "as_lines", "check_budget", "counts", "dry_run", "judge", "results", "write_rows"]
 
 _GIVE_UP = 8  # calls in a row without a reply: the endpoint is down, or wants something else
 

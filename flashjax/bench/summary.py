@@ -140,9 +140,10 @@ def _pairs(system: str, judge: str, rows: Sequence[Row]) -> dict[str, Any]:
     by = defaultdict(list)
     for (_, prompt, _), score in zip([k for k, v in found.items() if None not in v], told.scores, strict=True):
         by[prompt].append(score)
-    rate = _cell([float(np.mean(v)) for v in by.values()])
+    scores = [float(np.mean(v)) for v in by.values()]
     kept = dict(wins=told.wins, ties=told.ties, losses=told.losses, flips=told.flips, lost=told.lost)
-    return dict(system=system, judge=judge, flip_rate=told.flip_rate, rate=rate) | kept
+    about = dict(flip_rate=told.flip_rate, rate=_cell(scores), note=statistics.rate_note(scores))
+    return dict(system=system, judge=judge) | about | kept
 
 
 def _strengths(rows: Sequence[Row]) -> dict[str, float] | str | None:
@@ -175,7 +176,7 @@ def drift_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
         mine = _of(rows, kind="drift", judge=judge)
         gains = [r["value"] - r["before"] for r in mine if r["outcome"] == "scored" and r.get("before") is not None]
         about = dict(judge=judge, day=mine[0]["day"], since=mine[0].get("since"), asked=len(mine))
-        told.append(about | _moved(gains))
+        told.append(about | dict(scored=len(_of(mine, outcome="scored"))) | _moved(gains))
     return told
 
 

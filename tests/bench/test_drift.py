@@ -24,7 +24,7 @@ def test_a_judge_that_changed_is_seen_from_any_folder(tmp_path, monkeypatch, cap
         cli.main([*argv, frozen, "--dry-run"])
         assert not (tmp_path / "frozen").exists()
         cli.main([*argv, frozen])
-        assert "j, frozen set: scored for the first time on 2026-01-01" in capsys.readouterr().out
+        assert "j, frozen set: 2 of 2 pictures scored for the first time on 2026-01-01" in capsys.readouterr().out
         asked = sum(server.seen.values())
         days.pop(0)
         cli.main(argv)  # the same day: all is answered, the folder knows its set
@@ -39,7 +39,7 @@ def test_a_judge_that_changed_is_seen_from_any_folder(tmp_path, monkeypatch, cap
     assert said.count("j, frozen set: -0.50 (-0.50 to -0.50) since 2026-01-01, n = 2; this judge moves") == 2
     kept = [json.loads(line) for line in (tmp_path / "frozen" / "scores.jsonl").read_text().splitlines()]
     assert [(r["day"], r["value"]) for r in kept] == [("2026-01-01", 3.5)] * 2 + [("2026-02-01", 3.0)] * 2
-    assert cli.main(report(argv, tmp_path)) == 0
+    assert cli.main(report(argv[:-1], tmp_path)) == 0
     (told,) = json.loads((tmp_path / "report" / "r.json").read_text())["drift"]
     assert (told["day"], told["since"], told["value"], told["moved"]) == ("2026-02-01", "2026-01-01", -0.5, True)
     assert "The frozen set on 2026-02-01, j: against 2026-01-01, -0.50" in (tmp_path / "report" / "r.html").read_text()
