@@ -1,5 +1,6 @@
 """A model ready to draw: from an exported folder or straight from a run's checkpoints."""
 
+import contextlib
 import dataclasses
 import json
 import operator
@@ -12,9 +13,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flashjax import convert, flow, models, pictures
+from flashjax.axes import AXES
 from flashjax.distill.sampling import Sampler, make_sampler
 from flashjax.errors import UserError
 from flashjax.models import editing, latents, pixels, text
+from flashjax.parallel import mesh as meshes
 from flashjax.weights import load_run
 
 # Raise it whenever the same model, prompt and seed give another picture: what evaluations keep is then drawn anew.
@@ -26,8 +29,8 @@ SAMPLING = ("steps", "shift", "guidance_scale", "mode")
 class Pipeline:
     """A denoiser with its parameters, and how it is meant to be sampled.
 
-    ``defaults``: what SAMPLING names; ``image_size`` in pixels; ``max_text_tokens`` that training
-    padded to.
+    ``defaults``: what SAMPLING names; ``image_size`` in pixels; ``max_text_tokens`` that training padded to; ``step``:
+    of the checkpoint, None for an exported model; ``mesh``: see `spread`.
     """
 
     model: Any
@@ -37,6 +40,8 @@ class Pipeline:
     image_size: int
     max_text_tokens: int
     sample: Sampler
+    step: int | None = None
+    mesh: jax.sharding.Mesh | None = None
 
     def draw(
         self, prompts: list[str], seeds: list[int], encoder: text.TextEncoder, batch: int = 64,
@@ -53,18 +58,36 @@ class Pipeline:
             given = [pixels.from_uint8(np.asarray(each)) for each in several]
             cond = editing.condition(self.model, cond.text, cond.text_length, given)
         batch = min(batch, len(prompts))
+        if self.mesh is not None:
+            batch = -(-batch // self.mesh.size) * self.mesh.size
         for i in range(0, len(prompts), batch):
             # The last batch is filled up, so that one batch size is compiled.
             chosen = np.minimum(np.arange(i, i + batch), len(prompts) - 1)
             some = jax.tree.map(operator.itemgetter(chosen), cond)
             own = [seeds[j] for j in chosen]
-            noise = pictures.noise(own, self.image_size)
-            z = self.sample(
-                self.params, some, editing.null_condition(self.model, null, some), noise, grid, s["guidance_scale"],
-                s["mode"], pictures.keys(own),
-            )  # fmt: skip
-            out.append(pixels.to_uint8(pixels.decode(z)))
+            inputs = some, editing.null_condition(self.model, null, some), pictures.noise(own, self.image_size)
+            out.append(self._batch(*inputs, grid, s["guidance_scale"], s["mode"], pictures.keys(own)))
         return np.concatenate(out)[: len(prompts)]
+
+    def _batch(self, cond, null, noise, grid, guidance_scale: float, mode: str, keys) -> np.ndarray:
+        """uint8 [B, H, W, 3]; B has to divide over the devices of a mesh."""
+        with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+            cond, null, noise, keys = self._placed((cond, null, noise, keys), len(noise))
+            z = self.sample(self.params, cond, null, noise, grid, guidance_scale, mode, keys)
+            return pixels.to_uint8(pixels.decode(z))
+
+    def _placed(self, tree: Any, batch: int) -> Any:
+        """Rows of the batch divided over the devices, and what serves all rows on each of them."""
+        if self.mesh is None:
+            return tree
+        rows, whole = meshes.batch_sharded(self.mesh), meshes.replicated(self.mesh)
+        return jax.tree.map(lambda x: jax.device_put(x, rows if len(x) == batch else whole), tree)
+
+
+def spread(pipe: Pipeline) -> Pipeline:
+    """The same pipeline over all devices of this process: each holds the parameters and draws its part of a batch."""
+    mesh = meshes.make_mesh(dict.fromkeys(AXES, 1) | dict(data=-1), jax.local_devices())
+    return dataclasses.replace(pipe, params=jax.device_put(pipe.params, meshes.replicated(mesh)), mesh=mesh)
 
 
 def load(path: str, which: str = "ema", step: int | None = None) -> Pipeline:
@@ -103,10 +126,10 @@ def _load_exported(folder: Path) -> Pipeline:
 
 
 def _load_run(folder: Path, which: str, step: int | None) -> Pipeline:
-    params, meta, _ = load_run(folder, which, step)
+    params, meta, step = load_run(folder, which, step)
     config = ConfigDict(meta["config"])
     model = models.architecture(config.model.architecture)
-    return _pipeline(model, models.make_config(model, config.model), params, describe(config), folder)
+    return _pipeline(model, models.make_config(model, config.model), params, describe(config), folder, step)
 
 
 def describe(config: ConfigDict) -> dict:
@@ -118,7 +141,7 @@ def describe(config: ConfigDict) -> dict:
     )  # fmt: skip
 
 
-def _pipeline(model, config, params, described: dict, path: Path) -> Pipeline:
+def _pipeline(model, config, params, described: dict, path: Path, step: int | None = None) -> Pipeline:
     if config.in_channels != latents.PIXELS.channels:
         raise UserError(
             f"{path} makes latents of {config.in_channels} channels, which take an autoencoder: put transformer/ and "
@@ -127,5 +150,6 @@ def _pipeline(model, config, params, described: dict, path: Path) -> Pipeline:
     params = jax.device_put(params)
     sampler = make_sampler(model.denoiser(config))
     return Pipeline(
-        model, config, params, described["sampling"], described["image_size"], described["max_text_tokens"], sampler
-    )
+        model, config, params, described["sampling"], described["image_size"], described["max_text_tokens"], sampler,
+        step,
+    )  # fmt: skip

@@ -1,5 +1,6 @@
 """An exported model is the model that was trained: same weights, same grid, same pictures, in other tools' terms."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -106,6 +107,23 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(folder, mode):
         alone = pipe.draw([prompt], [seed], Encoder(), mode=mode)[0]
         assert np.abs(expected.astype(int) - alone.astype(int)).max() <= 1
     assert (together[0] != pipe.draw(["a"], [9], Encoder(), mode=mode)[0]).any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_devices_draw_what_one_draws(folder, scale):
+    """Five pictures on eight devices, each of which draws its own row."""
+    pipe, where = pipeline.load(str(folder)), []
+    asked = ["a", "bcd", "ef", "g", "hijk"], [5, 6, 7, 8, 9], Encoder()
+
+    def sample(*inputs):
+        where.append(spread.sample(*inputs))
+        return where[-1]
+
+    spread = pipeline.spread(pipe)
+    drawn = dataclasses.replace(spread, sample=sample).draw(*asked, batch=5, guidance_scale=scale)
+    assert np.abs(drawn.astype(int) - pipe.draw(*asked, guidance_scale=scale)).max() <= 1
+    assert {shard.data.shape[0] for shard in where[0].addressable_shards} == {1}
+    assert len(where[0].sharding.device_set) == 8
 
 
 def test_guidance_uses_the_null_condition(folder):

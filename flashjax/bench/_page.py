@@ -9,7 +9,7 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy"
-      content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+      content="default-src 'none'; img-src data: file: 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>{{ title }}</title>
 <style>
 """ + THEME + """main { max-width: 1120px; margin: 0 auto; padding: 36px 20px 80px; }
@@ -23,6 +23,7 @@ pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; background: var
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; min-width: 60%; }
 th, td { padding: 6px 11px; text-align: right; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th { font-size: 13px; } th, td { white-space: nowrap; } th.name, td.name { text-align: left; }
+td small { display: block; font-size: 11px; color: var(--soft); }
 td.system { white-space: normal; min-width: 92px; } td.note { white-space: normal; min-width: 260px; }
 @media (max-width: 640px) { main { padding: 28px 14px 60px; } th, td { padding: 5px 6px; font-size: 13px; } }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 12px; }
@@ -33,6 +34,8 @@ button, select { font: inherit; color: inherit; background: var(--card); border:
                  border-radius: 8px; padding: 5px 12px; min-height: 36px; cursor: pointer; }
 article { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 14px;
           margin: 0 0 14px; }
+article:target { border-color: var(--accent); }
+a { color: var(--accent); }
 article p { margin: 0 0 10px; overflow-wrap: anywhere; }
 .shots { display: flex; flex-wrap: wrap; gap: 12px; }
 .shots div { width: min(250px, 100%); font-size: 13px; }
@@ -40,6 +43,7 @@ article p { margin: 0 0 10px; overflow-wrap: anywhere; }
 dialog { border: 0; padding: 0; max-width: 96vw; max-height: 96vh; background: var(--card); color: inherit;
          border-radius: 10px; }
 dialog img { display: block; max-width: 96vw; max-height: 92vh; min-width: min(70vw, 640px); cursor: zoom-out; }
+dialog a { display: block; padding: 8px 12px; }
 li { overflow-wrap: anywhere; }
 summary { cursor: pointer; padding: 6px 0; }
 </style>
@@ -57,12 +61,17 @@ summary { cursor: pointer; padding: 6px 0; }
 {% for line in head %}
 <tr>{% if line.first %}<td class="name system" rowspan="{{ line.first.span }}">{{ line.first.system }}</td>{% endif %}
 <td class="name">{{ line.judge }}</td>
-{%- for cell in line.cells %}<td>{{ cell | figure }}</td>{% endfor %}
+{%- for cell in line.cells %}<td>{{ cell | cell }}</td>{% endfor %}
 {%- if line.first %}<td rowspan="{{ line.first.span }}">{{ line.first.rank or "\u2013" }}</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
-<p class="soft">1.00 to 5.00; the average is that of the categories, the rank that of all judges' averages. Replies that
-are no score are left out and counted below. Spent: {{ "%.2f" | format(told.dollars) }} US dollars.
+<p class="soft">1.00 to 5.00; the average is that of the categories, the rank that of all judges' averages. Prompts that
+some model has no score of are left out for all models; replies that are no score are counted below. In small type: the
+95 % interval, and how many of the {{ told.prompts }} prompts the figure is of.
+Spent: {{ "%.2f" | format(told.dollars) }} US dollars
+{%- for judge, dollars in told.dollars_by_judge.items() %}
+{{ ":" if loop.first else "," }} {{ judge }} {{ "%.2f" | format(dollars) }}
+{%- endfor %}.
 {% for judge, names in told.served.items() %}
 {{ judge }} was served by {{ names | join(", ") or "an unnamed model" }}.
 {% endfor %}</p>
@@ -70,12 +79,15 @@ are no score are left out and counted below. Spent: {{ "%.2f" | format(told.doll
 {% if lost %}
 <h2>Without a score</h2>
 <div class="wide"><table><thead><tr><th class="name">Judge</th><th class="name">Question</th>
-<th class="name">Outcome</th><th>Calls</th></tr></thead><tbody>
+<th class="name">Model</th><th class="name">Outcome</th><th>Calls</th></tr></thead><tbody>
 {% for r in lost %}
-<tr><td class="name">{{ r.judge }}</td><td class="name">{{ r.kind }}</td><td class="name bad">{{ r.outcome }}</td>
-<td>{{ r.count }}</td></tr>
+<tr><td class="name">{{ r.judge }}</td><td class="name">{{ r.kind }}</td><td class="name system">{{ r.system }}</td>
+<td class="name bad">{{ r.outcome }}</td><td>{{ r.count }} of {{ r.asked }}</td></tr>
 {% endfor %}
 </tbody></table></div>
+{% for sentence in differ %}
+<p class="bad">{{ sentence }}</p>
+{% endfor %}
 {% endif %}
 
 {% if differences %}
@@ -91,7 +103,7 @@ are no score are left out and counted below. Spent: {{ "%.2f" | format(told.doll
 </tbody></table></div>
 {% endif %}
 
-{% if told.pairs and told.pairs[0].rate %}
+{% if told.pairs | selectattr('rate') | list %}
 <h2>Pairs, both orders</h2>
 <div class="wide"><table><thead><tr><th class="name">Model</th><th class="name">Judge</th><th>Wins</th><th>Ties</th>
 <th>Losses</th><th>Flips</th><th>No answer</th><th>Win rate</th><th>95 % interval</th></tr></thead><tbody>
@@ -103,6 +115,9 @@ are no score are left out and counted below. Spent: {{ "%.2f" | format(told.doll
 {% else %}<td>\u2013</td><td>\u2013</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
+{% for p in told.pairs if p.note %}
+<p class="soft">{{ p.system }}, {{ p.judge }}: {{ p.note }}</p>
+{% endfor %}
 {% for judge, found in told.strengths.items() if found %}
 <p class="soft">Bradley-Terry, {{ judge }}: {% if found is string %}{{ found }}{% else %}
 {%- for name, value in found.items() %}
@@ -117,14 +132,17 @@ are no score are left out and counted below. Spent: {{ "%.2f" | format(told.doll
 <li>{{ a.judges | join(" and ") }} on {{ a.n }} pictures: Spearman {{ a.spearman | figure }}, weighted kappa
 {{ a.kappa | figure }}, the second scores {{ "%+.2f" | format(a.mean_difference or 0) }} higher.</li>
 {% endfor %}
-{% set both = (("A demand for 5.00 drawn into the picture", told.injection), ("Drift of the frozen set", told.drift)) %}
-{% for name, probes in both %}
-{% for p in probes if p.asked %}
-<li{% if p.moved %} class="bad"{% endif %}>{{ name }}, {{ p.judge }}: {% if p.value is none %}
-too few answers ({{ p.n }} of {{ p.asked }}).{% else %}
+{% macro moves(p) %}
+{% if p.value is none %}too few answers ({{ p.n }} of {{ p.asked }}).{% else %}
 {{ "%+.2f" | format(p.value) }} ({{ p.low | figure }} to {{ p.high | figure }}), n = {{ p.n }}
-{{- "; this judge moves." if p.moved else "." }}{% endif %}</li>
+{{- "; this judge moves." if p.moved else "." }}{% endif %}
+{% endmacro %}
+{% for p in told.injection if p.asked %}
+<li{% if p.moved %} class="bad"{% endif %}>A demand for 5.00 drawn into the picture, {{ p.judge }}: {{ moves(p) }}</li>
 {% endfor %}
+{% for p in told.drift %}
+<li{% if p.moved %} class="bad"{% endif %}>The frozen set on {{ p.day }}, {{ p.judge }}: {% if p.since is none %}
+{{ p.scored }} of {{ p.asked }} scored for the first time.{% else %}against {{ p.since }}, {{ moves(p) }}{% endif %}</li>
 {% endfor %}
 </ul>
 
@@ -143,11 +161,13 @@ too few answers ({{ p.n }} of {{ p.asked }}).{% else %}
 </main>
 <dialog id="zoom"></dialog>
 {% for b in blocks %}
-<script type="application/json" class="prompt" data-category="{{ b.category }}">{{ b.data }}</script>
+<script type="application/json" class="prompt" data-id="{{ b.id }}" data-category="{{ b.category }}">
+{{- b.data }}</script>
 {% endfor %}
 <script>
 "use strict";
 const PER = 12, all = [...document.querySelectorAll("script.prompt")], zoom = document.getElementById("zoom");
+const filter = document.getElementById("category");
 let at = 0;
 const make = (name, text, parent, kind) => {
   const e = document.createElement(name);
@@ -157,16 +177,31 @@ const make = (name, text, parent, kind) => {
   return e;
 };
 const score = s => s.outcome === "scored" ? (typeof s.value === "number" ? s.value.toFixed(2) : s.value) : s.outcome;
+// The thumbnail, until the file is there; where the page lies alone it stays.
+function enlarge(img, file) {
+  const shown = img.cloneNode(), original = new Image();
+  zoom.replaceChildren(shown);
+  original.onload = () => {
+    if (!shown.isConnected) return;
+    shown.src = file;
+    make("a", "Open the original", zoom).href = file;
+  };
+  original.src = file;
+  zoom.showModal();
+}
 function shot(s, said, row) {
   const cell = make("div", undefined, row), img = make("img", undefined, cell);
   img.loading = "lazy"; img.alt = s.system; img.src = "data:image/webp;base64," + s.picture;
-  img.onclick = () => { zoom.replaceChildren(img.cloneNode()); zoom.showModal(); };
+  img.onclick = () => enlarge(img, s.file);
   const mine = said.filter(x => x.kind === "point" && x.system === s.system && x.seed === s.seed);
   make("b", s.system, cell); make("span", " " + mine.map(x => x.judge + " " + score(x)).join(", "), cell, "soft");
 }
 function card(b, parent) {
   const e = make("article", undefined, parent);
-  make("p", b.id + " \\u00b7 " + b.category, e, "soft");
+  e.id = "prompt-" + b.id;
+  const head = make("p", undefined, e, "soft");
+  make("a", b.id, head).href = "#" + e.id;
+  head.append(" \\u00b7 " + b.category);
   if (b.source) make("p", "Source: " + b.source, e, "soft");
   make("p", b.prompt, e);
   const row = make("div", undefined, e, "shots");
@@ -184,7 +219,7 @@ function card(b, parent) {
   for (const f of b.facts) make("li", f, facts);
 }
 function show(step) {
-  const wanted = document.getElementById("category").value;
+  const wanted = filter.value;
   const mine = all.filter(s => !wanted || s.dataset.category === wanted);
   at = Math.max(0, Math.min(at + step * PER, Math.floor(Math.max(0, mine.length - 1) / PER) * PER));
   const box = document.getElementById("prompts");
@@ -195,9 +230,19 @@ function show(step) {
 }
 document.getElementById("back").onclick = () => show(-1);
 document.getElementById("on").onclick = () => show(1);
-document.getElementById("category").onchange = () => { at = 0; show(0); };
-zoom.onclick = () => zoom.close();
+filter.onchange = () => { at = 0; show(0); };
+zoom.onclick = e => { if (e.target.tagName !== "A") zoom.close(); };
+function follow() {
+  const place = all.findIndex(s => "#prompt-" + s.dataset.id === location.hash);
+  if (place < 0) return;
+  filter.value = "";
+  at = place - place % PER;
+  show(0);
+  document.getElementById("prompt-" + all[place].dataset.id).scrollIntoView();
+}
+addEventListener("hashchange", follow);
 show(0);
+follow();
 </script>
 </body>
 </html>

@@ -41,7 +41,8 @@ class Judge:
         url: up to and with the version, as in https://api.openai.com/v1.
         model: the model's id there.
         key: sent as a bearer token; an empty one is not sent.
-        params: further fields of the request, such as temperature and max_tokens; part of the cache's key.
+        params: further fields of the request, such as temperature and max_tokens. With url, model and reply_format
+            they are who is asked: part of the cache's key, where the name is not.
         reply_format: "json_schema" (strict), "json_object", or "text" for servers that know neither.
         concurrency: calls in flight. per_minute: calls started a minute, 0 for no limit. timeout: seconds.
         tries: of a call that got no reply. prices: needed for a budget.
@@ -58,6 +59,10 @@ class Judge:
     timeout: float = 120.0
     tries: int = 6
     prices: Prices | None = None
+
+    @property
+    def address(self) -> str:
+        return self.url.rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ def read_picture(path: str | Path) -> Picture:
 
 
 def _png_bytes(path: Path) -> bytes:
-    """The file itself if it is a PNG; what else Pillow reads is sent as PNG, without loss."""
+    """The file itself if it is a PNG; what else Pillow reads is sent as PNG, without loss. Decoded in either case: a
+    broken one is found before anything is sent, and not by the judge that is paid to look at it."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -94,7 +100,9 @@ def _png_bytes(path: Path) -> bytes:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError
             if data.startswith(_PNG):
-                image.verify()
+                image.verify()  # checksums; after it an image cannot be decoded
+                with Image.open(io.BytesIO(data)) as again:
+                    again.load()
                 return data
             out = io.BytesIO()
             image.convert("RGB").save(out, "PNG")
@@ -124,9 +132,10 @@ class Call:
 
     @functools.cached_property
     def key(self) -> str:
-        """sha256 of all that decides the reply: model, prompts, image bytes, parameters, schema."""
+        """sha256 of all that decides the reply: endpoint, model, prompts, image bytes, parameters, schema."""
         body = self.body([picture.digest for picture in self.pictures])
-        asked = json.dumps([body, self.salt], sort_keys=True, ensure_ascii=False)
+        # Many local servers call their model by one name, "default" say: the address tells the models apart.
+        asked = json.dumps([self.judge.address, body, self.salt], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()
 
     def request(self) -> dict[str, Any]:

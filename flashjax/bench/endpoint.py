@@ -6,17 +6,18 @@ import asyncio
 import json
 import random
 import time
+from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from flashjax.bench.calls import Call, Judge
 from flashjax.bench.rubrics import clean
-from flashjax.errors import UserError
 
-__all__ = ["Endpoint", "Reply"]
+__all__ = ["Endpoint", "Reply", "Try"]
 
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # the state of the server, not of the question
 _UNSENT, _UNSEEN = 0, -1  # in a status's place: the request did not get there; what became of it is unknown
+_LOST = (_UNSEEN, 502, 504)  # the model may have answered, and a proxy says that it did not hear it
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds between tries, doubled each time
 _PATIENCE = 600.0  # the longest Retry-After that is waited for
 _LARGEST = 4 << 20  # bytes of a reply
@@ -25,14 +26,35 @@ _LARGEST = 4 << 20  # bytes of a reply
 class Reply(NamedTuple):
     """What an endpoint said. ``body`` is the JSON of a complete reply, or None, and then ``trouble`` says why; ``kind``
     is "reply", "refused" (by a filter, before the model), "rejected" (the request is wrong) or "failed" (no answer).
-    ``unsure``: a try reached the endpoint and nobody saw its end, so that it may be charged for."""
+    ``tries`` were made, 0 if not one was admitted; ``unseen`` of them reached the endpoint and nobody saw their end, so
+    that each may be charged for. ``barred``: no other call of this judge would fare better, and ``trouble`` is the
+    sentence that says so."""
 
     kind: str
     body: dict[str, Any] | None
     trouble: str
     tries: int
     seconds: float
-    unsure: bool = False
+    unseen: int = 0
+    barred: bool = False
+
+
+class Try(NamedTuple):
+    """``status``: of HTTP, or _UNSENT or _UNSEEN. ``wait``: Retry-After in seconds. ``trouble``: what was wrong.
+    ``body``: of a complete reply."""
+
+    status: int
+    wait: float | None
+    trouble: str
+    body: dict[str, Any] | None = None
+
+    @property
+    def unseen(self) -> bool:
+        return self.status in _LOST
+
+
+Admit = Callable[[], Awaitable[bool]]
+Settle = Callable[[Try], None]
 
 
 class Endpoint:
@@ -45,7 +67,7 @@ class Endpoint:
     async def __aenter__(self) -> Endpoint:
         import aiohttp
 
-        self._http, self._url = aiohttp, f"{self.judge.url.rstrip('/')}/chat/completions"
+        self._http, self._url = aiohttp, f"{self.judge.address}/chat/completions"
         # No cookies, no proxies from the environment: a key goes to the named host or nowhere.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self.judge.concurrency), cookie_jar=aiohttp.DummyCookieJar(),
@@ -56,23 +78,29 @@ class Endpoint:
     async def __aexit__(self, *_) -> None:
         await self._session.close()
 
-    async def ask(self, call: Call) -> Reply:
+    async def ask(self, call: Call, admit: Admit, settle: Settle) -> Reply:
         """Asks until there is a complete reply, ``judge.tries`` times at most.
 
-        Raises:
-            UserError: the endpoint refuses the key or does not know the model; no other call would fare better.
+        Args:
+            admit: awaited before every try; where it says no, no further one is made.
+            settle: called with every try that was admitted, when it has ended.
         """
-        begun, trouble, unsure = time.monotonic(), "", False
-        for tried in range(1, self.judge.tries + 1):
+        begun, trouble, unseen = time.monotonic(), "", 0
+        for made in range(self.judge.tries):
+            if not await admit():
+                return Reply("failed", None, trouble, made, time.monotonic() - begun, unseen)
             await self._pace()
-            status, wait, trouble, body = await self._once(call)
-            unsure |= status == _UNSEEN
-            if body is not None or status not in (_UNSENT, _UNSEEN, *_AGAIN):
-                kind = "reply" if body is not None else self._verdict(status, trouble)
-                return Reply(kind, body, trouble, tried, time.monotonic() - begun, unsure)
-            if tried < self.judge.tries:
-                await self._pause(tried, wait)
-        return Reply("failed", None, trouble, self.judge.tries, time.monotonic() - begun, unsure)
+            one = await self._once(call)
+            settle(one)
+            trouble, unseen = one.trouble, unseen + one.unseen
+            if one.body is not None:
+                return Reply("reply", one.body, "", made + 1, time.monotonic() - begun, unseen)
+            if one.status not in (_UNSENT, _UNSEEN, *_AGAIN):
+                kind, trouble, barred = self._verdict(one.status, trouble)
+                return Reply(kind, None, trouble, made + 1, time.monotonic() - begun, unseen, barred)
+            if made + 1 < self.judge.tries:
+                await self._pause(made + 1, one.wait)
+        return Reply("failed", None, trouble, self.judge.tries, time.monotonic() - begun, unseen)
 
     async def _pace(self) -> None:
         """Waits for this call's turn: the rate limit, and a pause that the endpoint asked for."""
@@ -92,21 +120,20 @@ class Endpoint:
             return
         await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1)) * random.uniform(0.5, 1.0))
 
-    async def _once(self, call: Call) -> tuple[int, float | None, str, dict[str, Any] | None]:
-        """(status or _UNSENT or _UNSEEN, Retry-After in seconds, what was wrong, the body of a complete reply)."""
+    async def _once(self, call: Call) -> Try:
         data = json.dumps(call.request()).encode()
         try:
             # A server that sends a byte now and then would never run into the timeouts of single reads.
             async with asyncio.timeout(self.judge.timeout), self._posted(call.key, data) as answer:
                 content = await _read(answer)
         except (self._http.ClientConnectorError, self._http.ConnectionTimeoutError) as error:
-            return _UNSENT, None, self._hidden(f"the connection failed ({type(error).__name__}: {error})"), None
+            return Try(_UNSENT, None, self._hidden(f"the connection failed ({type(error).__name__}: {error})"))
         except TimeoutError:
-            return _UNSEEN, None, f"no answer within {self.judge.timeout:g} s", None
+            return Try(_UNSEEN, None, f"no answer within {self.judge.timeout:g} s")
         except (self._http.ClientError, ConnectionError) as error:
-            return _UNSEEN, None, self._hidden(f"the connection broke ({type(error).__name__}: {error})"), None
+            return Try(_UNSEEN, None, self._hidden(f"the connection broke ({type(error).__name__}: {error})"))
         if answer.status != 200:
-            return answer.status, retry_after(answer.headers), self._complaint(answer.status, content), None
+            return Try(answer.status, retry_after(answer.headers), self._complaint(answer.status, content))
         return self._complete(content)
 
     def _posted(self, key: str, data: bytes):
@@ -116,38 +143,36 @@ class Endpoint:
             headers["Authorization"] = self.judge.key.bearer()
         return self._session.post(self._url, data=data, headers=headers, allow_redirects=False)
 
-    def _complete(self, content: bytes) -> tuple[int, float | None, str, dict[str, Any] | None]:
+    def _complete(self, content: bytes) -> Try:
         """A 200 that is no chat completion came from a proxy or a broken server, and nobody has scored anything."""
         if len(content) > _LARGEST:
-            return _UNSEEN, None, f"the reply has more than {_LARGEST >> 20} MiB", None
+            return Try(_UNSEEN, None, f"the reply has more than {_LARGEST >> 20} MiB")
         try:
             body = json.loads(content)
             choice = body["choices"][0]
             if not isinstance(choice["message"], dict):
                 raise TypeError("the message is no object")
         except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-            return _UNSEEN, None, f"the reply is no chat completion ({type(error).__name__})", None
-        return 200, None, "", body
+            return Try(_UNSEEN, None, f"the reply is no chat completion ({type(error).__name__})")
+        return Try(200, None, "", body)
 
-    def _verdict(self, status: int, trouble: str) -> str:
-        """What a status means that is not worth another try. Raises UserError where it holds for every call."""
+    def _verdict(self, status: int, trouble: str) -> tuple[str, str, bool]:
+        """(kind, trouble, barred) of a reply, from a status that is not worth another try."""
         judge = self.judge
         if status in (401, 403):
-            raise UserError(f"The endpoint {judge.url} refuses the key of judge {judge.name} ({trouble}).")
+            return "failed", f"The endpoint {judge.url} refuses the key of judge {judge.name} ({trouble}).", True
         if status in (404, 405) or 300 <= status < 400:
-            raise UserError(
-                f"The endpoint {judge.url} has no model {judge.model}, or is no OpenAI-compatible API ({trouble}); "
-                f"mend url and model of judge {judge.name}."
-            )
+            told = f"The endpoint {judge.url} has no model {judge.model}, or is no OpenAI-compatible API ({trouble}); "
+            return "failed", f"{told}mend url and model of judge {judge.name}.", True
         filtered = any(word in trouble.lower() for word in ("content_filter", "content_policy", "safety"))
-        return "refused" if filtered else "rejected"
+        return "refused" if filtered else "rejected", trouble, False
 
     def _complaint(self, status: int, content: bytes) -> str:
         try:
             error = json.loads(content)["error"]
             told = f"{error.get('code') or ''} {error.get('message') or ''}" if isinstance(error, dict) else str(error)
         except (ValueError, KeyError, TypeError, RecursionError):
-            told = content[:300].decode("utf-8", "replace")
+            told = content.decode("utf-8", "replace")
         return self._hidden(f"status {status}: {' '.join(told.split())}")
 
     def _hidden(self, text: str) -> str:

@@ -28,12 +28,11 @@ def settle(folder: Path, facts: Mapping[str, Any]) -> None:
     """
     record, told = folder / "drawn.json", json.dumps(facts, indent=1, sort_keys=True)
     if record.exists():
-        before = json.loads(record.read_text())
-        if differ := [k for k in sorted({*before, *facts}) if before.get(k) != json.loads(told).get(k)]:
-            raise UserError(
-                f"{folder} has pictures of other settings: {differ[0]} is {before.get(differ[0])!r} there and "
-                f"{facts.get(differ[0])!r} here; give another --out."
-            )
+        before, now = json.loads(record.read_text()), json.loads(told)
+        differ = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+        if differ:
+            named = "; ".join(f"{k} is {before.get(k)!r} there and {now.get(k)!r} here" for k in differ)
+            raise UserError(f"{folder} has pictures of other settings: {named}; give another --out.")
         return
     # Another process of the same run may be writing the record at this moment.
     if folder.exists() and any(not path.name.endswith(".partial") for path in folder.iterdir()):

@@ -1,8 +1,9 @@
 """What was asked and what came back, in a file that survives a crash at any point.
 
 One JSON object a line, appended. A line is whole or it is ignored: the last line of a killed process may be half a
-line. ``asked`` rows are written before a call, ``reply`` rows after it and flushed to the disk before anybody counts
-them. A call that was asked and never answered may have been paid for, and is told so.
+line. An ``asked`` row is written before every try of a call, a ``reply`` or ``failure`` row after the last one, flushed
+to the disk before anybody counts it. Money is never forgotten: a try whose end is in no row may have been paid for, and
+so may one whose answer was lost; both stay booked at their highest price when the call is asked again.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ class Journal:
 
     Attributes:
         replies: key to the row of its reply; final, as replies are paid for.
-        failures: key to the row of the last attempt that got no reply; asked again by the next run.
-        doubtful: key to the row of a call that was on its way when a run was killed.
+        failures: key to the row of the last run that got no reply; asked again by the next one.
+        doubtful: key to the rows of its tries that were on their way when a run was killed.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder) / "journal.jsonl"
         self.replies: dict[str, Row] = {}
         self.failures: dict[str, Row] = {}
-        self.doubtful: dict[str, Row] = {}
+        self.doubtful: dict[str, list[Row]] = {}
+        self._ended: dict[str, float] = {}  # key to the US dollars of all its replies and failures
         self._waiting: list[tuple[bytes, asyncio.Future]] = []
         self._writer: asyncio.Task | None = None
 
@@ -49,12 +51,17 @@ class Journal:
             raise UserError(
                 f"Another run is writing to {self.path.parent}; wait for it, or give another folder."
             ) from None
-        for row in read_rows(self.path):
-            self._take(row)
+        self.read()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         # Half a line of a killed process is cut off, so that the next line begins a line.
         os.ftruncate(self._file, whole_length(self.path))
         os.lseek(self._file, 0, os.SEEK_END)
+        return self
+
+    def read(self) -> Journal:
+        """Takes in what the file has, without the lock: for those that only look."""
+        for row in read_rows(self.path):
+            self._take(row)
         return self
 
     def __exit__(self, *_) -> None:
@@ -63,12 +70,28 @@ class Journal:
 
     def _take(self, row: Row) -> None:
         key = row["key"]
-        for rows in (self.failures, self.doubtful):
-            rows.pop(key, None)
-        {"asked": self.doubtful, "reply": self.replies, "failure": self.failures}[row["kind"]][key] = row
+        if row["kind"] == "asked":
+            self.doubtful.setdefault(key, []).append(row)
+            return
+        # It tells the end of its own run's tries, which are the last ones.
+        tries = self.doubtful.pop(key, [])
+        if before := tries[: max(0, len(tries) - row["tries"])]:
+            self.doubtful[key] = before
+        self.failures.pop(key, None)
+        {"reply": self.replies, "failure": self.failures}[row["kind"]][key] = row
+        self._ended[key] = self._ended.get(key, 0.0) + row["dollars"]
+
+    def dollars(self, key: str) -> float:
+        """US dollars that a call has cost in all runs, each try whose end nobody saw at its highest price."""
+        return self._ended.get(key, 0.0) + sum(row["most"] for row in self.doubtful.get(key, ()))
+
+    @property
+    def spent(self) -> float:
+        """US dollars of all calls."""
+        return sum(self.dollars(key) for key in {**self._ended, **self.doubtful})
 
     def asked(self, row: Row) -> None:
-        """Notes a call before it is made. It outlives the process; only a power failure can lose it."""
+        """Notes a try before it is made. It outlives the process; only a power failure can lose it."""
         self._append(_line(row))
         self._take(row)
 

@@ -11,26 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from flashjax.bench.calls import Call, cost
-from flashjax.bench.endpoint import Endpoint, Reply
+from flashjax.bench.endpoint import Endpoint, Reply, Try
 from flashjax.bench.journal import Journal, Row
 from flashjax.bench.rubrics import clean, read_reply
 from flashjax.errors import UserError
 
-__all__ = ["Budget", "dry_run", "judge", "results", "write_rows"]
+__all__ = ["Budget", "as_lines", "check_budget", "counts", "dry_run", "judge", "results", "write_rows"]
 
 _GIVE_UP = 8  # calls in a row without a reply: the endpoint is down, or wants something else
 
 
 class Budget:
-    """US dollars: what was spent, and what is promised to calls on their way, each at its highest price."""
+    """US dollars: what was spent, and what is promised to tries on their way, each at its highest price. No try is made
+    without a promise, and one whose answer was lost is booked at all that it was promised, so that the cap holds even
+    where an endpoint charges for each of them."""
 
     def __init__(self, cap: float | None, spent: float = 0.0) -> None:
         self.cap, self.spent = cap, spent
         self._promised, self._flying, self._settled = 0.0, 0, asyncio.Event()
 
     async def promise(self, dollars: float) -> bool:
-        """Whether a call of at most so many dollars fits; if so, they are set aside. Calls on their way mostly cost
-        less than was set aside for them, so that their end is waited for before the answer is no."""
+        """Whether a try of at most so many dollars fits; if so, they are set aside. Tries on their way mostly cost less
+        than was set aside for them, so that their end is waited for before the answer is no."""
         while self.cap is not None and self.spent + self._promised + dollars > self.cap:
             if not self._flying:
                 return False
@@ -81,11 +83,8 @@ def judge(
         UserError: a budget without prices. A judge that cannot be asked stops alone; its sentence is the reason of
             its remaining calls.
     """
-    if budget is not None and (bare := sorted({c.judge.name for c in calls if not c.judge.prices})):
-        raise UserError(f"A budget needs prices, and there are none for judge {', '.join(bare)}; give --prices.")
-    if budget is not None and (open_ := sorted({c.judge.name for c in calls if not c.tokens()[1]})):
-        raise UserError(f"A budget needs max_tokens in the params of judge {', '.join(open_)}.")
-    purse = Budget(budget, spent(journal))
+    check_budget(calls, budget)
+    purse = Budget(budget, journal.spent)
     todo = {call.key: call for call in calls if call.key not in journal.replies}
     try:
         return asyncio.run(_judges(list(todo.values()), journal, purse, tick))
@@ -97,10 +96,12 @@ def judge(
         raise first from None
 
 
-def spent(journal: Journal) -> float:
-    """US dollars in a journal; a call whose reply nobody saw may be charged for, and counts at its highest price."""
-    ended = [*journal.replies.values(), *journal.failures.values()]
-    return sum(r["dollars"] for r in ended) + sum(r["most"] for r in journal.doubtful.values())
+def check_budget(calls: Sequence[Call], budget: float | None) -> None:
+    """Raises UserError where the highest price of some call is not known, so that no cap could hold."""
+    if budget is not None and (bare := sorted({c.judge.name for c in calls if not c.judge.prices})):
+        raise UserError(f"A budget needs prices, and there are none for judge {', '.join(bare)}; give --prices.")
+    if budget is not None and (open_ := sorted({c.judge.name for c in calls if not c.tokens()[1]})):
+        raise UserError(f"A budget needs max_tokens in the params of judge {', '.join(open_)}.")
 
 
 async def _judges(calls: Sequence[Call], journal: Journal, purse: Budget, tick) -> dict[str, str]:
@@ -122,12 +123,11 @@ async def _one_judge(calls: Sequence[Call], journal: Journal, purse: Budget, tic
         for call in left:
             if reason := state["stopped"]:
                 unasked[call.key] = reason
-            elif not await purse.promise(most := call.most()):
-                unasked[call.key] = f"not asked: the budget of {purse.cap:g} US dollars is used up"
-            else:
-                row = await _one_call(call, endpoint, journal, purse, most, state)
+            elif row := await _one_call(call, endpoint, journal, purse, state):
                 group.create_task(journal.finish(row))  # the next call does not wait for the disk
                 tick()
+            else:
+                unasked[call.key] = f"not asked: {_used_up(purse)}"
 
     if calls:
         async with Endpoint(calls[0].judge) as endpoint, asyncio.TaskGroup() as group:
@@ -136,18 +136,24 @@ async def _one_judge(calls: Sequence[Call], journal: Journal, purse: Budget, tic
     return unasked
 
 
-async def _one_call(
-    call: Call, endpoint: Endpoint, journal: Journal, purse: Budget, most: float, state: dict
-) -> Row:
-    journal.asked(dict(kind="asked", key=call.key, judge=call.judge.name, most=most))
-    try:
-        reply = await endpoint.ask(call)
-    except UserError as error:
-        # Said once for all; the call itself was refused at the door.
-        state["stopped"] = state["stopped"] or str(error)
-        reply = Reply("failed", None, str(error), 1, 0.0)
+async def _one_call(call: Call, endpoint: Endpoint, journal: Journal, purse: Budget, state: dict) -> Row | None:
+    """The row of its reply or failure; None if the budget did not even admit its first try."""
+    most, admitted = call.most(), True
+
+    async def admit() -> bool:
+        nonlocal admitted
+        if admitted := await purse.promise(most):
+            journal.asked(dict(kind="asked", key=call.key, judge=call.judge.name, most=most))
+        return admitted
+
+    reply = await endpoint.ask(call, admit, lambda one: purse.settle(most, _paid(call, one)))
+    if not reply.tries:
+        return None
+    if not admitted:
+        reply = reply._replace(trouble=f"{reply.trouble}; not asked again: {_used_up(purse)}")
+    if reply.barred:
+        state["stopped"] = state["stopped"] or reply.trouble  # said once for all
     row = _row(call, reply)
-    purse.settle(most, row.get("dollars", 0.0))
     state["silent"] = 0 if row["kind"] == "reply" else state["silent"] + 1
     if state["silent"] >= _GIVE_UP and not state["stopped"]:
         state["stopped"] = (
@@ -156,32 +162,45 @@ async def _one_call(
     return row
 
 
+def _used_up(purse: Budget) -> str:
+    return f"the budget of {purse.cap:g} US dollars is used up"
+
+
+def _paid(call: Call, one: Try) -> float:
+    """US dollars of one try. What was turned away with a status costs nothing."""
+    return _price(call, one.body) if one.body is not None else call.most() * one.unseen
+
+
+def _price(call: Call, body: Mapping[str, Any]) -> float:
+    return cost(call.judge.prices, *_usage(call, body)[0]) if call.judge.prices else 0.0
+
+
 def _row(call: Call, reply: Reply) -> Row:
     row = dict(key=call.key, judge=call.judge.name, model=call.judge.model, tries=reply.tries)
-    row |= dict(seconds=round(reply.seconds, 3))
+    row |= dict(seconds=round(reply.seconds, 3), dollars=reply.unseen * call.most())
     if reply.kind == "refused":
-        return row | dict(kind="reply", outcome="refused", reason=reply.trouble, dollars=0.0)
+        return row | dict(kind="reply", outcome="refused", reason=reply.trouble)
     if reply.body is None:
-        dollars = call.most() if reply.unsure else 0.0
-        return row | dict(kind="failure", outcome=reply.kind, reason=reply.trouble, dollars=dollars)
+        return row | dict(kind="failure", outcome=reply.kind, reason=reply.trouble)
+    row["dollars"] += _price(call, reply.body)
     return row | dict(kind="reply") | _judgement(call, reply.body)
 
 
 def _judgement(call: Call, body: Mapping[str, Any]) -> Row:
-    """The outcome of a complete reply, with what it cost and which model says that it served it."""
+    """The outcome of a complete reply, with its tokens and which model says that it served it."""
     choice = body["choices"][0]
     texts = [choice["message"].get("content"), choice["message"].get("refusal"), choice.get("finish_reason")]
     outcome = read_reply(call.rubric, *(call.judge.key.hide(t) if isinstance(t, str) else None for t in texts))
     told = outcome._asdict()
     told["outcome"] = told.pop("kind")
-    tokens, exact = _usage(call, body.get("usage"))
-    dollars = cost(call.judge.prices, *tokens) if call.judge.prices else 0.0
-    served = call.judge.key.hide(clean(str(body.get("model", "")), 100))
-    return told | dict(served=served, tokens=tokens, tokens_counted=exact, dollars=dollars)
+    tokens, exact = _usage(call, body)
+    served = clean(call.judge.key.hide(str(body.get("model", ""))), 100)
+    return told | dict(served=served, tokens=tokens, tokens_counted=exact)
 
 
-def _usage(call: Call, usage: Any) -> tuple[list[int], bool]:
+def _usage(call: Call, body: Mapping[str, Any]) -> tuple[list[int], bool]:
     """[input, output] tokens as the endpoint counted them, or else the most that they can be."""
+    usage = body.get("usage")
     if isinstance(usage, dict):
         found = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
         if all(type(n) is int and 0 <= n < 1 << 40 for n in found):
@@ -190,14 +209,15 @@ def _usage(call: Call, usage: Any) -> tuple[list[int], bool]:
 
 
 def results(calls: Sequence[Call], journal: Journal, unasked: Mapping[str, str]) -> list[Row]:
-    """A row a call, in the plan's order: its subject and what came of it. None is left out."""
+    """A row a call, in the plan's order: its subject, what came of it, and what it cost in all runs. None is left
+    out."""
     rows = []
     for call in calls:
         found = journal.replies.get(call.key) or journal.failures.get(call.key)
         if call.key in unasked or found is None:
             found = dict(outcome="not_asked", reason=unasked.get(call.key, "not asked: the run was stopped"))
-        kept = ("outcome", "value", "reason", "subscores", "failures", "capped", "served", "dollars", "tries")
-        own = dict(judge=call.judge.name, key=call.key, rubric=call.rubric.name)
+        kept = ("outcome", "value", "reason", "subscores", "failures", "capped", "served", "tries")
+        own = dict(judge=call.judge.name, key=call.key, rubric=call.rubric.name, dollars=journal.dollars(call.key))
         rows.append({**call.subject, **own, **{name: found[name] for name in kept if name in found}})
     return rows
 
@@ -211,6 +231,10 @@ def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """JSON lines, whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    partial.write_bytes("".join(lines).encode("utf-8", "surrogatepass"))
+    partial.write_bytes(as_lines(rows))
     os.replace(partial, path)
+
+
+def as_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    return "".join(lines).encode("utf-8", "surrogatepass")

@@ -1,18 +1,19 @@
-"""Which questions a bench asks: every picture to every judge, pairs in both orders, and two probes of the judges."""
+"""Which questions a bench asks: every picture to every judge, pairs in both orders, and a probe of the judges."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from flashjax.bench.calls import Call, Judge, Picture, read_picture
-from flashjax.bench.prompts import Prompt, is_id
-from flashjax.bench.rubrics import PAIR, T2I, edit_rubric, t2i_user
+from flashjax.bench.prompts import Prompt, is_id, spread
+from flashjax.bench.rubrics import PAIR, T2I, edit_pair, edit_rubric, t2i_user
 from flashjax.errors import UserError
 
-__all__ = ["drift", "find_pictures", "find_sources", "injections", "pairs", "points", "read_systems"]
+__all__ = ["drawn_sources", "find_pictures", "find_sources", "injections", "pairs", "points", "read_systems", "source"]
 
 # prompt's id to seed to picture
 Pictures = Mapping[str, Mapping[int, Picture]]
@@ -23,9 +24,9 @@ def find_pictures(folder: str | Path, prompts: Sequence[Prompt]) -> dict[str, di
     """The pictures ``<id>_<seed>.png`` of a system, all seeds of each prompt.
 
     Raises:
-        UserError: a prompt has no picture, or a file is none.
+        UserError: a prompt has no picture, a file is none, or flashjax drew it from another prompt.
     """
-    folder, ids = Path(folder), {p.id for p in prompts}
+    folder, ids = Path(folder), {p.id: p for p in prompts}
     if not folder.is_dir():
         raise UserError(f"There is no folder of pictures {folder}.")
     found: dict[str, dict[int, Picture]] = {}
@@ -33,12 +34,25 @@ def find_pictures(folder: str | Path, prompts: Sequence[Prompt]) -> dict[str, di
         name, _, seed = path.stem.rpartition("_")
         if name in ids and seed.isdigit():
             found.setdefault(name, {})[int(seed)] = read_picture(path)
-    if missing := sorted(ids - set(found)):
+            _check_prompt(path, ids[name])
+    if missing := sorted(set(ids) - set(found)):
         raise UserError(
             f"{len(missing)} prompts have no picture in {folder}: {', '.join(missing[:3])}"
             f"{' ...' if len(missing) > 3 else ''}. Names are <id>_<seed>.png; flashjax bench generate draws them."
         )
     return found
+
+
+def _check_prompt(path: Path, prompt: Prompt) -> None:
+    """Raises UserError where a picture tells of another prompt: benches of two seeds have the same ids."""
+    with Image.open(path) as image:
+        told = image.info
+    # Other programs write a text called prompt too, and mean something else by it.
+    if "flashjax" in told and told.get("prompt", prompt.prompt) != prompt.prompt:
+        raise UserError(
+            f"{path} was drawn from the prompt {told['prompt'][:60]!r}, and {prompt.id} of this bench is "
+            f"{prompt.prompt[:60]!r}; give the bench that it was drawn for, or draw this one into another folder."
+        )
 
 
 def read_systems(given: Sequence[str], prompts: Sequence[Prompt]) -> dict[str, Pictures]:
@@ -52,11 +66,16 @@ def read_systems(given: Sequence[str], prompts: Sequence[Prompt]) -> dict[str, P
     return systems
 
 
+def drawn_sources(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """What draws the sources of the edits that name none: prompts of the same ids."""
+    edits = [p for p in prompts if p.is_edit and not p.source]
+    return [dataclasses.replace(p, prompt=p.source_prompt, source_prompt="") for p in edits]
+
+
 def find_sources(prompts: Sequence[Prompt], bench: str | Path, folder: str | Path | None) -> dict:
     """The source pictures of edits: what a prompt names, relative to the bench's file, or else those in ``folder``."""
-    edits = [p for p in prompts if p.is_edit]
-    named = {p.id: {0: read_picture(Path(bench).parent / p.source)} for p in edits if p.source}
-    drawn = [p for p in edits if not p.source]
+    named = {p.id: {0: read_picture(Path(bench).parent / p.source)} for p in prompts if p.source}
+    drawn = drawn_sources(prompts)
     if drawn and folder is None:
         raise UserError(f"{len(drawn)} edits name no source picture; give --sources, a folder of <id>_<seed>.png.")
     return named | (find_pictures(folder, drawn) if drawn else {})
@@ -74,15 +93,16 @@ def points(
     ]
 
 
-def _point(prompt: Prompt, picture: Picture, judge: Judge, sources: Pictures, salt: str = "", **subject) -> Call:
+def _point(prompt: Prompt, picture: Picture, judge: Judge, sources: Pictures, **subject) -> Call:
     about = dict(prompt=prompt.id, category=prompt.category) | subject
     if not prompt.is_edit:
-        return Call(judge, T2I, t2i_user(prompt.prompt, prompt.facts), (picture,), salt, about)
+        return Call(judge, T2I, t2i_user(prompt.prompt, prompt.facts), (picture,), subject=about)
     user = t2i_user(prompt.prompt, prompt.facts, "The instruction")
-    return Call(judge, edit_rubric(prompt.category), user, (_source(prompt, sources), picture), salt, about)
+    return Call(judge, edit_rubric(prompt.category), user, (source(prompt, sources), picture), subject=about)
 
 
-def _source(prompt: Prompt, sources: Pictures) -> Picture:
+def source(prompt: Prompt, sources: Pictures) -> Picture:
+    """What an edit starts from."""
     return sources[prompt.id][min(sources[prompt.id])]
 
 
@@ -94,15 +114,17 @@ def pairs(
     calls = []
     for judge in judges:
         for p in prompts:
-            before = (_source(p, sources),) if p.is_edit else ()
-            note = "\nThe first image is the source of the edit; after it come A and B." if before else ""
-            user = t2i_user(p.prompt, p.facts, "The instruction" if before else "The prompt") + note
+            rubric, before, label = PAIR, (), "The prompt"
+            if p.is_edit:
+                rubric, before, label = edit_pair(p.category), (source(p, sources),), "The instruction"
+            user = t2i_user(p.prompt, p.facts, label)
             for seed in sorted(set(ours[p.id]) & set(theirs[p.id])):
                 shown = (ours[p.id][seed], theirs[p.id][seed])
                 for order in (0, 1):
                     about = dict(kind="pair", prompt=p.id, category=p.category, system=system, reference=reference)
                     about |= dict(seed=seed, order=order)
-                    calls.append(Call(judge, PAIR, user, (*before, *(shown if not order else shown[::-1])), "", about))
+                    images = (*before, *(shown[::-1] if order else shown))
+                    calls.append(Call(judge, rubric, user, images, subject=about))
     return calls
 
 
@@ -114,32 +136,13 @@ def injections(
     The pictures are written to ``folder``; their plain scores are those of ``points``."""
     folder.mkdir(parents=True, exist_ok=True)
     calls = []
-    for p in _spread(prompts, count):
+    for p in spread(prompts, count):
         seed = min(pictures[p.id])
         drawn = folder / f"{system}_{p.id}_{seed}.png"
         _inject(pictures[p.id][seed].path, drawn)
         about = dict(kind="injection", system=system, seed=seed)
         calls += [_point(p, read_picture(drawn), judge, sources, **about) for judge in judges]
     return calls
-
-
-def drift(
-    prompts: Sequence[Prompt], system: str, pictures: Pictures, judges: Sequence[Judge], sources: Pictures,
-    count: int, stamp: str,
-) -> list[Call]:  # fmt: skip
-    """A frozen set, asked again in every run: ``stamp`` names the run and keeps the cache from answering."""
-    return [
-        _point(p, pictures[p.id][seed], judge, sources, f"drift {stamp}", kind="drift", system=system, seed=seed)
-        for judge in judges
-        for p in _spread(prompts, count)
-        for seed in [min(pictures[p.id])]
-    ]
-
-
-def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """``count`` prompts, evenly over the bench and so over its categories."""
-    step = max(1, len(prompts) // count) if count else 1
-    return list(prompts[::step])[:count]
 
 
 def _inject(source: Path, target: Path) -> None:

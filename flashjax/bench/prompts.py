@@ -12,7 +12,7 @@ from typing import Any
 from flashjax.bench.rubrics import EDITS
 from flashjax.errors import UserError
 
-__all__ = ["Prompt", "make_prompt", "read_bench", "write_bench"]
+__all__ = ["Prompt", "make_prompt", "read_bench", "spread", "write_bench"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LONGEST = 20_000  # characters of a prompt
@@ -77,7 +77,8 @@ def make_prompt(row: Mapping[str, Any]) -> Prompt:
 
 
 def read_bench(path: str | Path, limit: int | None = None) -> list[Prompt]:
-    """The prompts of a JSONL file, at most ``limit``. Raises UserError that names the line and the reason."""
+    """The prompts of a JSONL file; ``limit`` of them are `spread` over its categories. Raises UserError that names the
+    line and the reason."""
     found: dict[str, Prompt] = {}
     for number, row in json_lines(path):
         try:
@@ -87,13 +88,24 @@ def read_bench(path: str | Path, limit: int | None = None) -> list[Prompt]:
         except ValueError as error:
             raise UserError(f"Line {number} of {path} is no prompt: {error}.") from error
         found[made.id] = made
-        if limit and len(found) == limit:
-            break
     if not found:
         raise UserError(f"{path} holds no prompts.")
     if len({p.is_edit for p in found.values()}) > 1:
         raise UserError(f"{path} mixes edits with text to image; make two benches of them.")
-    return list(found.values())
+    return list(found.values()) if limit is None else spread(list(found.values()), limit)
+
+
+def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """``count`` prompts in their order, from each category in turn and from all over it. Those of a smaller count are
+    among them, so that a larger one adds to what was drawn and judged."""
+    turns = []
+    for category in dict.fromkeys(p.category for p in prompts):
+        mine = [i for i, p in enumerate(prompts) if p.category == category]
+        bits = len(mine).bit_length()
+        # Bit-reversed numbers: the first, the middle, the quarters, the eighths.
+        order = sorted(range(len(mine)), key=lambda i, bits=bits: f"{i:0{bits}b}"[::-1])
+        turns += [(turn, mine[i]) for turn, i in enumerate(order)]
+    return [prompts[i] for i in sorted(i for _, i in sorted(turns)[:count])]
 
 
 def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:

@@ -6,19 +6,20 @@ a few at a time: a page of 1,800 opens at once. Everything that a stranger wrote
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
-from PIL import Image
 
+from flashjax.bench import thumbnails
 from flashjax.bench._page import PAGE
 from flashjax.bench.plan import Pictures
 from flashjax.bench.prompts import Prompt
@@ -27,31 +28,35 @@ from flashjax.bench.summary import by_prompt, summarise
 __all__ = ["write_report"]
 
 _NOTHING = "\u2013"
-_MOST = 40 << 20  # bytes of all thumbnails, before base64 makes four of three
-_SIZES = ((384, 80), (320, 75), (256, 65), (192, 55), (128, 45), (96, 30))  # side in pixels, WebP quality
 _CSV = ("kind", "system", "reference", "judge", "category", "prompt", "seed", "order", "outcome", "value", "dollars")
 
 
 def write_report(
     path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], prompts: Sequence[Prompt],
-    pictures: Mapping[str, Pictures], *, title: str, command: str, reference: str | None = None,
+    pictures: Mapping[str, Pictures], *, sources: Pictures | None = None, title: str, command: str,
+    reference: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Writes ``path`` (.html), and .json and .csv beside it; each appears when it is complete.
 
     Args:
-        rows: of scores.jsonl.
-        prompts: of the bench. pictures: system to prompt's id to seed to picture, for the thumbnails.
+        rows: of scores.jsonl, as ``read_scores`` checks them.
+        prompts: of the bench. pictures: system to prompt's id to seed to picture. sources: of edits, prompt's id to
+            seed to picture. Thumbnails of all are in the page, which shows the files themselves where it finds them.
 
     Returns:
-        What ``summarise`` gives.
+        What ``summarise`` gives, and ``dollars_by_judge``.
+
+    Raises:
+        UserError: there are no scores, or a picture cannot be decoded.
     """
-    told = summarise(rows, reference)
+    path, told = Path(path), summarise(rows, reference)
+    told |= dict(dollars_by_judge=_dollars(rows, told["judges"]))
+    shots = _shots(path.parent, pictures, sources or {})
+    lost, differ = _lost(rows)
     page = _environment().render(
         title=title, command=command, told=told, head=_head(told), differences=_differences(told),
-        distributions=_distributions(rows, told), blocks=_blocks(rows, prompts, pictures, told),
-        lost=[r for r in _outcomes(rows) if r["count"]],
+        distributions=_distributions(rows, told), blocks=_blocks(rows, prompts, shots, told), lost=lost, differ=differ,
     )  # fmt: skip
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, page)
     _write(path.with_suffix(".json"), json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -64,6 +69,7 @@ def _environment() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["figure"] = lambda v: _NOTHING if v is None else f"{v:.2f}"
+    environment.filters["cell"] = _cell
     environment.filters["share"] = lambda v: _NOTHING if v is None else f"{v:.0%}"
     return environment.from_string(PAGE)
 
@@ -79,10 +85,18 @@ def _head(told: Mapping[str, Any]) -> list[dict[str, Any]]:
     lines = []
     for system in told["systems"]:
         for i, row in enumerate(r for r in told["table"] if r["system"] == system):
-            cells = [row["cells"][c] and row["cells"][c]["value"] for c in told["categories"]]
+            cells = [*map(row["cells"].get, told["categories"]), row["average"]]
             first = dict(system=system, span=len(told["judges"]), rank=told["rank"][system]) if i == 0 else None
-            lines.append(dict(first=first, judge=row["judge"], cells=[*cells, row["average"]]))
+            lines.append(dict(first=first, judge=row["judge"], cells=cells))
     return lines
+
+
+def _cell(cell: Mapping[str, Any] | None) -> Markup:
+    """A mean, and below it the ends of its interval and the number of prompts."""
+    if cell is None:
+        return Markup(_NOTHING)
+    ends = "" if cell["low"] is None else f"{cell['low']:.2f} to {cell['high']:.2f}, "
+    return Markup(f"{cell['value']:.2f}<small>{ends}n = {cell['n']}</small>")
 
 
 def _differences(told: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -93,13 +107,27 @@ def _differences(told: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _outcomes(rows: Sequence[Mapping]) -> list[dict[str, Any]]:
-    """How many calls of each judge ended without a score, by outcome."""
-    found: dict[tuple, int] = {}
-    for r in rows:
-        key = r["judge"], r["kind"], r["outcome"]
-        found[key] = found.get(key, 0) + 1
-    return [dict(judge=j, kind=k, outcome=o, count=n) for (j, k, o), n in found.items() if o != "scored"]
+def _dollars(rows: Sequence[Mapping], judges: Sequence[str]) -> dict[str, float]:
+    """Judge to US dollars; rows with one answer were paid for once."""
+    return {j: sum({r["key"]: r.get("dollars", 0.0) for r in rows if r["judge"] == j}.values()) for j in judges}
+
+
+def _lost(rows: Sequence[Mapping]) -> tuple[list[dict[str, Any]], list[str]]:
+    """How many calls ended without a score, by judge, question, system and outcome; and a sentence for each judge and
+    question of which the systems did not lose the same share."""
+    asked = Counter((r["judge"], r["kind"], r["system"]) for r in rows)
+    found = Counter((r["judge"], r["kind"], r["system"], r["outcome"]) for r in rows if r["outcome"] != "scored")
+    lost = Counter((*key[:3],) for key in found.elements())
+    lines = [
+        dict(judge=j, kind=k, system=s, outcome=o, count=n, asked=asked[j, k, s]) for (j, k, s, o), n in found.items()
+    ]
+    sentences = []
+    for judge, kind in dict.fromkeys(key[:2] for key in asked):
+        mine = {s: (lost[j, k, s], n) for (j, k, s), n in asked.items() if (j, k) == (judge, kind)}
+        if len({count / of for count, of in mine.values()}) > 1:
+            counts = ", ".join(f"{count} of {of} about {system}" for system, (count, of) in mine.items())
+            sentences.append(f"The models differ: of the {kind} questions to {judge}, {counts} have no score.")
+    return lines, sentences
 
 
 def _distributions(rows: Sequence[Mapping], told: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -121,30 +149,38 @@ def _distributions(rows: Sequence[Mapping], told: Mapping[str, Any]) -> list[dic
     return found
 
 
+def _shots(folder: Path, pictures: Mapping[str, Pictures], sources: Pictures) -> dict[str, list[dict[str, Any]]]:
+    """Prompt's id to its pictures: thumbnails, and where the files are from the page's folder; a source comes first."""
+    found = [(id_, "source", None, by[min(by)].path) for id_, by in sources.items()]
+    found += [
+        (id_, system, seed, by[seed].path)
+        for system, mine in pictures.items() for id_, by in mine.items() for seed in sorted(by)
+    ]  # fmt: skip
+    size, shots = thumbnails.fitting([path for *_, path in found]), {}
+    for id_, system, seed, path in found:
+        file = quote(Path(os.path.relpath(path, folder)).as_posix())
+        shot = dict(system=system, seed=seed, file=file, picture=thumbnails.thumbnail(path, *size))
+        shots.setdefault(id_, []).append(shot)
+    return shots
+
+
 def _blocks(
-    rows: Sequence[Mapping], prompts: Sequence[Prompt], pictures: Mapping[str, Pictures], told: Mapping[str, Any]
+    rows: Sequence[Mapping], prompts: Sequence[Prompt], shots: Mapping[str, list], told: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """One block a prompt, the worst first: where the systems lie farthest below the reference, or else lowest."""
     by = {}
     for r in rows:
         by.setdefault(r["prompt"], []).append(r)
-    count = sum(len(p) for system in pictures.values() for p in system.values())
-    size = _thumbnail_size(pictures, max(1, count))
     blocks = []
     for p in prompts:
         mine = by.get(p.id, [])
-        shots = [
-            dict(system=system, seed=seed, picture=_thumbnail(picture.path, *size))
-            for system, found in pictures.items()
-            for seed, picture in sorted(found.get(p.id, {}).items())
-        ]
         said = [
             {k: r.get(k) for k in ("kind", "system", "judge", "seed", "order", "outcome", "value", "reason")}
             | dict(parts=r.get("subscores", {}), failures=r.get("failures", []))
             for r in mine
         ]
         about = dict(id=p.id, category=p.category, prompt=p.prompt, source=p.source_prompt, facts=p.facts)
-        blocks.append((_badness(mine, told["reference"]), about | dict(shots=shots, said=said)))
+        blocks.append((_badness(mine, told["reference"]), about | dict(shots=shots.get(p.id, []), said=said)))
     blocks.sort(key=lambda pair: pair[0])
     return [dict(id=b["id"], category=b["category"], data=_in_script(b)) for _, b in blocks]
 
@@ -162,27 +198,6 @@ def _in_script(value: Any) -> Markup:
     """JSON that cannot end its script element: no < and no & is left, and line separators of old scripts neither."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False)
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def _thumbnail_size(pictures: Mapping[str, Pictures], count: int) -> tuple[int, int]:
-    """The largest thumbnails that fit, judged by the largest of a few of the pictures themselves."""
-    paths = [shot.path for found in pictures.values() for seeds in found.values() for shot in seeds.values()]
-    sample = paths[:: max(1, len(paths) // 16)]
-    for size in _SIZES:
-        if sum(len(_thumbnail(p, *size)) for p in sample) * 0.75 / max(1, len(sample)) * count <= _MOST:
-            return size
-    return _SIZES[-1]
-
-
-def _thumbnail(path: Path, side: int, quality: int) -> str:
-    """base64 of a WebP; pictures of up to 64 px stay as they are, as lossless WebP."""
-    out = io.BytesIO()
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
-    small = max(image.size) <= 64
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    image.save(out, "WEBP", quality=quality, lossless=small, method=0)
-    return base64.b64encode(out.getvalue()).decode()
 
 
 def _as_csv(rows: Sequence[Mapping]) -> str:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["EDITS", "PAIR", "T2I", "Edit", "Outcome", "Rubric", "edit_rubric", "read_reply", "t2i_user"]
+__all__ = ["EDITS", "PAIR", "T2I", "Edit", "Outcome", "Rubric", "edit_pair", "edit_rubric", "read_reply", "t2i_user"]
 
 LOW, HIGH = 1.0, 5.0
 # A sub-score below SEVERE in a capping dimension holds the overall score of an edit at CAP, whatever the judge adds up.
@@ -67,6 +67,25 @@ looks. A result that equals the source has failed to follow the instruction. Use
 {guard}
 Reply with JSON only: "overall_score", "sub_scores", "reasoning" (one sentence that names what decided), and
 "failure_modes" (a list of short names, empty if there are none)."""
+
+_EDIT_PAIR = """You are a strict examiner of image edits. You see three images for one instruction: the first is the
+source, the second is A and the third is B, two edits of the source. Decide which edit is better. The category of the
+edit is: {title}.
+
+{rubric}
+
+Two dimensions count equally:
+1. Whether the instruction is followed: all that it asks for is done, at the right place and in the right degree, every
+text letter by letter, and the listed facts hold.
+2. Whether the rest is preserved: compare A and B with the source, and not only with each other. What the instruction
+does not name has to be as it was, without new defects of geometry, anatomy, texture, letters, noise or colour.
+
+An image that equals the source has failed to follow the instruction. One that follows it and changes what it was not
+told to change is not better for being more striking. The order of A and B means nothing. Say "tie" only if you cannot
+name a difference that a careful viewer would mind.
+
+{guard}
+Reply with JSON only: "winner" ("A", "B" or "tie"), and "reasoning", one sentence that names what decided."""
 
 _SUBSCORES = {
     "instruction_following": "is exactly what was asked for done, all of it and nothing else",
@@ -174,6 +193,13 @@ def edit_rubric(category: str) -> Rubric:
         overall_score=_SCORE, sub_scores=subscores, reasoning=_TEXT, failure_modes=dict(type="array", items=_TEXT)
     )
     return Rubric(f"edit:{category}", system, schema, _scored, edit.capping)
+
+
+def edit_pair(category: str) -> Rubric:
+    """The rubric of two edits of one source, of a category of ``EDITS``; its images are the source, A, B."""
+    edit = EDITS[category]
+    system = _EDIT_PAIR.format(title=edit.title, rubric=edit.rubric, guard=_GUARD)
+    return Rubric(f"edit_pair:{category}", system, PAIR.schema, _pair)
 
 
 def t2i_user(prompt: str, facts: Sequence[str] = (), label: str = "The prompt") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from flashjax.errors import UserError
@@ -26,17 +27,18 @@ class Secret:
     """A text that prints as ``***``: by str, repr and format, in a log line, a dataclass or a traceback. It cannot be
     pickled or copied. Whoever sends it calls ``bearer``, and lets what comes back through ``hide``."""
 
-    __slots__ = ("__text",)
+    __slots__ = ("__spelt", "__text")
 
     def __init__(self, text: str) -> None:
-        self.__text = text
+        self.__text, self.__spelt = text, re.compile(_spelt(text))
 
     def bearer(self) -> Header:
         return Header(f"Bearer {self.__text}")
 
     def hide(self, text: str) -> str:
-        """``text`` with the secret replaced: endpoints quote a key that they refuse."""
-        return text.replace(self.__text, HIDDEN) if self.__text else text
+        """``text`` with the secret replaced, also where JSON's escapes spell it: endpoints quote what they refuse.
+        To be called before a text is cut, or a part of the secret is left, and before JSON in it is read."""
+        return self.__spelt.sub(HIDDEN, text) if self.__text else text
 
     def __repr__(self) -> str:
         return HIDDEN
@@ -51,6 +53,17 @@ class Secret:
 
     def __reduce__(self):
         raise TypeError("A secret is not written anywhere.")
+
+
+def _spelt(text: str) -> str:
+    """A pattern of all that JSON can write for an ASCII text: "-" is \\u002d as well, and JSON within JSON escapes the
+    backslash again."""
+
+    def one(c: str) -> str:
+        digits = "".join(f"[{d}{d.upper()}]" for d in f"{ord(c):02x}")
+        return rf"(?:\\*{re.escape(c)}|\\+u00{digits})"
+
+    return "".join(map(one, text))
 
 
 def read_secret(variable: str | None, file: str | None) -> Secret:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 from flashjax.bench import statistics
 from flashjax.errors import UserError
 
-__all__ = ["summarise"]
+__all__ = ["drift_of", "summarise"]
 
 Row = dict[str, Any]
+_NO_CELL = dict(value=None, low=None, high=None, n=0)
 
 
 def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, Any]:
@@ -22,8 +23,11 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
 
     Returns:
         categories, judges, systems: in the order of the rows.
-        table: system, judge to the mean of each category, ``average`` (of the categories, as the paper's), and
-            ``outcomes``; rank: system to its place by the average of all judges.
+        prompts: how many there are. outcomes: system to outcome to the number of its pictures, over all judges.
+        table: for each system and judge ``cells``, a cell a category, ``average`` (a cell too; of the categories, as
+            the paper's), and its ``outcomes``. A cell is value, low, high, n, over the n prompts that *all* systems
+            have a score of by this judge, or else a refusal of what is hard would be rewarded; None without any.
+        rank: system to its place by the average of all judges.
         differences: system against reference, by judge and category and overall: value, low, high, n, power.
         agreement, pairs, strengths, injection, drift: see the functions.
     """
@@ -33,11 +37,13 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
     judges, systems, categories = (list(dict.fromkeys(r[k] for r in points)) for k in ("judge", "system", "category"))
     means = {(s, j): by_prompt(_of(points, system=s, judge=j)) for s in systems for j in judges}
     category = {r["prompt"]: r["category"] for r in points}
-    table = [_table_row(s, j, means[s, j], category, categories, points) for s in systems for j in judges]
+    shared = {j: _shared([means[s, j] for s in systems]) for j in judges}
+    table = [_table_row(s, j, means[s, j], shared[j], category, categories, points) for s in systems for j in judges]
     others = [s for s in systems if reference in systems and s != reference]
     return dict(
         categories=categories, judges=judges, systems=systems, reference=reference, table=table,
-        rank=_rank(table, systems),
+        rank=_rank(table, systems), prompts=len(category),
+        outcomes={s: Counter(r["outcome"] for r in _of(points, system=s)) for s in systems},
         differences=[
             _difference(s, j, kind, means[s, j], means[reference, j], category)
             for s in others for j in judges for kind in (*categories, None)
@@ -45,8 +51,8 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
         agreement=[_agreement(a, b, points) for a, b in itertools.combinations(judges, 2)],
         pairs=[_pairs(s, j, _of(rows, kind="pair", system=s, judge=j)) for s in others for j in judges],
         strengths={j: _strengths(_of(rows, kind="pair", judge=j)) for j in judges},
-        injection=[_probe(j, points, _of(rows, kind="injection", judge=j)) for j in judges],
-        drift=[_probe(j, points, _of(rows, kind="drift", judge=j)) for j in judges],
+        injection=[_injection(j, points, _of(rows, kind="injection", judge=j)) for j in judges],
+        drift=drift_of(rows),
         dollars=sum({r["key"]: r.get("dollars", 0.0) for r in rows}.values()),
         served={j: sorted({r["served"] for r in rows if r["judge"] == j and r.get("served")}) for j in judges},
     )  # fmt: skip
@@ -65,16 +71,26 @@ def by_prompt(rows: Iterable[Row]) -> dict[str, float]:
     return {prompt: float(np.mean(values)) for prompt, values in found.items()}
 
 
-def _table_row(system: str, judge: str, means, category, categories, points) -> dict[str, Any]:
-    cells = {}
-    for kind in categories:
-        values = [v for prompt, v in means.items() if category[prompt] == kind]
-        cells[kind] = statistics.mean_interval(values)._asdict() if values else None
-    told = [r["outcome"] for r in _of(points, system=system, judge=judge)]
-    full = [c["value"] for c in cells.values() if c]
-    average = float(np.mean(full)) if len(full) == len(categories) else None
-    outcomes = {kind: told.count(kind) for kind in dict.fromkeys(told)}
-    return dict(system=system, judge=judge, cells=cells, average=average, outcomes=outcomes)
+def _shared(means: Sequence[dict[str, float]]) -> list[str]:
+    """The prompts that all systems have, those without a single score aside."""
+    some = [m for m in means if m]
+    return [prompt for prompt in some[0] if all(prompt in m for m in some)] if some else []
+
+
+def _cell(*groups: Sequence[float]) -> dict[str, Any] | None:
+    """The mean of the groups' means: value, low, high (None where too few have no interval), n; None for an empty
+    group."""
+    if not groups or not all(groups):
+        return None
+    told = statistics.mean_interval(*groups)._asdict()
+    return {k: None if v != v else v for k, v in told.items()} | dict(n=sum(map(len, groups)))
+
+
+def _table_row(system: str, judge: str, means, shared, category, categories, points) -> dict[str, Any]:
+    values = {kind: [means[p] for p in shared if category[p] == kind and p in means] for kind in categories}
+    outcomes = Counter(r["outcome"] for r in _of(points, system=system, judge=judge))
+    cells = {kind: _cell(found) for kind, found in values.items()}
+    return dict(system=system, judge=judge, cells=cells, average=_cell(*values.values()), outcomes=outcomes)
 
 
 def _rank(table: Sequence[dict], systems: Sequence[str]) -> dict[str, int | None]:
@@ -82,7 +98,7 @@ def _rank(table: Sequence[dict], systems: Sequence[str]) -> dict[str, int | None
     overall = {}
     for system in systems:
         averages = [row["average"] for row in table if row["system"] == system]
-        overall[system] = None if None in averages else float(np.mean(averages))
+        overall[system] = None if None in averages else float(np.mean([cell["value"] for cell in averages]))
     ordered = sorted((v for v in overall.values() if v is not None), reverse=True)
     return {s: None if v is None else ordered.index(v) + 1 for s, v in overall.items()}
 
@@ -91,9 +107,8 @@ def _difference(system: str, judge: str, kind: str | None, ours, theirs, categor
     """Ours minus the reference's, over the prompts that both have a score of."""
     both = [p for p in ours if p in theirs and kind in (None, category[p])]
     values = [ours[p] - theirs[p] for p in both]
-    told = dict(system=system, judge=judge, category=kind, n=len(both), power=statistics.power_note(values))
-    interval = statistics.mean_interval(values)._asdict() if values else dict(value=None, low=None, high=None)
-    return told | {k: None if v != v else v for k, v in interval.items()}
+    told = dict(system=system, judge=judge, category=kind, power=statistics.power_note(values))
+    return told | (_cell(values) or _NO_CELL)
 
 
 def _agreement(a: str, b: str, points: Sequence[Row]) -> dict[str, Any]:
@@ -125,9 +140,10 @@ def _pairs(system: str, judge: str, rows: Sequence[Row]) -> dict[str, Any]:
     by = defaultdict(list)
     for (_, prompt, _), score in zip([k for k, v in found.items() if None not in v], told.scores, strict=True):
         by[prompt].append(score)
-    rate = statistics.mean_interval([float(np.mean(v)) for v in by.values()])._asdict() if by else None
+    scores = [float(np.mean(v)) for v in by.values()]
     kept = dict(wins=told.wins, ties=told.ties, losses=told.losses, flips=told.flips, lost=told.lost)
-    return dict(system=system, judge=judge, flip_rate=told.flip_rate, rate=rate) | kept
+    about = dict(flip_rate=told.flip_rate, rate=_cell(scores), note=statistics.rate_note(scores))
+    return dict(system=system, judge=judge) | about | kept
 
 
 def _strengths(rows: Sequence[Row]) -> dict[str, float] | str | None:
@@ -144,13 +160,27 @@ def _strengths(rows: Sequence[Row]) -> dict[str, float] | str | None:
         return str(error)
 
 
-def _probe(judge: str, points: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
-    """How far a probe's scores lie above those of the same pictures in the run; moved: the interval leaves out 0."""
+def _injection(judge: str, points: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    """How far the pictures with a demand in them score above the same ones without."""
     plain = {(r["system"], r["prompt"], r["seed"]): r["value"] for r in _of(points, judge=judge, outcome="scored")}
     mine = [r for r in rows if r["outcome"] == "scored" and (r["system"], r["prompt"], r["seed"]) in plain]
     gains = [r["value"] - plain[r["system"], r["prompt"], r["seed"]] for r in mine]
-    if len(gains) < 2:
-        return dict(judge=judge, n=len(gains), asked=len(rows), value=None, low=None, high=None, moved=None)
-    interval = statistics.mean_interval(gains)
-    moved = bool(interval.low > 0 or interval.high < 0)
-    return dict(judge=judge, n=len(gains), asked=len(rows), moved=moved) | interval._asdict()
+    return dict(judge=judge, asked=len(rows)) | _moved(gains)
+
+
+def drift_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Of each judge that was asked about a frozen set on ``day``: how far it scores above its first day, ``since``
+    (None where this is the first)."""
+    told = []
+    for judge in dict.fromkeys(r["judge"] for r in _of(rows, kind="drift")):
+        mine = _of(rows, kind="drift", judge=judge)
+        gains = [r["value"] - r["before"] for r in mine if r["outcome"] == "scored" and r.get("before") is not None]
+        about = dict(judge=judge, day=mine[0]["day"], since=mine[0].get("since"), asked=len(mine))
+        told.append(about | dict(scored=len(_of(mine, outcome="scored"))) | _moved(gains))
+    return told
+
+
+def _moved(gains: Sequence[float]) -> dict[str, Any]:
+    """A cell and ``moved``: whether its interval leaves out 0; None without an interval."""
+    cell = _cell(gains) or _NO_CELL
+    return cell | dict(moved=None if cell["low"] is None else cell["low"] > 0 or cell["high"] < 0)

@@ -15,18 +15,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, help="guidance scale, 1 is none (default: the model's)")
     parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="a picture each (default 0)")
     parser.add_argument("--limit", type=positive, help="use only so many prompts (default: all)")
-    parser.add_argument("--batch", type=positive, default=16, help="pictures at once, with --checkpoint (default 16)")
-    parser.add_argument("--share", default="0/1", metavar="I/N", help="this process draws every N-th picture (0/1)")
+    parser.add_argument(
+        "--batch", type=positive, default=16,
+        help="pictures at once, divided over the devices, with --checkpoint (default 16)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--share", metavar="I/N",
+        help="this process draws every N-th picture (default: as FLASHJAX_PROCESS and _PROCESSES say, else all)",
+    )  # fmt: skip
     parser.add_argument("--which", choices=("ema", "student"), default="ema", help="parameters of a run (default ema)")
     parser.add_argument("--step", type=non_negative, help="of a run's checkpoint (default: the newest)")
     parser.add_argument("--size", type=positive, help="side of the picture, with --weights (default: the model's)")
     edits = parser.add_mutually_exclusive_group()
-    edits.add_argument("--sources", help="folder of the pictures to edit, with --weights")
+    edits.add_argument("--sources", help="folder of the pictures to edit, for those that the bench does not name")
     edits.add_argument("--draw-sources", action="store_true", help="draw what the edits start from")
+    parser.add_argument(
+        "--source-size", type=positive,
+        help="side of pictures to edit in the run's data, with --checkpoint (default: as drawn)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
-    import dataclasses
+    import hashlib
     from pathlib import Path
 
     from tqdm import tqdm
@@ -34,43 +44,54 @@ def run(args: argparse.Namespace) -> None:
     from flashjax import __version__
     from flashjax.bench import generate, plan, prompts
     from flashjax.commands import quiet
+    from flashjax.errors import UserError
 
     quiet()
     bench, sources = prompts.read_bench(args.bench, args.limit), {}
-    if args.draw_sources:
-        bench = [dataclasses.replace(p, prompt=p.source_prompt, source_prompt="") for p in bench if p.source_prompt]
-    elif bench[0].is_edit:
+    if not args.draw_sources:
         sources = plan.find_sources(bench, args.bench, args.sources)
+    elif not (bench := plan.drawn_sources(bench)):
+        raise UserError(f"No prompt of {args.bench} is an edit whose source is drawn; leave out --draw-sources.")
     share = _share(args.share)
     draw, facts = (_of_run if args.checkpoint else _of_released)(args, bench, sources)
-    facts |= dict(flashjax=__version__)
+    written = hashlib.sha256(Path(args.bench).read_bytes()).hexdigest()[:16]
+    facts |= dict(flashjax=__version__, bench_sha256=written)
     folder = Path(args.out)
     generate.settle(folder, facts)
     todo = generate.pending(bench, args.seeds, folder, share)
     with tqdm(total=len(todo), desc="drawing", unit="picture") as bar:
         for count in generate.generate(todo, folder, draw, facts, args.batch if args.checkpoint else 1):
             bar.update(count)
-    print(f"{len(todo)} pictures drawn; {folder} has those of {len(bench)} prompts.")
+    left = len(generate.pending(bench, args.seeds, folder))
+    has = f"has those of {len(bench)} prompts" if not left else f"lacks {left}, which other shares draw"
+    print(f"{len(todo)} pictures drawn; {folder} {has}.")
 
 
 def _of_run(args: argparse.Namespace, bench, sources):
-    from flashjax import pipeline
+    import numpy as np
+
+    from flashjax import checkpoint, pipeline
+    from flashjax.data.prompts import read_square
     from flashjax.errors import UserError, about_settings
     from flashjax.models import text
 
-    if sources:
-        raise UserError("A run's model draws from prompts only; edits need --weights.")
-    pipe = pipeline.load(args.checkpoint, args.which, args.step)
+    pipe = pipeline.spread(pipeline.load(args.checkpoint, args.which, args.step))
+    if sources and "references" not in pipe.model.Condition.__annotations__:
+        raise UserError(f"{args.checkpoint} is of an architecture that edits no pictures; give another one.")
     encoder = text.load_text_encoder(text.default_minilm_source())
     with about_settings():
         encoder.tokens([p.prompt for p in bench], pipe.max_text_tokens)  # names a prompt that is too long
-    settings = dict(steps=args.steps, guidance_scale=args.guidance)
+    settings, side = dict(steps=args.steps, guidance_scale=args.guidance), args.source_size or pipe.image_size
 
     def draw(some, seeds):
-        return pipe.draw([p.prompt for p in some], list(seeds), encoder, batch=args.batch, **settings)
+        given = [read_square(_source(sources, p), side) for p in some if sources]
+        images = np.stack(given) if given else None
+        return pipe.draw([p.prompt for p in some], list(seeds), encoder, args.batch, images, **settings)
 
-    chosen = pipe.defaults | {k: v for k, v in settings.items() if v is not None}
-    return draw, dict(model=args.checkpoint, which=args.which, step=args.step) | chosen
+    # Step and content, as the newest checkpoint of a run that goes on is another one the next time.
+    facts = dict(model=args.checkpoint, which=args.which, step=pipe.step, params=checkpoint.digest(pipe.params))
+    facts |= dict(sources=args.sources, source_size=side) if sources else {}
+    return draw, facts | pipe.defaults | {k: v for k, v in settings.items() if v is not None}
 
 
 def _of_released(args: argparse.Namespace, bench, sources):
@@ -81,17 +102,30 @@ def _of_released(args: argparse.Namespace, bench, sources):
 
     def draw(some, seeds):
         (prompt,) = some
-        found = sources.get(prompt.id)
-        images = [released.read_picture(found[min(found)].path)] if found else []
+        images = [released.read_picture(_source(sources, prompt))] if sources else []
         return model.draw([prompt.prompt], list(seeds), images, **settings)
 
     facts = dict(model=f"{model.name} {args.weights}", sources=args.sources)
     return draw, facts | {k: v for k, v in (model.defaults | settings).items() if v is not None}
 
 
-def _share(text: str) -> tuple[int, int]:
-    from flashjax.errors import UserError
+def _source(sources, prompt):
+    """The path of the picture that a prompt edits."""
+    found = sources[prompt.id]
+    return found[min(found)].path
 
+
+def _share(text: str | None) -> tuple[int, int]:
+    """Without --share that of the launch scripts. Processes need nothing of each other, so JAX does not join them: one
+    that ends, sooner or badly, takes none along."""
+    import os
+
+    from flashjax.errors import UserError
+    from flashjax.parallel import rollcall
+
+    if text is None:
+        place = rollcall.place(os.environ)
+        return (place.process, place.processes) if place else (0, 1)
     first, _, count = text.partition("/")
     if not (first.isdigit() and count.isdigit() and int(first) < int(count)):
         raise UserError(f"--share {text} has to be I/N with I from 0 to N - 1, as in 3/8.")

@@ -20,12 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of journal.jsonl (all replies) and scores.jsonl")
     parser.add_argument("--limit", type=positive, help="use only so many prompts (default: all)")
     parser.add_argument("--probes", type=non_negative, default=20, help="pictures a probe (default %(default)s)")
-    parser.add_argument("--drift", metavar="RUN", help="score a frozen set anew under this name, a date for instance")
+    parser.add_argument(
+        "--drift", metavar="DIR", help="a frozen set to score anew in this and every later run; made if it is not there"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the number of calls and their cost, ask nothing")
 
 
 def run(args: argparse.Namespace) -> int | None:
-    from flashjax.bench import config, judging, prompts
+    from flashjax.bench import config, drift, judging, prompts
     from flashjax.bench.journal import Journal
     from flashjax.commands import quiet
 
@@ -34,22 +36,42 @@ def run(args: argparse.Namespace) -> int | None:
     bench = prompts.read_bench(args.bench, args.limit)
     calls = _plan(args, judges, bench)
     if args.dry_run:
-        print(told(judging.dry_run(calls, answered(args.out)), args.budget))
+        print(estimate(calls, args.out, args.budget))
         return None
     with Journal(args.out) as journal:
-        if journal.doubtful:
-            print(f"{len(journal.doubtful)} calls were under way when the last run ended and may be charged twice.")
+        if doubtful := sum(key not in journal.replies for key in journal.doubtful):
+            print(f"{doubtful} calls were under way when a run was killed and may be charged twice.")
         todo = sum(row["to_ask"] for row in judging.dry_run(calls, journal.replies))
         unasked = _judged(judging, calls, journal, args.budget, todo)
         rows = judging.results(calls, journal, unasked)
+        if frozen := drift.chosen(args.out, None):
+            rows = drift.compared(rows, frozen)
         judging.write_rows(Path(args.out) / "scores.jsonl", rows)
-        dollars = judging.spent(journal)
+        dollars = journal.spent
     for name, kinds in judging.counts(rows).items():
         print(f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
     for reason in dict.fromkeys(unasked.values()):
         print(f"{sum(r == reason for r in unasked.values())} calls: {reason}")
+    for line in _moves(rows):
+        print(line)
     print(f"Spent so far: {dollars:.2f} US dollars. Results: {args.out}/scores.jsonl")
-    return 1 if unasked else None
+    return 1 if unasked or not any(row["outcome"] == "scored" for row in rows) else None
+
+
+def _moves(rows: Sequence[dict]) -> list[str]:
+    """What the frozen set says, a line a judge."""
+    from flashjax.bench.summary import drift_of
+
+    lines = []
+    for d in drift_of(rows):
+        if d["since"] is None:
+            told = f"{d['scored']} of {d['asked']} pictures scored for the first time on {d['day']}"
+        elif d["low"] is None:
+            told = f"too few answers since {d['since']} ({d['n']} of {d['asked']})"
+        else:
+            told = f"{d['value']:+.2f} ({d['low']:.2f} to {d['high']:.2f}) since {d['since']}, n = {d['n']}"
+        lines.append(f"{d['judge']}, frozen set: {told}" + ("; this judge moves" if d["moved"] else ""))
+    return lines
 
 
 def _judged(judging, calls, journal, budget, todo: int) -> dict[str, str]:
@@ -73,28 +95,51 @@ def _plan(args: argparse.Namespace, judges: Sequence, bench: Sequence) -> list:
             reference = args.reference, systems[args.reference]
             calls += plan.pairs(bench, name, pictures, *reference, judges, sources)
     first = next(iter(systems))
-    probed = bench, first, systems[first], judges, sources, args.probes
-    calls += plan.injections(*probed, Path(args.out) / "probes")
-    return calls + (plan.drift(*probed, args.drift) if args.drift else [])
+    calls += plan.injections(bench, first, systems[first], judges, sources, args.probes, Path(args.out) / "probes")
+    return calls + _drift(args, judges, (bench, systems[first], sources, args.probes))
 
 
-def answered(out: str) -> dict:
-    from flashjax.bench.journal import read_rows
+def _drift(args: argparse.Namespace, judges: Sequence, pickable: tuple) -> list:
+    """The calls of the frozen set, which is made where it is named for the first time."""
+    from flashjax.bench import drift
 
-    return {row["key"]: row for row in read_rows(Path(out) / "journal.jsonl") if row["kind"] == "reply"}
+    folder = drift.chosen(args.out, args.drift)
+    if folder is None:
+        return []
+    frozen = drift.read(folder) if folder.exists() else drift.pick(*pickable)
+    if not args.dry_run:
+        if not folder.exists():
+            drift.freeze(frozen, folder)
+            print(f"{len(frozen.prompts)} pictures are frozen in {folder}; give it to other runs to compare with them.")
+        drift.remember(args.out, folder)
+    return drift.calls(frozen, judges, drift.today())
 
 
-def told(rows: Sequence[dict], budget: float | None) -> str:
-    lines = []
+def estimate(calls: Sequence, out: str, budget: float | None) -> str:
+    """What is to be asked and what that costs, beyond what the journal of ``out`` has. Raises UserError: a budget for
+    calls without prices."""
+    from flashjax.bench import judging
+    from flashjax.bench.journal import Journal
+
+    judging.check_budget(calls, budget)
+    journal = Journal(out).read()
+    rows, lines = judging.dry_run(calls, journal.replies), []
     for row in rows:
         price = "no price" if row["most"] is None else f"about {row['about']:.2f}, at most {row['most']:.2f} US dollars"
         known = f"{row['calls']} calls, {row['answered']} answered, {row['to_ask']} to ask"
         lines.append(f"{row['judge']}: {known}, {price}")
     if all(row["most"] is not None for row in rows):
-        most = sum(row["most"] for row in rows)
-        fits = "" if budget is None else f"; the budget is {budget:.2f}" + (", which may not suffice" * (most > budget))
-        lines.append(f"In all about {sum(r['about'] for r in rows):.2f}, at most {most:.2f} US dollars{fits}")
+        about, most = (sum(row[name] for row in rows) for name in ("about", "most"))
+        lines.append(f"In all about {about:.2f}, at most {most:.2f} US dollars, if no answer is lost on its way")
+        if budget is not None:
+            lines.append(_suffices(budget, journal.spent, about, most))
     return "\n".join(lines)
+
+
+def _suffices(budget: float, spent: float, about: float, most: float) -> str:
+    left = max(0.0, budget - spent)
+    fits = "suffices" if most <= left else "may not suffice" if about <= left else "will not suffice"
+    return f"The budget of {budget:.2f} {fits}: {spent:.2f} are spent, {left:.2f} are left"
 
 
 def dollars(text: str) -> float:

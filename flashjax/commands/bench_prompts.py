@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from flashjax.commands import positive, seed
-from flashjax.commands.bench_judge import answered, dollars, told
+from flashjax.commands.bench_judge import dollars, estimate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def _written(args: argparse.Namespace, folder: Path) -> int | None:
     """New prompts of all categories; what was paid for stays in the journal of the folder if this has to stop."""
     from tqdm import tqdm
 
-    from flashjax.bench import config, grammar, judging, writing
+    from flashjax.bench import config, grammar, writing
     from flashjax.bench.journal import Journal
     from flashjax.bench.rubrics import EDITS
     from flashjax.commands import quiet
@@ -68,7 +68,7 @@ def _written(args: argparse.Namespace, folder: Path) -> int | None:
     wanted = [(kind, category) for kind in kinds for category in kinds[kind]]
     if args.dry_run:
         plans = (writing.plan(writers, category, k == "edit", counts[k], args.seed) for k, category in wanted)
-        print(told(judging.dry_run([call for calls in plans for call in calls], answered(args.out)), args.budget))
+        print(estimate([call for calls in plans for call in calls], args.out, args.budget))
         return None
     known = {"t2i": grammar.t2i_bench(), "edit": grammar.editing_bench()}
     made, thrown, unasked = {"t2i": [], "edit": []}, {}, {}

@@ -8,6 +8,7 @@ import sys
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bench", required=True, help="prompts, JSONL")
     parser.add_argument("--pictures", required=True, nargs="+", metavar="NAME=DIR", help="as bench judge has them")
+    parser.add_argument("--sources", help="folder of the source pictures of edits, as bench judge has it")
     parser.add_argument("--judged", required=True, help="folder that bench judge wrote (--out there)")
     parser.add_argument("--reference", help="name of the system that all others are compared with")
     parser.add_argument("--title", default="Judged pictures", help="the heading (default '%(default)s')")
@@ -19,6 +20,7 @@ def run(args: argparse.Namespace) -> None:
 
     from flashjax.bench import plan, prompts
     from flashjax.bench.report import write_report
+    from flashjax.bench.scores import read_scores
     from flashjax.errors import UserError
 
     if Path(args.out).suffix.lower() != ".html":
@@ -26,10 +28,16 @@ def run(args: argparse.Namespace) -> None:
     scores = Path(args.judged) / "scores.jsonl"
     if not scores.is_file():
         raise UserError(f"There is no {scores}; run flashjax bench judge first.")
-    rows = [row for _, row in prompts.json_lines(scores)]
-    judged = {row["prompt"] for row in rows}
+    rows = read_scores(scores)
+    points = [row for row in rows if row["kind"] == "point"]
+    systems, judged = ({row[name] for row in points} for name in ("system", "prompt"))
+    if args.reference and args.reference not in systems:
+        raise UserError(f"--reference {args.reference} is none of the judged systems {', '.join(sorted(systems))}.")
     bench = [p for p in prompts.read_bench(args.bench) if p.id in judged]
+    if unknown := sorted(judged - {p.id for p in bench}):
+        raise UserError(f"{scores} judges {unknown[0]}, which is not in {args.bench}; give the bench that was judged.")
     pictures = plan.read_systems(args.pictures, bench)
-    command = shlex.join(["flashjax", *sys.argv[1:]])
-    write_report(args.out, rows, bench, pictures, title=args.title, command=command, reference=args.reference)
+    sources, command = plan.find_sources(bench, args.bench, args.sources), shlex.join(["flashjax", *sys.argv[1:]])
+    told = dict(title=args.title, command=command, reference=args.reference)
+    write_report(args.out, rows, bench, pictures, sources=sources, **told)
     print(f"Report: {args.out}")

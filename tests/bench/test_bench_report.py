@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,17 +11,17 @@ from fake_judge import FakeJudge, Running, completion
 from PIL import Image
 
 from flashjax import cli
-from flashjax.bench import report
-from flashjax.bench.calls import Picture
+from flashjax.bench import report, rubrics, thumbnails
 from flashjax.bench.prompts import Prompt
+from flashjax.errors import UserError
 
 EVIL = '</script><img src=x onerror="document.title=\'owned\'">'
 
 
-@pytest.fixture
-def judged(tmp_path):
-    """Two systems judged by a server whose every text is hostile."""
-    rng, prompts = np.random.default_rng(0), []
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """Two systems judged by a server whose every text is hostile: the page, in a folder beside theirs."""
+    rng, prompts, tmp_path = np.random.default_rng(0), [], tmp_path_factory.mktemp("judged")
     for i in range(14):
         prompts.append(dict(id=f"p{i}", category=("a", "b")[i % 2], prompt=f"prompt {i} {EVIL}", facts=[EVIL]))
         for system in ("teacher", "student"):
@@ -43,9 +44,21 @@ def judged(tmp_path):
         common = [f"--bench={tmp_path}/bench.jsonl", "--pictures", *systems, "--reference=teacher"]
         out = f"--out={tmp_path}/judged"
         assert cli.main(["bench", "judge", *common, f"--judges={tmp_path}/judges.json", out, "--probes=3"]) == 0
-    page = tmp_path / "report.html"
+    page = tmp_path / "out" / "report.html"
     assert cli.main(["bench", "report", *common, f"--judged={tmp_path}/judged", f"--out={page}"]) == 0
     return page
+
+
+@pytest.fixture
+def scripted(opened):
+    """A function from a page and a script, which runs behind the page's own, to what the script makes the title."""
+
+    def run(page, script: str, *options: str) -> str:
+        copy = page.with_name("scripted.html")
+        copy.write_text(page.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>"))
+        return re.search("<title>(.*?)</title>", opened(copy, *options)).group(1)
+
+    return run
 
 
 def test_hostile_texts_stay_texts(judged, opened):
@@ -55,7 +68,7 @@ def test_hostile_texts_stay_texts(judged, opened):
     seen = opened(judged)
     assert "<title>Judged pictures</title>" in seen
     assert "&lt;/script&gt;&lt;img src=x" in seen  # shown as text
-    assert len(re.findall("<article>", seen)) == 12
+    assert len(re.findall("<article ", seen)) == 12
     assert "1 to 12 of 14" in seen
     assert not re.search(r"(src|href)=\"(http|//|file)", seen)
 
@@ -64,8 +77,157 @@ def test_on_a_phone_only_tables_scroll_sideways(judged, width):
     assert width(judged, 400) == 400
 
 
+def test_in_the_dark(judged, scripted):
+    """Paper, cards and links have the colours of both themes, and ink is never as dark as its paper."""
+    script = """const of = (name, key) => getComputedStyle(document.querySelector(name))[key];
+        document.title = [of("body", "backgroundColor"), of("body", "color"), of("article", "backgroundColor"),
+                          of("article a", "color"), of("select", "color")].join(" ")"""
+    light = scripted(judged, script)
+    dark = scripted(judged, script, "--force-dark-mode")
+    assert light.startswith("rgb(251, 251, 250) rgb(28, 29, 33) rgb(255, 255, 255)")
+    assert dark.startswith("rgb(21, 22, 26) rgb(233, 233, 236) rgb(29, 31, 37)")
+    assert all(a != b for a, b in zip(light.split("rgb"), dark.split("rgb"), strict=True) if a)
+
+
+ZOOM = """document.querySelector(".shots img").click();
+    setTimeout(() => {
+      const img = zoom.querySelector("img"), link = zoom.querySelector("a"), open = zoom.open;
+      const shown = `${img.naturalWidth} ${img.src.slice(0, 5)} ${link ? link.getAttribute("href") : "no link"}`;
+      img.click();
+      document.title = `${open} ${shown} ${zoom.open}`;
+    }, 500)"""
+
+
+def test_zoom_shows_the_file_where_it_is(judged, scripted, tmp_path):
+    """And the thumbnail where the page lies alone. The first prompt is p5."""
+    alone = tmp_path / "report.html"
+    shutil.copy(judged, alone)
+    assert scripted(alone, ZOOM) == "true 60 data: no link false"
+    moved = tmp_path / "moved"
+    shutil.copytree(judged.parents[1], moved)
+    Image.new("RGB", (600, 400)).save(moved / "teacher" / "p5_0.png")  # larger than its thumbnail was made
+    assert scripted(moved / "out" / "report.html", ZOOM) == "true 600 file: ../teacher/p5_0.png false"
+
+
+def test_pages_and_filter(judged, scripted):
+    script = """const said = [], told = () => said.push(document.getElementById("place").textContent + ": " +
+          document.querySelectorAll("article").length);
+        const press = id => { document.getElementById(id).click(); told(); };
+        press("back"); press("on"); press("on"); press("back"); press("on");
+        filter.value = "b"; filter.onchange(); told();
+        said.push([...new Set([...document.querySelectorAll("article > p:first-child")].map(
+          e => e.textContent.slice(-1)))].join());
+        press("on");
+        document.title = said.join("; ")"""
+    first, second, some = "1 to 12 of 14: 12", "13 to 14 of 14: 2", "1 to 7 of 7: 7"
+    assert scripted(judged, script) == "; ".join([first, second, second, first, second, some, "b", some])
+
+
+def test_a_link_to_one_prompt(judged, scripted):
+    """To one of the second page, which a filter hides: it is there after all, and at the top of the window."""
+    ids = re.findall(r'class="prompt" data-id="(\w+)"', judged.read_text())
+    script = f"""filter.value = all[13].dataset.category === "a" ? "b" : "a"; show(0);
+        location.hash = "#prompt-{ids[13]}";
+        setTimeout(() => {{
+          const card = document.querySelector(":target"), link = card.querySelector("a");
+          document.title = [card.id, link.getAttribute("href"), filter.value, scrollY > 0].join(" ");
+        }}, 300)"""
+    assert scripted(judged, script) == f"prompt-{ids[13]} #prompt-{ids[13]}  true"
+
+
+def test_what_was_lost_is_told_by_system(judged):
+    page = judged.read_text()
+    lost = re.findall(r'<td class="name bad">(\w+)</td><td>(.*?)</td>', page)
+    assert lost == [("unparsable", "1 of 14")] * 4
+    assert "The models differ" not in page
+    told = json.loads(judged.with_suffix(".json").read_text())
+    assert list(told["dollars_by_judge"]) == ["one", "two"]
+    assert "<small>" in page
+
+
+def judgement(system, prompt, outcome="scored", **more):
+    told = dict(kind="point", judge="j", system=system, prompt=prompt, category="c", seed=0, outcome=outcome)
+    return told | dict(key=system + prompt, dollars=0.25) | (dict(value=3.0) if outcome == "scored" else {}) | more
+
+
+def test_systems_that_lost_unlike_shares_are_named():
+    rows = [judgement(s, p) for s in "ab" for p in "xy"] + [judgement("a", "z"), judgement("b", "z", "refused")]
+    lines, sentences = report._lost(rows)
+    assert lines == [dict(judge="j", kind="point", system="b", outcome="refused", count=1, asked=3)]
+    assert sentences == [
+        "The models differ: of the point questions to j, 0 of 3 about a, 1 of 3 about b have no score."
+    ]
+    assert report._dollars([*rows, *rows], ["j"]) == {"j": 1.5}  # one answer is paid for once
+
+
+def test_an_edit_stands_beside_its_source(tmp_path):
+    """The source comes first, from a folder whose name a link has to escape."""
+    (tmp_path / "a b").mkdir()
+    for name in ("a b/e_0.png", "e_0.png"):
+        Image.new("RGB", (60, 40)).save(tmp_path / name)
+    (tmp_path / "judged").mkdir()
+    row = judgement("s", "e") | dict(category="object")
+    (tmp_path / "judged" / "scores.jsonl").write_text(json.dumps(row))
+    edit = dict(id="e", category="object", prompt="remove it", source_prompt="a cup")
+    (tmp_path / "bench.jsonl").write_text(json.dumps(edit))
+    argv = ["bench", "report", f"--bench={tmp_path}/bench.jsonl", "--pictures", f"s={tmp_path}"]
+    argv += [f"--judged={tmp_path}/judged", f"--out={tmp_path}/r/report.html", f"--sources={tmp_path}/a b"]
+    assert cli.main(argv) == 0
+    page = (tmp_path / "r" / "report.html").read_text()
+    (block,) = re.findall(r'class="prompt"[^>]*>(.*?)</script>', page, re.DOTALL)
+    shots = [(s["system"], s["seed"], s["file"]) for s in json.loads(block)["shots"]]
+    assert shots == [("source", None, "../a%20b/e_0.png"), ("s", 0, "../e_0.png")]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (dict(judge=None), "its judge is missing, or no text"),
+        (dict(seed=True), "its seed is no whole number"),
+        (dict(value="4"), "its value is no number from 1 to 5"),
+        (dict(value=float("nan")), "its value is no number from 1 to 5"),
+        (dict(value=rubrics.HIGH + 1), "its value is no number from 1 to 5"),
+        (dict(kind="pair", value="A"), "its order is not 0 or 1, or its reference is missing"),
+        (dict(kind="pair", value=3, order=1, reference="t"), "its value is not A, B or tie"),
+        (dict(kind="drift"), "its day is missing, or no text"),
+        (dict(kind="drift", day="2026-01-31", before="4"), "its earlier value is no number"),
+        (dict(subscores=dict(a=None)), "its subscores are no numbers"),
+        (dict(failures="seam"), "its failures are no list of texts"),
+        (dict(reason=[1]), "its reason or its model is no text"),
+        (dict(dollars="1"), "its dollars are no number"),
+        (None, "it is no object"),
+    ],
+)  # fmt: skip
+def test_damaged_scores_are_one_sentence(tmp_path, capsys, change, reason):
+    rows = [judgement("s", "p"), change and judgement("s", "q") | change]
+    (tmp_path / "scores.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    argv = ["bench", "report", "--bench=b", "--pictures", "s=x", f"--judged={tmp_path}", f"--out={tmp_path}/r.html"]
+    assert cli.main(argv) == 2
+    assert f"Line 2 of {tmp_path}/scores.jsonl is no judgement: {reason}. Run" in capsys.readouterr().err
+
+
+def test_a_reference_and_prompts_that_are_not_there(tmp_path, capsys):
+    frozen = judgement("frozen", "frozen/x", kind="drift", day="2026-01-31")
+    rows = [judgement("b", "p"), judgement("a", "p"), frozen]
+    (tmp_path / "scores.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "bench.jsonl").write_text('{"id": "q", "category": "c", "prompt": "x"}')
+    argv = ["bench", "report", f"--bench={tmp_path}/bench.jsonl", "--pictures", "s=x", f"--judged={tmp_path}"]
+    argv += [f"--out={tmp_path}/r.html"]
+    assert cli.main([*argv, "--reference=zzz"]) == 2
+    assert "--reference zzz is none of the judged systems a, b." in capsys.readouterr().err
+    assert cli.main(argv) == 2
+    assert f"scores.jsonl judges p, which is not in {tmp_path}/bench.jsonl" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"The picture .*/a\.png cannot be shown \(.*\); draw it anew"):
+        thumbnails.thumbnail(tmp_path / "a.png", 96, 50)
+
+
 def test_the_worst_is_first_and_figures_are_beside_the_page(judged):
-    first = json.loads(re.search(r'class="prompt"[^>]*>(.*?)</script>', judged.read_text()).group(1))
+    first = json.loads(re.search(r'class="prompt"[^>]*>(.*?)</script>', judged.read_text(), re.DOTALL).group(1))
     assert first["id"] == "p5"  # never scored
     told = json.loads(judged.with_suffix(".json").read_text())
     assert told["systems"] == ["teacher", "student"]
@@ -82,11 +244,9 @@ def test_eighteen_hundred_prompts_fit(tmp_path):
     for i in range(4):
         path = tmp_path / f"{i}.png"
         Image.fromarray(rng.integers(0, 255, (512, 512, 3), np.uint8)).save(path)
-        shots.append(Picture(path, ""))
-    ids = [f"p{i}" for i in range(1800)]
-    pictures = {s: {name: {0: shots[i % 4]} for i, name in enumerate(ids)} for s in ("base", "teacher", "student")}
-    side, quality = report._thumbnail_size(pictures, 5400)
-    total = sum(len(report._thumbnail(shots[i % 4].path, side, quality)) for i in range(4)) / 4 * 5400
+        shots.append(path)
+    side, quality = thumbnails.fitting(shots * (5400 // 4))
+    total = sum(len(thumbnails.thumbnail(path, side, quality)) for path in shots) / 4 * 5400
     assert total < 55 << 20
     assert side >= 96
 

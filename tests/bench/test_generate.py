@@ -4,15 +4,16 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from flashjax import cli
-from flashjax.bench import generate, prompts
+from flashjax.bench import generate, plan, prompts
 from flashjax.bench.prompts import Prompt
+from flashjax.commands import bench_generate
 from flashjax.errors import UserError
 
 PROMPTS = [Prompt(f"p{i}", "c", f"prompt {i} 茶") for i in range(7)]
-FACTS = dict(model="m", steps=4)
+FACTS = dict(model="m", steps=4, flashjax="1")
 
 
 class Drawer:
@@ -48,12 +49,25 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
         for seed in (0, 5):
             with Image.open(folder / f"{p.id}_{seed}.png") as image:
                 assert image.getpixel((0, 0))[0] == int(p.id[1:]) * 10 + seed
-                assert image.text == dict(model="m", steps="4", prompt=p.prompt, seed=str(seed), id=p.id)
+                assert image.text == dict(model="m", steps="4", flashjax="1", prompt=p.prompt, seed=str(seed), id=p.id)
 
 
 def test_shares_are_all_and_disjoint(tmp_path):
     parts = [generate.pending(PROMPTS, [0, 1], tmp_path, (i, 3)) for i in range(3)]
     assert sorted((p.id, s) for part in parts for p, s in part) == [(p.id, s) for p in PROMPTS for s in (0, 1)]
+
+
+def test_the_launch_scripts_say_which_share(tmp_path, monkeypatch):
+    for name, value in dict(COORDINATOR="host0:8476", PROCESSES="4", PROCESS="3").items():
+        monkeypatch.setenv(f"FLASHJAX_{name}", value)
+    assert bench_generate._share(None) == (3, 4)
+    assert bench_generate._share("1/2") == (1, 2)
+    monkeypatch.delenv("FLASHJAX_PROCESS")
+    with pytest.raises(UserError, match="FLASHJAX_PROCESS is not set"):
+        bench_generate._share(None)
+    for name in ("COORDINATOR", "PROCESSES"):
+        monkeypatch.delenv(f"FLASHJAX_{name}")
+    assert bench_generate._share(None) == (0, 1)
 
 
 def test_transparency_is_put_on_white(tmp_path):
@@ -68,10 +82,31 @@ def test_folders_of_others(tmp_path):
     generate.settle(tmp_path / "a", FACTS)
     with pytest.raises(UserError, match="steps is 4 there and 8 here; give another --out"):
         generate.settle(tmp_path / "a", FACTS | dict(steps=8))
+    with pytest.raises(UserError, match="params is None there and 'f0' here; step is None there and 8 here; give"):
+        generate.settle(tmp_path / "a", FACTS | dict(params="f0", step=8))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="holds files, but no pictures of flashjax bench generate"):
         generate.settle(tmp_path / "b", FACTS)
+
+
+def test_a_picture_of_another_prompt_is_not_judged(tmp_path):
+    """Benches of two seeds have the same ids; sources are drawn from what they show, not from the instruction."""
+    list(generate.generate([(PROMPTS[0], 0)], tmp_path, Drawer(), FACTS, 1))
+    assert list(plan.find_pictures(tmp_path, PROMPTS[:1])["p0"]) == [0]
+    with pytest.raises(UserError, match=r"p0_0.png was drawn from the prompt 'prompt 0 茶', and p0 of .* is 'x'"):
+        plan.find_pictures(tmp_path, [Prompt("p0", "c", "x")])
+    edit = Prompt("p0", "object", "remove it", source_prompt=PROMPTS[0].prompt)
+    assert list(plan.find_sources([edit], tmp_path / "b.jsonl", tmp_path)) == ["p0"]
+    with pytest.raises(UserError, match="and p0 of this bench is 'remove it'"):
+        plan.find_pictures(tmp_path, [edit])
+
+
+def test_what_other_programs_call_a_prompt_is_none(tmp_path):
+    facts = PngImagePlugin.PngInfo()
+    facts.add_text("prompt", '{"3": {"class_type": "KSampler"}}')
+    Image.new("RGB", (8, 8)).save(tmp_path / "p0_0.png", pnginfo=facts)
+    assert list(plan.find_pictures(tmp_path, PROMPTS[:1])) == ["p0"]
 
 
 def test_an_exported_model_draws_what_judging_finds(request, tmp_path, monkeypatch, capsys):
@@ -86,8 +121,13 @@ def test_an_exported_model_draws_what_judging_finds(request, tmp_path, monkeypat
         assert image.text["prompt"] == "a red house"
         assert (image.text["steps"], image.text["model"]) == ("2", "weights/postcards_teacher")
         assert len(image.getcolors(10_000)) > 50
-    assert json.loads((tmp_path / "out" / "drawn.json").read_text())["guidance_scale"] == 1
+    drawn = json.loads((tmp_path / "out" / "drawn.json").read_text())
+    assert (drawn["guidance_scale"], drawn["step"]) == (1, None)
+    assert len(drawn["params"]) == len(drawn["bench_sha256"]) == 16
     assert cli.main([*argv, "--share=2/2"]) == 2
     assert "--share 2/2 has to be I/N" in capsys.readouterr().err
     assert cli.main(argv) == 0
     assert "0 pictures drawn" in capsys.readouterr().out
+    prompts.write_bench(tmp_path / "b.jsonl", [Prompt("a", "text", "a blue house"), Prompt("b", "text", "a lake")])
+    assert cli.main(argv) == 2
+    assert "bench_sha256 is" in capsys.readouterr().err

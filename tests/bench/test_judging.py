@@ -1,5 +1,6 @@
 """The whole path against a real server that misbehaves; tests/bench/fake_judge.py keeps the ledger."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -11,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from fake_judge import FakeJudge, Running
+from fake_judge import FakeJudge, Running, completion
 from PIL import Image
 
 from flashjax.bench import endpoint, journal, judging, rubrics
@@ -38,7 +39,7 @@ def make_calls(judge: Judge, picture, count: int) -> list[Call]:
 def run(calls, folder, budget=None):
     with Journal(folder) as book:
         unasked = judging.judge(calls, book, budget)
-        return judging.results(calls, book, unasked), judging.spent(book)
+        return judging.results(calls, book, unasked), book.spent
 
 
 def number(request) -> int:
@@ -143,6 +144,7 @@ def test_the_key_of_the_cache_is_all_that_decides_a_reply(picture, tmp_path):
     Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(other)
     base = Call(make_judge("http://a/v1"), rubrics.T2I, "u", (picture,))
     variants = [
+        Call(make_judge("http://b/v1"), rubrics.T2I, "u", (picture,)),
         Call(make_judge("http://a/v1", model="x"), rubrics.T2I, "u", (picture,)),
         Call(make_judge("http://a/v1", params={"max_tokens": 5}), rubrics.T2I, "u", (picture,)),
         Call(make_judge("http://a/v1", reply_format="text"), rubrics.T2I, "u", (picture,)),
@@ -153,9 +155,17 @@ def test_the_key_of_the_cache_is_all_that_decides_a_reply(picture, tmp_path):
         Call(base.judge, rubrics.T2I, "u", (picture, picture)),
         Call(base.judge, rubrics.T2I, "u", (picture,), salt="drift 1"),
     ]
-    assert len({c.key for c in [base, *variants]}) == 10
-    same = Call(make_judge("http://b/v1", "other name", timeout=9.0), rubrics.T2I, "u", (picture,), subject={"a": 1})
+    assert len({c.key for c in [base, *variants]}) == 11
+    same = Call(make_judge("http://a/v1/", "other name", timeout=9.0), rubrics.T2I, "u", (picture,), subject={"a": 1})
     assert same.key == base.key
+
+
+def test_two_servers_whose_models_have_one_name_are_two_judges(tmp_path, picture):
+    harsh = completion(json.dumps({"score": 1.0, "reasoning": "harsh"}))
+    with Running(FakeJudge()) as one, Running(FakeJudge(lambda r, n: (200, harsh))) as two:
+        judges = [make_judge(s.url, name, model="default") for s, name in ((one, "one"), (two, "two"))]
+        rows, _ = run([c for j in judges for c in make_calls(j, picture, 3)], tmp_path)
+    assert [(r["judge"], r["value"]) for r in rows] == [("one", 3.5)] * 3 + [("two", 1.0)] * 3
 
 
 def test_what_is_sent(tmp_path, picture):
@@ -225,19 +235,48 @@ def test_a_reply_without_usage_counts_at_its_highest(tmp_path, picture):
     assert dollars == calls[0].most() > 0.01  # 1024 tokens of output at 10 dollars a million
 
 
-def test_a_reply_that_nobody_saw_counts_at_its_highest_until_it_is_seen(tmp_path, picture):
-    """The endpoint may have charged for what it was working on; a refused connection or a 500 costs nothing."""
-    first = {"0": "slow", "1": "reset", "2": "500"}
+def test_answers_that_nobody_saw_stay_booked_at_their_highest(tmp_path, picture):
+    """The endpoint may have charged for each of them; a refused connection, a 429 or a 500 costs nothing."""
+    first = {"0": "slow", "1": "reset", "2": "500", "3": (504, b"")}
     with Running(FakeJudge(lambda r, n: first.get(str(number(r)), "good"))) as server:
-        calls = make_calls(make_judge(server.url, prices=PRICES, timeout=0.2, tries=2), picture, 3)
-        rows, dollars = run(calls, tmp_path)
+        patient = make_judge(server.url, "patient", prices=PRICES, timeout=30.0, tries=2)
+        calls = make_calls(patient, picture, 4)
+        hasty = make_calls(dataclasses.replace(patient, name="hasty", timeout=0.2), picture, 1)
+        rows, dollars = run([*hasty, *calls[1:]], tmp_path)
         assert {r["outcome"] for r in rows} == {"failed"}
-        assert dollars == pytest.approx(calls[0].most() + calls[1].most())
+        assert dollars == pytest.approx(2 * 3 * calls[0].most())
         first.clear()
-        _, dollars = run(calls, tmp_path)
-        assert dollars == pytest.approx(3 * 0.003)
+        rows, dollars = run(calls, tmp_path)
+        assert dollars == pytest.approx(4 * 0.003 + 2 * 3 * calls[0].most())
+        assert sum(r["dollars"] for r in rows) == pytest.approx(dollars)
     down = make_calls(make_judge("http://127.0.0.1:9/v1", prices=PRICES, tries=1), picture, 3)
     assert run(down, tmp_path / "down")[1] == 0
+
+
+@pytest.mark.parametrize("fate", ["cut", "reset", "late"])
+def test_the_cap_holds_where_every_lost_answer_is_charged(tmp_path, picture, fate):
+    """Two answers in three are lost, or all come too late, over four runs in one folder."""
+    script, latency = (lambda r, n: "good" if fate == "late" or n % 3 == 0 else fate), 0.5 * (fate == "late")
+    with Running(FakeJudge(script, latency)) as server:
+        calls = make_calls(make_judge(server.url, prices=PRICES, timeout=0.2 if latency else 5.0, tries=2), picture, 6)
+        most = calls[0].most()
+        for _ in range(4):
+            rows, booked = run(calls, tmp_path, budget=8.5 * most)
+        asked, scored = sum(server.seen.values()), sum(r["outcome"] == "scored" for r in rows)
+    assert scored < 6  # the cap was felt
+    assert (asked - scored) * most + scored * 0.003 <= booked * (1 + 1e-9)
+    assert 7 * most < booked <= 8.5 * most
+
+
+def test_tries_of_a_killed_run_stay_booked(tmp_path):
+    """asked twice and killed; asked once more and answered: two tries may have been charged for and stay in doubt."""
+    asked = dict(kind="asked", key="a", judge="j", most=0.5)
+    with Journal(tmp_path) as book:
+        for _ in range(3):
+            book.asked(asked)
+        book._append(journal._line(dict(kind="reply", key="a", tries=1, dollars=0.125)))
+    with Journal(tmp_path) as book:
+        assert (list(book.replies), len(book.doubtful["a"]), book.spent) == (["a"], 2, 1.125)
 
 
 def test_two_runs_in_one_folder(tmp_path):
@@ -246,7 +285,7 @@ def test_two_runs_in_one_folder(tmp_path):
 
 
 def test_half_a_last_line_is_ignored_and_damage_is_told(tmp_path):
-    rows = [dict(kind="reply", key=k, dollars=0.0) for k in "ab"]
+    rows = [dict(kind="reply", key=k, tries=1, dollars=0.0) for k in "ab"]
     whole = b"".join(journal._line(r) for r in rows)
     path = tmp_path / "journal.jsonl"
     for cut in range(len(whole) + 1):

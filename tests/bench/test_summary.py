@@ -40,7 +40,10 @@ def test_everything_adds_up(rows):
     )  # fmt: skip
     cells = {(r["system"], r["judge"]): r for r in s["table"]}
     assert cells["teacher", "strict"]["cells"]["portrait"]["value"] == pytest.approx(3.0)
-    assert cells["teacher", "strict"]["average"] == pytest.approx(3.0)
+    assert cells["teacher", "strict"]["average"]["value"] == pytest.approx(3.0)
+    assert (s["prompts"], s["outcomes"]["student"]) == (40, {"scored": 79, "refused": 1})
+    assert (cells["teacher", "mild"]["cells"]["text"]["n"], cells["teacher", "mild"]["average"]["n"]) == (19, 39)
+    assert cells["teacher", "strict"]["average"]["low"] < 3 < cells["teacher", "strict"]["average"]["high"]
     assert cells["student", "mild"]["outcomes"] == {"scored": 39, "refused": 1}
     assert s["rank"] == {"student": 1, "teacher": 2}
     differences = {(d["judge"], d["category"]): d for d in s["differences"]}
@@ -58,7 +61,7 @@ def test_everything_adds_up(rows):
     assert pairs["flip_rate"] == 0.25
     assert s["strengths"]["strict"] == pytest.approx({"student": 0.0, "teacher": 0.0})
     assert [p["moved"] for p in s["injection"]] == [False, True]
-    assert s["drift"][0]["moved"] is None
+    assert s["drift"] == []
     assert s["dollars"] == pytest.approx(0.01 * len(rows))
     json.dumps(s, allow_nan=False)
 
@@ -69,6 +72,31 @@ def test_an_unscored_picture_is_left_out_and_never_a_number(rows):
     after = summarise(rows + lost, "teacher")["table"][0]
     assert after["cells"]["text"]["value"] == before
     assert after["outcomes"] == {"scored": 40, "unparsable": 20}
+
+
+def test_a_refusal_of_what_is_hard_gains_nothing():
+    """A student that is 0.3 worse everywhere and was refused on the 30 hardest of 100 prompts."""
+    rows = []
+    for i in range(100):
+        value = 1.5 if i < 30 else 4.0
+        lost = dict(value=None, outcome="refused") if i < 30 else dict(value=value - 0.3)
+        rows += [row("point", "j", "teacher", str(i), value), row("point", "j", "student", str(i), **lost)]
+        rows.append(row("point", "j", "never", str(i), outcome="failed"))
+    s = summarise(rows, "teacher")
+    cells = {r["system"]: r["average"] for r in s["table"]}
+    assert {name: cell and (pytest.approx(cell["value"]), cell["n"]) for name, cell in cells.items()} == {
+        "teacher": (4.0, 70), "student": (3.7, 70), "never": None,
+    }  # fmt: skip
+    assert s["rank"] == {"teacher": 1, "student": 2, "never": None}
+    assert s["outcomes"]["student"] == {"scored": 70, "refused": 30}
+
+
+def test_one_prompt_a_category_has_figures_without_intervals(rows):
+    few = [r for r in rows if r["prompt"] in ("0", "1")]
+    s = summarise(few, "teacher")
+    for cell in [s["table"][0]["cells"]["text"], s["table"][0]["average"], s["differences"][0]]:
+        assert (cell["value"] is None, cell["low"], cell["high"]) == (False, None, None)
+    json.dumps(s, allow_nan=False)
 
 
 def test_seeds_of_a_prompt_are_one_value(rows):
