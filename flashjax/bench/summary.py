@@ -176,7 +176,7 @@ def drift_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
         mine = _of(rows, kind="drift", judge=judge)
         gains = [r["value"] - r["before"] for r in mine if r["outcome"] == "scored" and r.get("before") is not None]
         about = dict(judge=judge, day=mine[0]["day"], since=mine[0].get("since"), asked=len(mine))
-        told.append(about | _moved(gains))
+        told.append(about | dict(scored=len(_of(mine, outcome="scored"))) | _moved(gains))
     return told
 
 

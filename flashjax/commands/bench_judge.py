@@ -65,7 +65,7 @@ def _moves(rows: Sequence[dict]) -> list[str]:
     lines = []
     for d in drift_of(rows):
         if d["since"] is None:
-            told = f"scored for the first time on {d['day']}"
+            told = f"{d['scored']} of {d['asked']} pictures scored for the first time on {d['day']}"
         elif d["low"] is None:
             told = f"too few answers since {d['since']} ({d['n']} of {d['asked']})"
         else:

@@ -24,7 +24,7 @@ def test_a_judge_that_changed_is_seen_from_any_folder(tmp_path, monkeypatch, cap
         cli.main([*argv, frozen, "--dry-run"])
         assert not (tmp_path / "frozen").exists()
         cli.main([*argv, frozen])
-        assert "j, frozen set: scored for the first time on 2026-01-01" in capsys.readouterr().out
+        assert "j, frozen set: 2 of 2 pictures scored for the first time on 2026-01-01" in capsys.readouterr().out
         asked = sum(server.seen.values())
         days.pop(0)
         cli.main(argv)  # the same day: all is answered, the folder knows its set
