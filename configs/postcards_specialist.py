@@ -10,7 +10,7 @@ beside the base as its factors. Cost: 25 minutes of a core. Result: see docs/stu
 
 from ml_collections import ConfigDict
 
-from flashjax.config import parse_arg
+from flashjax.config import parse_arg, varying
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -26,8 +26,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.init = "weights/postcards_teacher/transformer"
     config.lora = ConfigDict(dict(rank=args.rank, alpha=16.0, rules=((r"blocks/.*/kernel", True), (r".*", False))))
     data = f"data/{args.of}/teacher.arrayrecord"
-    config.sources = ConfigDict(dict(pictures=dict(path=data, task="t2i", weight=1.0)))
-    config.edit_share = 0.0
+    config.sources = ConfigDict(dict(pictures=dict(path=data, task="t2i", weight=varying(1.0))))
+    config.edit_share = varying(0.0)
     config.max_text_tokens = 32
     config.times = ConfigDict(dict(kind="logit_normal", mean=0.4, std=1.2, shift=1.0))
     config.drop_rate = 0.1
