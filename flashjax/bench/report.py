@@ -19,6 +19,7 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
+from flashjax.bench._measures import table
 from flashjax.bench._page import PAGE
 from flashjax.bench.plan import Pictures
 from flashjax.bench.prompts import Prompt
@@ -35,12 +36,14 @@ _CSV = ("kind", "system", "reference", "judge", "category", "prompt", "seed", "o
 def write_report(
     path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], prompts: Sequence[Prompt],
     pictures: Mapping[str, Pictures], *, title: str, command: str, reference: str | None = None,
+    measures: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Writes ``path`` (.html), and .json and .csv beside it; each appears when it is complete.
 
     Args:
         rows: of scores.jsonl.
         prompts: of the bench. pictures: system to prompt's id to seed to picture, for the thumbnails.
+        measures: of measures.json, for a table.
 
     Returns:
         What ``summarise`` gives.
@@ -49,7 +52,7 @@ def write_report(
     page = _environment().render(
         title=title, command=command, told=told, head=_head(told), differences=_differences(told),
         distributions=_distributions(rows, told), blocks=_blocks(rows, prompts, pictures, told),
-        lost=[r for r in _outcomes(rows) if r["count"]],
+        lost=[r for r in _outcomes(rows) if r["count"]], measured=table(measures),
     )  # fmt: skip
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", required=True, nargs="+", metavar="NAME=DIR", help="as bench judge has them")
     parser.add_argument("--judged", required=True, help="folder that bench judge wrote (--out there)")
     parser.add_argument("--reference", help="name of the system that all others are compared with")
+    parser.add_argument("--measures", help="measures.json of flashjax bench measure, shown as a table")
     parser.add_argument("--title", default="Judged pictures", help="the heading (default '%(default)s')")
     parser.add_argument("--out", required=True, help="report.html to write; .json and .csv go beside it")
 
@@ -18,6 +19,7 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from flashjax.bench import plan, prompts
+    from flashjax.bench._measures import read_measures
     from flashjax.bench.report import write_report
     from flashjax.errors import UserError
 
@@ -31,5 +33,7 @@ def run(args: argparse.Namespace) -> None:
     bench = [p for p in prompts.read_bench(args.bench) if p.id in judged]
     pictures = plan.read_systems(args.pictures, bench)
     command = shlex.join(["flashjax", *sys.argv[1:]])
-    write_report(args.out, rows, bench, pictures, title=args.title, command=command, reference=args.reference)
+    measures = read_measures(args.measures) if args.measures else None
+    about = dict(title=args.title, command=command, reference=args.reference, measures=measures)
+    write_report(args.out, rows, bench, pictures, **about)
     print(f"Report: {args.out}")
