@@ -40,10 +40,11 @@ postcards = [
     "threadpoolctl>=3",  # the metrics' small eigenproblems; OpenBLAS burns cores on them otherwise
 ]
 parquet = ["pyarrow>=18"]  # files of prompts in Parquet; JSON lines need nothing
-# Benches: asking judges, and the statistics of what they say.
+# Benches: asking judges, and the statistics of what they say; measures in the features of any network.
 judge = [
     "aiohttp>=3.10",  # a call takes a quarter of the processor time that it takes httpx
     "scipy>=1.14",
+    "onnxruntime>=1.18",  # networks that users bring, without torch
     "jinja2>=3.1",
 ]
 test = [

@@ -1,5 +1,6 @@
 """The template of the report's page (jinja2, autoescaped), and its script, which writes texts as texts only."""
 
+from flashjax.bench._measures import SECTION
 from flashjax.evaluate.theme import THEME
 
 PAGE = """<!doctype html>
@@ -125,7 +126,7 @@ Spent: {{ "%.2f" | format(told.dollars) }} US dollars
 {%- endfor %}{% endif %}</p>
 {% endfor %}
 {% endif %}
-
+""" + SECTION + """
 <h2>Can the judges be trusted?</h2>
 <ul>
 {% for a in told.agreement %}

@@ -31,6 +31,8 @@ class Prompt:
         texts: what has to be rendered letter by letter.
         source_prompt: of an edit, what its source shows; "" for text to image.
         source: of an edit, a picture's path, relative to the bench's file; "" if the source is drawn.
+        region: of an edit, the box that it may change: left, top, right, bottom as shares of width and height; () if
+            nothing is said of it.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Prompt:
     texts: tuple[str, ...] = ()
     source_prompt: str = ""
     source: str = ""
+    region: tuple[float, ...] = ()
 
     @property
     def is_edit(self) -> bool:
@@ -64,16 +67,25 @@ def make_prompt(row: Mapping[str, Any]) -> Prompt:
     for name in ("facts", "texts"):
         if not isinstance(row.get(name, []), Sequence) or not all(isinstance(t, str) for t in row.get(name, [])):
             raise ValueError(f"{name} is no list of texts")
+    if row.get("region", []) != [] and not _is_box(row["region"]):
+        raise ValueError("region is no box: left, top, right, bottom from 0 to 1")
     if not is_id(row.get("id", "")):
         raise ValueError("its id is missing, or is more than letters, digits, dots, dashes and underscores")
     if not row.get("prompt", "").strip() or len(row["prompt"]) > _LONGEST:
         raise ValueError(f"its prompt is empty or longer than {_LONGEST} characters")
-    made = Prompt(**{k: tuple(v) if k in ("facts", "texts") else v for k, v in row.items()})
+    made = Prompt(**{k: tuple(v) if k in ("facts", "texts", "region") else v for k, v in row.items()})
     if not made.category:
         raise ValueError("it has no category")
     if made.is_edit and made.category not in EDITS:
         raise ValueError(f"{made.category} is no category of edits ({', '.join(EDITS)})")
     return made
+
+
+def _is_box(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or len(value) != 4 or any(type(v) not in (int, float) for v in value):
+        return False
+    left, top, right, bottom = value
+    return 0 <= left < right <= 1 and 0 <= top < bottom <= 1
 
 
 def read_bench(path: str | Path, limit: int | None = None) -> list[Prompt]:

@@ -20,6 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from flashjax.bench import thumbnails
+from flashjax.bench._measures import table
 from flashjax.bench._page import PAGE
 from flashjax.bench.plan import Pictures
 from flashjax.bench.prompts import Prompt
@@ -34,7 +35,7 @@ _CSV = ("kind", "system", "reference", "judge", "category", "prompt", "seed", "o
 def write_report(
     path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], prompts: Sequence[Prompt],
     pictures: Mapping[str, Pictures], *, sources: Pictures | None = None, title: str, command: str,
-    reference: str | None = None,
+    reference: str | None = None, measures: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Writes ``path`` (.html), and .json and .csv beside it; each appears when it is complete.
 
@@ -42,6 +43,7 @@ def write_report(
         rows: of scores.jsonl, as ``read_scores`` checks them.
         prompts: of the bench. pictures: system to prompt's id to seed to picture. sources: of edits, prompt's id to
             seed to picture. Thumbnails of all are in the page, which shows the files themselves where it finds them.
+        measures: of measures.json, for a table.
 
     Returns:
         What ``summarise`` gives, and ``dollars_by_judge``.
@@ -56,6 +58,7 @@ def write_report(
     page = _environment().render(
         title=title, command=command, told=told, head=_head(told), differences=_differences(told),
         distributions=_distributions(rows, told), blocks=_blocks(rows, prompts, shots, told), lost=lost, differ=differ,
+        measured=table(measures),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, page)

@@ -1,4 +1,4 @@
-"""``flashjax bench``: prompts, pictures, judges and the report, each a sub-command of its own."""
+"""``flashjax bench``: prompts, pictures, judges, measures and the report, each a sub-command of its own."""
 
 import argparse
 import importlib
@@ -7,6 +7,7 @@ _ACTIONS = {
     "prompts": ("flashjax.commands.bench_prompts", "write T2I-Bench and Editing-Bench"),
     "generate": ("flashjax.commands.bench_generate", "draw the pictures of a bench; resumable"),
     "judge": ("flashjax.commands.bench_judge", "ask judges about pictures; resumable, nothing is paid for twice"),
+    "measure": ("flashjax.commands.bench_measure", "measure pictures against a reference, without a judge"),
     "report": ("flashjax.commands.bench_report", "write what judges said as one page, JSON and CSV"),
 }
 

@@ -11,6 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sources", help="folder of the source pictures of edits, as bench judge has it")
     parser.add_argument("--judged", required=True, help="folder that bench judge wrote (--out there)")
     parser.add_argument("--reference", help="name of the system that all others are compared with")
+    parser.add_argument("--measures", help="measures.json of flashjax bench measure, shown as a table")
     parser.add_argument("--title", default="Judged pictures", help="the heading (default '%(default)s')")
     parser.add_argument("--out", required=True, help="report.html to write; .json and .csv go beside it")
 
@@ -19,6 +20,7 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from flashjax.bench import plan, prompts
+    from flashjax.bench._measures import read_measures
     from flashjax.bench.report import write_report
     from flashjax.bench.scores import read_scores
     from flashjax.errors import UserError
@@ -39,5 +41,6 @@ def run(args: argparse.Namespace) -> None:
     pictures = plan.read_systems(args.pictures, bench)
     sources, command = plan.find_sources(bench, args.bench, args.sources), shlex.join(["flashjax", *sys.argv[1:]])
     told = dict(title=args.title, command=command, reference=args.reference)
-    write_report(args.out, rows, bench, pictures, sources=sources, **told)
+    measures = read_measures(args.measures) if args.measures else None
+    write_report(args.out, rows, bench, pictures, sources=sources, measures=measures, **told)
     print(f"Report: {args.out}")

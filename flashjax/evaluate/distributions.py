@@ -1,35 +1,20 @@
 """How far two sets of pictures lie apart as distributions, on the features of any network.
 
-A feature extractor is a function from pictures uint8 [N, H, W, 3] to float [N, D]; ``pinned`` gives the file of its
-weights after comparing its sha256, and fetches nothing. The Fréchet distance is in ``metrics``.
+A feature extractor is a function from pictures uint8 [N, H, W, 3] to float [N, D], as those of ``extractors`` are. The
+Fréchet distance is in ``metrics``.
 """
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from flashjax.errors import UserError
 
-__all__ = ["PrecisionRecall", "cmmd", "high_frequency", "patches", "pinned", "precision_recall", "spectrum"]
+__all__ = ["PrecisionRecall", "cmmd", "high_frequency", "patches", "precision_recall", "spectrum"]
 
 _CHUNK = 1024  # rows of a kernel matrix at a time
-
-
-def pinned(path: str | Path, sha256: str) -> Path:
-    """``path``, if its content has this sha256. Raises UserError: missing, or other weights, whose figures would not be
-    comparable with anybody's."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There are no weights at {path}; bring the file whose sha256 is {sha256}.")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise UserError(f"{path} has the sha256 {found} and not {sha256}; figures from it would compare with nothing.")
-    return path
 
 
 def cmmd(a: np.ndarray, b: np.ndarray, sigma: float = 10.0, scale: float = 1000.0) -> float:

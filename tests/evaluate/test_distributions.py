@@ -1,7 +1,5 @@
 """Distances of distributions against scikit-learn and by hand, on features made up."""
 
-import hashlib
-
 import numpy as np
 import pytest
 from sklearn.metrics.pairwise import rbf_kernel
@@ -83,17 +81,6 @@ def test_high_frequencies_see_a_grid_that_a_mean_does_not():
     calm, rough = (np.rint(np.repeat(v[None, ..., None], 3, -1)).astype(np.uint8) for v in both)
     assert distributions.high_frequency(calm, 16) < 1e-3  # what rounding to bytes leaves
     assert distributions.high_frequency(rough, 16) == pytest.approx(16 / (800 + 16), rel=0.02)
-
-
-def test_weights_are_pinned(tmp_path):
-    path = tmp_path / "w"
-    path.write_bytes(b"weights")
-    good = hashlib.sha256(b"weights").hexdigest()
-    assert distributions.pinned(path, good) == path
-    with pytest.raises(UserError, match=f"has the sha256 {good} and not 00"):
-        distributions.pinned(path, "00")
-    with pytest.raises(UserError, match="There are no weights at"):
-        distributions.pinned(tmp_path / "none", good)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((1, 3)), np.zeros((5, 2)), np.full((5, 3), np.nan), np.zeros(3)])
