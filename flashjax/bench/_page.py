@@ -141,8 +141,9 @@ Spent: {{ "%.2f" | format(told.dollars) }} US dollars
 <li{% if p.moved %} class="bad"{% endif %}>A demand for 5.00 drawn into the picture, {{ p.judge }}: {{ moves(p) }}</li>
 {% endfor %}
 {% for p in told.drift %}
-<li{% if p.moved %} class="bad"{% endif %}>The frozen set on {{ p.day }}, {{ p.judge }}: {% if p.since is none %}
-{{ p.scored }} of {{ p.asked }} scored for the first time.{% else %}against {{ p.since }}, {{ moves(p) }}{% endif %}</li>
+<li{% if p.moved %} class="bad"{% endif %}>The frozen set on {{ p.day }}, {{ p.judge }}: {% if p.since %}
+against {{ p.since }}, {{ moves(p) }}{% else %}
+{{ p.scored }} of {{ p.asked }} scored for the first time.{% endif %}</li>
 {% endfor %}
 </ul>
 

@@ -169,4 +169,4 @@ def rate_note(scores: Sequence[float]) -> str:
     if len(scores) < 2 or odd >= _MIXED:
         return ""
     told = f"{odd} of {len(scores)} prompts differ from the rest: the interval is too narrow"
-    return f"{told}, and holds in about 77 % of tries instead of 95 %."
+    return f"{told}, and may hold in only 77 % of tries instead of 95 %."
