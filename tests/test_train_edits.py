@@ -2,16 +2,14 @@
 
 import json
 import shutil
-import types
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_training import STEPS, curves, encode, everything
 
-from flashjax import cli, pictures, pipeline, train
 from flashjax import config as configs
-from flashjax.bench.prompts import Prompt, write_bench
+from flashjax import pictures, pipeline, train
 from flashjax.data.manifest import read_manifest
 from flashjax.data.prompts import prepare_prompts
 from flashjax.distill import schedule
@@ -81,32 +79,6 @@ def test_several_pictures_each_count(given, tmp_path, monkeypatch):
     drawn = pipe.draw(["a into b"] * 2, [1, 1], stand_in, images=[large, small])
     for other in ([255 - large, small], [large, 255 - small]):
         assert (pipe.draw(["a into b"] * 2, [1, 1], stand_in, images=other) != drawn).any()
-
-
-def test_a_bench_of_edits_by_a_run(uninterrupted, tmp_path, capsys, monkeypatch):
-    """Each picture depends on its own source; a newer checkpoint is another model, whose pictures are not mixed in."""
-    stub = types.SimpleNamespace(encode=encode, tokens=lambda texts, most: None)
-    monkeypatch.setattr(text, "load_text_encoder", lambda source: stub)
-    run = shutil.copytree(uninterrupted("edits")[0], tmp_path / "run")
-    bench = [Prompt(f"e{i}", "object", "make it red", source_prompt="a house") for i in range(2)]
-    write_bench(tmp_path / "b.jsonl", bench)
-    (tmp_path / "sources").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(2):
-        Image.fromarray(rng.integers(0, 255, (8, 12, 3)).astype(np.uint8)).save(tmp_path / f"sources/e{i}_0.png")
-    argv = ["bench", "generate", f"--checkpoint={run}", f"--bench={tmp_path}/b.jsonl", f"--out={tmp_path}/out"]
-    assert cli.main(argv) == 2
-    assert "2 edits name no source picture; give --sources" in capsys.readouterr().err
-    argv.append(f"--sources={tmp_path}/sources")
-    assert cli.main(argv) == 0
-    a, b = (np.asarray(Image.open(tmp_path / f"out/e{i}_0.png")) for i in range(2))
-    assert (a != b).any()  # same words, same noise
-    assert Image.open(tmp_path / "out/e0_0.png").text["step"] == str(STEPS)
-    shutil.rmtree(run / "checkpoints" / str(STEPS))
-    assert cli.main(argv) == 2
-    told = capsys.readouterr().err
-    assert f"step is {STEPS} there and 4 here; give another --out" in told
-    assert "params is" in told
 
 
 def test_a_run_that_edits_draws_edits(uninterrupted):

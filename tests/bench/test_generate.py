@@ -1,16 +1,21 @@
 """Pictures of a bench: each drawn once whatever happens, and each says what made it."""
 
 import json
+import shutil
+import types
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from flashjax import cli
+from flashjax import cli, models, paths
+from flashjax import config as configs
 from flashjax.bench import generate, plan, prompts
 from flashjax.bench.prompts import Prompt
+from flashjax.checkpoint import Checkpoints
 from flashjax.commands import bench_generate
 from flashjax.errors import UserError
+from flashjax.models import qwen_image_21, text
 
 PROMPTS = [Prompt(f"p{i}", "c", f"prompt {i} 茶") for i in range(7)]
 FACTS = dict(model="m", steps=4, flashjax="1")
@@ -131,3 +136,45 @@ def test_an_exported_model_draws_what_judging_finds(request, tmp_path, monkeypat
     prompts.write_bench(tmp_path / "b.jsonl", [Prompt("a", "text", "a blue house"), Prompt("b", "text", "a lake")])
     assert cli.main(argv) == 2
     assert "bench_sha256 is" in capsys.readouterr().err
+
+
+@pytest.fixture
+def run(request, tmp_path):
+    """The folder of a run with random weights, others at step 4 than at step 8."""
+    folder, file = tmp_path / "run", f"{request.config.rootpath}/tests/configs/tiny_postcards.py"
+    config = configs.load([f"--config={file}"])
+    form = paths.flatten(qwen_image_21.abstract(models.make_config(qwen_image_21, config.model)))
+    checkpoints, rng = Checkpoints(folder / "checkpoints"), np.random.default_rng(0)
+    for step in (4, 8):
+        params = paths.unflatten({name: rng.normal(0, 0.1, x.shape).astype(np.float32) for name, x in form.items()})
+        meta = dict(config=json.loads(config.to_json_best_effort()))
+        checkpoints.save(step, dict(ema=params, student=dict(params=params)), dict(position=step), meta)
+    checkpoints.close()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_a_bench_of_edits_by_a_run(run, tmp_path, capsys, monkeypatch):
+    """Each picture depends on its own source; another checkpoint is another model, whose pictures are not mixed in."""
+    states = [np.random.default_rng(0).normal(size=(3, 384)).astype(np.float32)]
+    stub = types.SimpleNamespace(encode=lambda texts, **_: states * len(texts), tokens=lambda *_: None)
+    monkeypatch.setattr(text, "load_text_encoder", lambda source: stub)
+    bench = [Prompt(f"e{i}", "object", "make it red", source_prompt="a house") for i in range(2)]
+    prompts.write_bench(tmp_path / "b.jsonl", bench)
+    (tmp_path / "sources").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        Image.fromarray(rng.integers(0, 255, (8, 12, 3)).astype(np.uint8)).save(tmp_path / f"sources/e{i}_0.png")
+    argv = ["bench", "generate", f"--checkpoint={run}", f"--bench={tmp_path}/b.jsonl", f"--out={tmp_path}/out"]
+    assert cli.main(argv) == 2
+    assert "2 edits name no source picture; give --sources" in capsys.readouterr().err
+    argv.append(f"--sources={tmp_path}/sources")
+    assert cli.main(argv) == 0
+    a, b = (np.asarray(Image.open(tmp_path / f"out/e{i}_0.png")) for i in range(2))
+    assert (a != b).any()  # same words, same noise
+    assert Image.open(tmp_path / "out/e0_0.png").text["step"] == "8"
+    shutil.rmtree(run / "checkpoints" / "8")
+    assert cli.main(argv) == 2
+    told = capsys.readouterr().err
+    assert "step is 8 there and 4 here; give another --out" in told
+    assert "params is" in told
