@@ -157,7 +157,7 @@ def test_settings_that_are_wrong(complaint, argv, expected):
     ("settings", "expected"),
     [
         (["--config.distill.classes=landscape,portrait"], "has the category 'text', which is not among config.distill"),
-        (["--config.distill.teachers.base.weights="], "has no weights; name the folder of its weights."),
+        (["--config.distill.teachers.base.weights="], "The teacher 'base' has no weights; name the folder of its"),
         (["--config.mesh.data=9"], "context = 1, tensor = 1, which takes 9 devices or a multiple; there are 8"),
         (["--config.mesh.fsdp=3", "--config.mesh.data=-1"], "there are 8, which do not divide by it."),
         (["--config.mesh.data=8", "--config.batch_size=12"], "A batch of 12 does not divide over 8 devices; change"),
