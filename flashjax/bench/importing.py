@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from flashjax.bench.prompts import Prompt, is_id, json_lines, make_prompt
+from flashjax.bench.prompts import Prompt, json_lines, make_prompt
 from flashjax.data.parquet import read_parquet
 from flashjax.errors import UserError
 
@@ -166,11 +166,12 @@ def _taken(row: Any, out: Path, found: dict[str, Prompt]) -> Prompt:
         (out / made.source).parent.mkdir(parents=True, exist_ok=True)
         (out / made.source).write_bytes(row[_BYTES])
     elif made.source:
-        _look(out / made.source, f"its source {os.path.normpath(out / made.source)}")
+        source = os.path.normpath(out / made.source)  # through a folder that may not be there yet
+        _look(source, f"its source {source}")
     return made
 
 
-def _look(picture: Path | io.BytesIO, name: str) -> None:
+def _look(picture: str | io.BytesIO, name: str) -> None:
     """Raises ValueError where a picture is missing, none, damaged, or larger than Pillow dares to open."""
     try:
         with Image.open(picture) as image:

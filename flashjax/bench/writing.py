@@ -72,7 +72,8 @@ def _asked(category: str, edits: bool, language: str, each: int, batch: str, sho
     about = f"{EDITS[category].title}. {EDITS[category].rubric}" if edits else _T2I[category]
     told = f"Write {each} {'edit instructions' if edits else 'prompts'} of this kind: {about}\n"
     if each == _EACH_LONG:
-        told += f"Each of them has {'60 to 150' if edits else '250 to 450'} words, or twice as many Chinese characters.\n"
+        length = "60 to 150" if edits else "250 to 450"
+        told += f"Each of them has {length} words, or twice as many Chinese characters.\n"
     told += "Write all of them in Chinese.\n" if language == "zh" else "Write them in English.\n"
     examples = "\n\n".join(t2i_user(" / ".join(filter(None, [p.source_prompt, p.prompt])), p.facts) for p in shown)
     told += f"This is batch {batch}; other batches exist, so choose subjects that few would think of."

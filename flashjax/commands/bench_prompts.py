@@ -53,7 +53,7 @@ def _fits(args: argparse.Namespace) -> None:
         raise UserError("--images names the source pictures of --take imgedit, and of nothing else.")
     for name in ("prices", "budget", "dry_run"):
         if getattr(args, name) not in (None, False) and not args.endpoint:
-            raise UserError(f"--{name.replace('_', '-')} belongs to --endpoint; without it nothing is asked or paid for.")
+            raise UserError(f"--{name.replace('_', '-')} belongs to --endpoint; without it nothing is asked.")
 
 
 def _taken(args: argparse.Namespace, folder: Path) -> dict:
@@ -115,9 +115,10 @@ def _save(folder: Path, made: dict) -> None:
         print(f"{folder}/{name}.jsonl: {len(bench)} prompts")
         for category, told_ in grammar.describe(bench).items():
             shares = {k: f"{told_[k]:.0%}" for k in ("over_100", "over_200", "over_300", "medium", "hard")}
+            length = "/".join(str(v) for v in told_["words"].values())
             print(
-                f"  {category}: {told_['prompts']}, {told_['chinese']} of them Chinese; words "
-                f"{'/'.join(str(v) for v in told_['words'].values())} (5, 50, 95, 100 %), {shares['over_100']} over 100, "
+                f"  {category}: {told_['prompts']}, {told_['chinese']} of them Chinese; "
+                f"words {length} (5, 50, 95, 100 %), {shares['over_100']} over 100, "
                 f"{shares['over_200']} over 200, {shares['over_300']} over 300; {told_['facts']} facts and "
                 f"{told_['letters']} letters to render on average; {shares['medium']} medium, {shares['hard']} hard"
             )

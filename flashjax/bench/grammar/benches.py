@@ -31,7 +31,7 @@ Writer = Callable[[Draft], str]
 _ALIKE = 0.6  # two prompts whose marks share more are one
 _TRIES = 40  # a prompt
 _HANDWRITTEN = Path(__file__).parents[1] / "handwritten"
-_LONG = {"t2i": 4, "edit": 4}  # every fourth prompt is a long one
+_LONG = 4  # every fourth prompt of the grammar is a long one
 # Writers of a category: short, long; the same in Chinese, and which prompts are Chinese: every third, every tenth.
 _T2I: dict[str, tuple[tuple[Writer, Writer], tuple[Writer, Writer], int]] = {
     "landscape": ((landscape, planes), (landscape_zh, landscape_zh), 10),
@@ -78,8 +78,8 @@ def _category(kind: str, category: str, count: int, seed: int) -> list[Prompt]:
 
 
 def _mark(prompt: Prompt) -> frozenset[str]:
-    """What tells a prompt from others: its facts, and of an edit also its source's phrases, of four words or six Chinese
-    characters."""
+    """What tells a prompt from others: its facts, and of an edit also its source's phrases of four words, or of six
+    Chinese characters."""
     source = prompt.source_prompt
     parts, n = (list(source), 6) if prompt.language == "zh" else (source.split(), 4)
     return frozenset(prompt.facts) | {" ".join(parts[i : i + n]) for i in range(len(parts) - n + 1)}
@@ -89,7 +89,7 @@ def _write(kind: str, category: str, at: int, rng: random.Random) -> Prompt:
     """Prompt ``at`` of a category: by its place it is short or long, English or Chinese."""
     english, chinese, every = (_T2I if kind == "t2i" else _EDITS)[category]
     language = "zh" if chinese and at % every == 0 else "en"
-    writer = (chinese if language == "zh" else english)[at % _LONG[kind] == 1]
+    writer = (chinese if language == "zh" else english)[at % _LONG == 1]
     draft = Draft(rng)
     written = writer(draft)
     told, source = (written, "") if kind == "t2i" else (draft.prompt(language), written)
@@ -102,9 +102,9 @@ def _write(kind: str, category: str, at: int, rng: random.Random) -> Prompt:
 
 
 def describe(prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """Of each category: prompts, distinct ones, Chinese ones; the words of a prompt, without an edit's source (a Chinese
-    character is half a word), as percentiles and as the shares over 100, 200 and 300; facts and letters to render on
-    average; the shares of each ``difficulty``."""
+    """Of each category: prompts, distinct ones, Chinese ones; the words of a prompt, without an edit's source (a
+    Chinese character is half a word), as percentiles and as the shares over 100, 200 and 300; facts and letters to
+    render on average; the shares of each ``difficulty``."""
     found = {}
     for category in dict.fromkeys(p.category for p in prompts):
         mine = [p for p in prompts if p.category == category]

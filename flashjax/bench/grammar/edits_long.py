@@ -5,7 +5,7 @@ from flashjax.bench.grammar import portrait as person
 from flashjax.bench.grammar import text as words
 from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft, listed
 from flashjax.bench.grammar.edits import STYLES
-from flashjax.bench.grammar.planes import the
+from flashjax.bench.grammar.planes import HOUSES, the
 
 # A change of the whole scene: what it is, its fact, and what follows from it, each with its facts.
 _SCENES = (
@@ -138,7 +138,7 @@ _PARTS = (
 
 def scene(d: Draft) -> str:
     place, count, colour = d.one(land.PLACES), d.rng.randint(2, 6), d.one(COLOURS)
-    many, house = d.one(land.COUNTED)[1], d.one([s for s in land.STRUCTURES if "bridge" not in s and "car" not in s]).format(colour)
+    many, house = d.one(land.COUNTED)[1], d.one(HOUSES).format(colour)
     whole, fact, follows = d.one(_SCENES)
     chosen = [follows[i] for i in sorted(d.some(range(len(follows)), 4))]
     d.say(f"Turn this mild, overcast day into {whole}.", fact)
@@ -208,7 +208,8 @@ def manipulate(d: Draft) -> str:
           "a thing that has gone continues the surface it stood on.",
           "Shadows of new and moved things fall to the right.", "Surfaces behind what was moved continue without a "
           "seam.")  # fmt: skip
-    return f"A photograph of {table} before a plain wall, lit from the left. On it, from left to right: {listed(things)}."
+    row = listed(things)
+    return f"A photograph of {table} before a plain wall, lit from the left. On it, from left to right: {row}."
 
 
 def reword(d: Draft) -> str:
@@ -242,7 +243,8 @@ def reword(d: Draft) -> str:
           "The picture on the poster is unchanged.")  # fmt: skip
     picture = f"{d.one(land.STRUCTURES).format(d.one(COLOURS))} on {ground} ground"
     lines = f'at the top the title "{old}" in {font}, below it the date "{dates[0]}" and "with {name} & Friends"'
-    return f'A poster {surface}: {lines}; in the middle a drawing of {picture}; at the bottom "Tickets {price}" and "{slogan}".'
+    foot = f'at the bottom "Tickets {price}" and "{slogan}"'
+    return f"A poster {surface}: {lines}; in the middle a drawing of {picture}; {foot}."
 
 
 def identity(d: Draft) -> str:
@@ -267,12 +269,13 @@ def identity(d: Draft) -> str:
           f"{mark[0].upper()}{mark[1:]} can still be seen.")  # fmt: skip
     d.say("The frame and the distance stay those of the source, and both hands have five fingers where they are seen.",
           "Framing and distance are those of the source.", "Each visible hand has five fingers.")  # fmt: skip
-    return f"{d.one(('A photograph', 'A colour portrait', 'A half-length photograph'))} of {who} of {origin} descent with {hair} and {mark}, {start}, eyes open, hands empty."
+    kind = d.one(("A photograph", "A colour portrait", "A half-length photograph"))
+    return f"{kind} of {who} of {origin} descent with {hair} and {mark}, {start}, eyes open, hands empty."
 
 
 def style(d: Draft) -> str:
     look, place, far = d.one(STYLES), d.one(land.PLACES), d.one(land.FAR)
-    house = d.one([s for s in land.STRUCTURES if "bridge" not in s and "car" not in s]).format(d.one(COLOURS))
+    house = d.one(HOUSES).format(d.one(COLOURS))
     count, many = d.rng.randint(2, 5), d.one(land.COUNTED)[1]
     first, second, third = d.some(_PARTS[:2], 1) + d.some(_PARTS[2:], 2)
     d.say(f"Make the whole picture into {look}, as somebody would who works with that material and not with a filter.",
@@ -285,7 +288,8 @@ def style(d: Draft) -> str:
           f"{many}.")  # fmt: skip
     d.say("No part may stay photographic, and the marks must be of one scale from edge to edge.",
           "No part is photographic.", "The marks are of one scale from edge to edge.")  # fmt: skip
-    return f"A photograph of {place}: {NUMBERS[count]} {many} in the foreground, {house} in the middle distance and {far}, {d.one(land.LIGHTS)}."
+    depth = f"{NUMBERS[count]} {many} in the foreground, {house} in the middle distance and {far}"
+    return f"A photograph of {place}: {depth}, {d.one(land.LIGHTS)}."
 
 
 LONG_WRITERS = dict(scene=scene, enhance=enhance, object=manipulate, text=reword, identity=identity, style=style)

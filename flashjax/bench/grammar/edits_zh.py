@@ -18,7 +18,8 @@ def _title(d: Draft, other: str = "") -> str:
 
 def _source(d: Draft, title: str, lines: str, picture: str) -> str:
     surface, font, colour = d.one(words.ZH_SURFACES), d.one(words.ZH_FONTS), d.one(COLOURS_ZH)
-    return f"一张海报的照片，海报{surface}：上方是大标题“{title}”，用{font}；{lines}；背景为{colour}，中间画着{picture}。"
+    head = f"上方是大标题“{title}”，用{font}"
+    return f"一张海报的照片，海报{surface}：{head}；{lines}；背景为{colour}，中间画着{picture}。"
 
 
 def reword_zh(d: Draft) -> str:

@@ -1,6 +1,8 @@
 """Long text-centric prompts: posters with a programme, mind maps with leaves, tables, comics, notice boards, sheets of
 steps. What they are filled with stands in ``contents``."""
 
+from collections.abc import Callable
+
 from flashjax.bench.grammar import contents as has
 from flashjax.bench.grammar.draft import COLOURS, DARK, NUMBERS, ORDINALS, Draft, ended, listed
 from flashjax.bench.grammar.text import FONTS, MONTHS, NAMES, PLACES, SLOGANS, SURFACES, TOWNS
@@ -12,7 +14,7 @@ def programme(d: Draft) -> None:
     """A poster: headline, sub-lines, picture, five to seven lines of a programme, tickets, sponsors, a warning."""
     event = d.one(tuple(has.EVENTS))
     items, pictures = has.EVENTS[event]
-    place, name = d.some(PLACES, 2)
+    place = d.one(PLACES)
     d.say(f"The headline fills the width of the sheet and reads "
         f"{d.render(f'{place} {event}'.upper(), 'the headline')}.")
     edition = f"The {d.one(ORDINALS[2:])} edition, {d.rng.randint(3, 27)} {d.one(MONTHS)}"
@@ -197,7 +199,7 @@ def steps(d: Draft) -> None:
           "at the right.")  # fmt: skip
     for i, (text, drawing) in enumerate(chosen, 1):
         d.say(f"Step {d.quote(str(i))[0]} reads {d.render(text, f'step {i}')}, and its drawing shows {drawing}.",
-              f"The drawing of step {i} shows {drawing}.")  # fmt: skip
+              f"The drawing of step \"{i}\" shows {drawing}.")  # fmt: skip
     marked = d.rng.randint(2, count)
     d.say(f"A {(red := d.one(COLOURS))} triangle with an exclamation mark stands beside step {marked}, and the foot "
         f"of the sheet "
@@ -213,18 +215,33 @@ LONG_FORMS = {
 
 
 def layout(d: Draft) -> str:
-    """One of the forms on a surface."""
+    """One of the forms on a surface, or two of them side by side, which makes 350 to 500 words."""
     form = d.one(tuple(LONG_FORMS))
     if form is notice_board:
         place = d.one(has.WALLS)
         d.say(f"A photograph taken straight on {place}.", f"The picture is taken {place}.")
+        form(d)
+    elif d.rng.random() < 0.3:
+        _side_by_side(d, form, d.one([f for f in LONG_FORMS if f not in (form, notice_board)]))
     else:
         kind, surface, font = LONG_FORMS[form], d.one(SURFACES), d.one(FONTS)
         d.say(f"A {kind}, {surface}, seen straight on. Its headings are set in {font}.",
               f"The picture shows a {kind} {surface}.", f"The headings are in {font}.")  # fmt: skip
-    form(d)
+        form(d)
     d.say(d.one(has.CLOSINGS), "There is no text besides what was asked for.")
     return d.prompt()
+
+
+def _side_by_side(d: Draft, *forms: Callable[[Draft], None]) -> None:
+    place, (left, right) = d.one(has.WALLS), (LONG_FORMS[form] for form in forms)
+    d.say(f"Two large sheets of the same size hang side by side on a white wall {place}: a {left} on the left and a "
+        f"{right} "
+          "on the right.", f"A {left} hangs on the left and a {right} on the right.",
+          f"The picture is taken {place}.")  # fmt: skip
+    for side, kind, form, font in zip(("left", "right"), (left, right), forms, d.some(FONTS, 2), strict=True):
+        d.say(f"On the {side}, the headings of the {kind} are set in {font}.",
+            f"The headings of the {kind} are in {font}.")
+        form(d)
 
 
 def _q(texts) -> list[str]:

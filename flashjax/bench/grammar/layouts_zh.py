@@ -163,7 +163,8 @@ def zh_board(d: Draft) -> None:
 
 
 def zh_prices(d: Draft) -> None:
-    d.say(f"这是一块价目牌，最上方居中写着店名{d.render(d.one(ZH_NAMES) + d.one(('面馆', '小馆', '食堂', '饭铺')), '最上方的店名', 'zh')}，店名两侧各画着一只碗。",
+    name = d.render(d.one(ZH_NAMES) + d.one(("面馆", "小馆", "食堂", "饭铺")), "最上方的店名", "zh")
+    d.say(f"这是一块价目牌，最上方居中写着店名{name}，店名两侧各画着一只碗。",
           "店名两侧各画着一只碗。")  # fmt: skip
     d.say(f"店名下面一行小字是{d.render(d.one(ZH_SLOGANS), '店名下面的小字', 'zh')}。")
     sections = d.some(tuple(_SECTIONS), 3)
@@ -179,7 +180,8 @@ def zh_prices(d: Draft) -> None:
     d.say(f"左下角贴着一张{chosen}的圆贴纸，"
         f"写着{d.render(d.one(('今日推荐', '新品', '售完为止', '微辣')), '左下角的圆贴纸', 'zh')}；"
         f"右下角写着{d.render(hours, '右下角', 'zh')}。", f"左下角有一张{chosen}的圆贴纸。")
-    address = f"{d.one(ZH_NAMES)}路{d.rng.randint(2, 188)}号，电话 {d.rng.randint(2000, 9999)} {d.rng.randint(1000, 9999)}"
+    phone = f"{d.rng.randint(2000, 9999)} {d.rng.randint(1000, 9999)}"
+    address = f"{d.one(ZH_NAMES)}路{d.rng.randint(2, 188)}号，电话 {phone}"
     d.say(f"最底部是一行地址{d.render(address, '最底部一行', 'zh')}，字最小。")
     colour, thing = d.one(COLOURS_ZH), d.one(("一条细回纹", "一圈云纹", "两道平行的细线"))
     d.say(f"整块牌子的底色是{colour}，四周用{thing}做边框，牌子下方露出半张木桌，桌上摆着一双筷子和一只倒扣的茶杯。",

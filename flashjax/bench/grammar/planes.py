@@ -1,11 +1,11 @@
-"""Long landscapes: planes from front to back or from back to front, with weather, light, people, a way and its signs."""
+"""Long landscapes: planes from front to back or back to front, with weather, light, people, a way and its signs."""
 
 from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft, apart
 from flashjax.bench.grammar.landscape import ABSENT, ANIMALS, COUNTED, FAR, PLACES, SIDES, STRUCTURES, VIEWS
 from flashjax.bench.grammar.text import TOWNS
 
 _LAND = tuple(p for p in PLACES if not any(w in p for w in ("fjord", "atoll", "mangrove", "skerries", "lake", "river")))
-_HOUSES = tuple(s for s in STRUCTURES if "bridge" not in s and "cable-car" not in s)
+HOUSES = tuple(s for s in STRUCTURES if "bridge" not in s and "cable-car" not in s)
 # Each with its light, so that the two agree, and with what can be checked of both.
 _WEATHERS = (
     (
@@ -110,6 +110,7 @@ _GROUPS = (
 _WAYS = ("gravel path", "boardwalk", "cart track", "narrow paved lane", "brick path", "row of stepping stones")
 _MORE_FAR = ("a radio mast with red lamps", "a white observatory dome", "a castle with one broken tower",
     "a viaduct with nine arches", "a row of seven poplars", "a quarry cut into a hillside like stairs")
+_BEASTS = tuple(a for a in ANIMALS if not any(word in a[2] for word in ("water", "drift", "ledge", "shore")))
 _FAR = (*(f for f in FAR if "crossing" not in f and "," not in f and "ship" not in f), *_MORE_FAR)
 _DEPTH = (
     ("Air lies between the planes: what is near is crisp and strong in colour, the middle ground a little softer, and "
@@ -134,7 +135,7 @@ def planes(d: Draft) -> str:
           f"The scene is {place}.")  # fmt: skip
     d.say(*d.one(_WEATHERS))
     (first, second), colours = d.one(SIDES), d.some(COLOURS, 2)
-    here, there = (s.format(c) for s, c in zip(d.some(_HOUSES, 2), colours, strict=True))
+    here, there = (s.format(c) for s, c in zip(d.some(HOUSES, 2), colours, strict=True))
     single, plural = d.one([c for c in COUNTED if "lantern" not in c[0]])
     parts = [
         lambda: _front(d, single, plural),
@@ -145,7 +146,7 @@ def planes(d: Draft) -> str:
         part()
     _way(d, plural, here, there, first, second)
     if d.rng.random() < 0.6:
-        many, doing = d.one([a for a in ANIMALS if "water" not in a[2] and "drift" not in a[2] and "ledge" not in a[2]])[1:]
+        many, doing = d.one(_BEASTS)[1:]
         count = d.rng.randint(2, 5)
         d.say(f"Not far from it {NUMBERS[count]} {many} {doing}.", f"There are exactly {NUMBERS[count]} {many}, which "
             f"{doing}.")

@@ -1,4 +1,4 @@
-"""Long portraits: a person at work among several things that are written on, with clothes, light and a deep background."""
+"""Long portraits: a person at work among several things with words on them, clothes, light and a deep background."""
 
 from flashjax.bench.grammar.draft import COLOURS, Draft, apart
 from flashjax.bench.grammar.portrait import EXTRAS, FACES, ORIGINS, PEOPLE, SKIN, TOPS, looks, pronoun
@@ -54,7 +54,7 @@ _DEPTHS = (
 
 
 def portrait_long(d: Draft) -> str:
-    """Twelve to fifteen sentences, 22 to 30 facts, two to four texts on different things."""
+    """Twelve to fifteen sentences, 22 to 30 facts, three or four texts on different things."""
     (person, whose), trade, lens = d.one(PEOPLE), d.one(TRADES), d.one(_LENSES)
     she, origin = pronoun(whose), d.one(ORIGINS)
     d.say(f"{apart(lens)} of {person} of {origin} descent {trade.place}.",
@@ -66,10 +66,10 @@ def portrait_long(d: Draft) -> str:
     does = d.one(trade.does)
     d.say(f"{she} {does}; each visible hand has five well-formed fingers.", f"The person {does}.",
           "Each visible hand has five fingers, well formed.")  # fmt: skip
-    near = d.some(trade.near, d.rng.randint(2, 4))
+    near = d.some(trade.near, d.rng.randint(3, 4))
     d.say(f"{d.one(('Close by', 'Within reach', 'In the foreground'))}, {_joined(near)}.", *map(_whole, near))
     _signs(d, trade, she)
-    back = d.some(trade.back, d.rng.randint(1, 3))
+    back = d.some(trade.back, d.rng.randint(2, 3))
     d.say(f"Behind {'her' if she == 'She' else 'him'}, {_joined(back)}.", *(f"Behind the person, {b}." for b in back))
     for far in d.some(trade.far, d.rng.randint(1, 2)):
         d.say(f"{far}.", _whole(far))
@@ -92,10 +92,10 @@ def _clothes(d: Draft, she: str) -> None:
 
 
 def _signs(d: Draft, trade, she: str) -> None:
-    """Two to four things with words on them, and none besides."""
-    signs = d.some(trade.signs, d.rng.randint(2, 4))
+    """Three or four things with words on them, and none besides."""
+    signs = d.some(trade.signs, d.rng.randint(3, 4))
     told = [f"{where} {d.one(('reads', 'says'))} {d.render(d.one(words), where)}" for where, words in signs]
-    number = {2: "Two", 3: "Three", 4: "Four"}[len(signs)]
+    number = {3: "Three", 4: "Four"}[len(signs)]
     d.say(f"{number} things in the picture are written on, and all of it can be read: {_joined(told)}.",
           "No other text can be read.")  # fmt: skip
 

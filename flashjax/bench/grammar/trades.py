@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (Chinese punctuation)
 """Places where a long portrait can be set: what one does there, what lies at hand, what is behind, what is written."""
 
 from __future__ import annotations
