@@ -1,17 +1,20 @@
-"""Public benches, from the user's own copy of their files, and prompts in Parquet, as prompts of ours.
+"""Public benches, from the user's own copy of their files, and prompts in JSONL and Parquet, as prompts of ours.
 
 Their own scores are not comparable with ours: the rubrics and the judges differ.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flashjax.bench.prompts import Prompt, is_id, json_lines, make_prompt
+from PIL import Image, UnidentifiedImageError
+
+from flashjax.bench.prompts import Prompt, json_lines, make_prompt
 from flashjax.data.parquet import read_parquet
 from flashjax.errors import UserError
 
@@ -33,7 +36,7 @@ _GEDIT = {
 def _dpg(path: Path, images: Path | None, out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """DPG-Bench: a folder of text files, one prompt each, named by its id."""
     for file in sorted(path.glob("*.txt")):
-        yield str(file), dict(id=file.stem, category="dense", prompt=file.read_text(encoding="utf-8").strip())
+        yield str(file), dict(id=file.stem, category="dense", prompt=_text(file).strip())
 
 
 def _longtext(path: Path, images: Path | None, out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -51,7 +54,7 @@ def _imgedit(path: Path, images: Path | None, out: Path) -> Iterator[tuple[str, 
     if images is None:
         raise UserError("ImgEdit's edits need --images, the folder of its source pictures.")
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(_text(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}).") from error
     if not isinstance(table, dict):
@@ -67,29 +70,49 @@ def _imgedit(path: Path, images: Path | None, out: Path) -> Iterator[tuple[str, 
 
 def _gedit(path: Path, images: Path | None, out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """GEdit-Bench: Parquet, one file or a folder, with key, task_type, instruction, instruction_language and the
-    source's bytes in input_image. The sources are written to ``out``/sources."""
+    source's bytes in input_image. One key has an edit in each language. The sources go to ``out``/sources."""
     for file in _parquet_files(path):
         for number, row in enumerate(read_parquet(file), 1):
-            kind, key = str(_field(row, "task_type")), str(_field(row, "key"))
-            made = dict(id=f"gedit-{key}", category=_GEDIT.get(kind, kind), prompt=_field(row, "instruction"))
-            made["language"] = "zh" if _field(row, "instruction_language") in ("cn", "zh") else "en"
-            picture = _field(_field(row, "input_image"), "bytes")
-            if is_id(made["id"]) and isinstance(picture, bytes):
-                made["source"] = f"sources/{made['id']}.png"
-                (out / "sources").mkdir(parents=True, exist_ok=True)
-                (out / made["source"]).write_bytes(picture)
-            yield f"Row {number} of {file}", made | dict(source=made.get("source"))  # None: a field that is no text
+            kind, language = str(_field(row, "task_type")), "en"
+            if _field(row, "instruction_language") in ("cn", "zh"):
+                language = "zh"
+            made = dict(id=f"gedit-{_field(row, 'key')}-{language}", category=_GEDIT.get(kind, kind), language=language)
+            made |= dict(prompt=_field(row, "instruction"), source=f"sources/{made['id']}.png")
+            yield f"Row {number} of {file}", made | {_BYTES: _field(_field(row, "input_image"), "bytes")}
+
+
+def _jsonl(path: Path, images: Path | None, out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """JSON lines of one's own: a prompt, and what else a prompt has."""
+    for number, row in json_lines(path):
+        yield f"Line {number} of {path}", _own(row, number, path.parent, out)
 
 
 def _parquet(path: Path, images: Path | None, out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Parquet, one file or a folder, whose columns are the fields of a prompt; sources are paths in it, relative to
-    the file."""
+    """Parquet of one's own, one file or a folder: a column for the prompt, and for what else a prompt has."""
+    at = 0
     for file in _parquet_files(path):
         for number, row in enumerate(read_parquet(file), 1):
-            made = {name: value for name, value in row.items() if value is not None}
-            if isinstance(made.get("source"), str):
-                made["source"] = os.path.relpath(file.parent / made["source"], out)
-            yield f"Row {number} of {file}", made
+            at += 1
+            yield f"Row {number} of {file}", _own(row, at, file.parent, out)
+
+
+def _own(row: Any, number: int, folder: Path, out: Path) -> Any:
+    """A row whose id and category may be missing, and whose source is a path relative to its file."""
+    if not isinstance(row, dict):
+        return row  # told by make_prompt
+    made = dict(id=f"own-{number:04d}", category="own") | {k: v for k, v in row.items() if v is not None}
+    if isinstance(made.get("source"), str) and made["source"]:
+        made["source"] = os.path.relpath(folder / made["source"], out)
+    return made
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8 ({error}).") from error
 
 
 def _parquet_files(path: Path) -> list[Path]:
@@ -100,25 +123,25 @@ def _field(row: Any, name: str, default: Any = None) -> Any:
     return row.get(name, default) if isinstance(row, dict) else None
 
 
+_BYTES = "bytes of the source"  # beside the fields of a prompt: a picture that the bench has no file for
 FORMATS: dict[str, Callable[[Path, Path | None, Path], Iterator[tuple[str, dict[str, Any]]]]] = {
-    "dpg": _dpg, "longtext": _longtext, "imgedit": _imgedit, "gedit": _gedit, "parquet": _parquet,
+    "dpg": _dpg, "longtext": _longtext, "imgedit": _imgedit, "gedit": _gedit, "jsonl": _jsonl,
+    "parquet": _parquet,
 }  # fmt: skip
 
 
 def take(kind: str, path: str | Path, out: str | Path, images: str | Path | None = None) -> list[Prompt]:
-    """The prompts of a bench in one of ``FORMATS``, for a file in the folder ``out``.
+    """The prompts of a bench in one of ``FORMATS``, for a file in the folder ``out``; all their sources open.
 
     Raises:
-        UserError: names each line, file or edit that is no prompt, and why; ten at most.
+        UserError: names each line, file or edit that is no prompt or whose source is no picture, and why; ten at most.
     """
     found, wrong = {}, []
     if not Path(path).exists():
         raise UserError(f"There is no {path}.")
     for where, row in FORMATS[kind](Path(path), Path(images) if images else None, Path(out)):
         try:
-            made = make_prompt(row)
-            if made.id in found:
-                raise ValueError(f"its id {made.id} was there before")
+            made = _taken(row, Path(out), found)
             found[made.id] = made
         except ValueError as error:
             wrong.append(f"{where} is no prompt: {error}.")
@@ -128,3 +151,36 @@ def take(kind: str, path: str | Path, out: str | Path, images: str | Path | None
     if not found:
         raise UserError(f"{path} holds no prompts in the format {kind}.")
     return list(found.values())
+
+
+def _taken(row: Any, out: Path, found: dict[str, Prompt]) -> Prompt:
+    """The prompt of a row, its source looked at, and written where it came as bytes. Raises ValueError."""
+    bare = isinstance(row, dict) and _BYTES in row
+    made = make_prompt({k: v for k, v in row.items() if k != _BYTES} if bare else row)
+    if made.id in found:
+        raise ValueError(f"its id {made.id} was there before")
+    if bare:
+        if not isinstance(row[_BYTES], bytes):
+            raise ValueError("it has no source picture")
+        _look(io.BytesIO(row[_BYTES]), "its source")
+        (out / made.source).parent.mkdir(parents=True, exist_ok=True)
+        (out / made.source).write_bytes(row[_BYTES])
+    elif made.source:
+        source = os.path.normpath(out / made.source)  # through a folder that may not be there yet
+        _look(source, f"its source {source}")
+    return made
+
+
+def _look(picture: str | io.BytesIO, name: str) -> None:
+    """Raises ValueError where a picture is missing, none, damaged, or larger than Pillow dares to open."""
+    try:
+        with Image.open(picture) as image:
+            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+    except FileNotFoundError as error:
+        raise ValueError(f"{name} does not exist") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is larger than {Image.MAX_IMAGE_PIXELS} pixels") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"{name} is not an image, or is damaged") from error

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flashjax.bench.rubrics import EDITS
 from flashjax.errors import UserError
 
-__all__ = ["Prompt", "make_prompt", "read_bench", "spread", "write_bench"]
+__all__ = ["Prompt", "difficulty", "make_prompt", "named", "read_bench", "spread", "words", "write_bench"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LONGEST = 20_000  # characters of a prompt
+_HANZI = re.compile("[\u3400-\u9fff]")
+_WORDS_A_POINT = 20  # words that make a prompt as much harder as one more fact does
+_MEDIUM, _HARD = {False: 18, True: 5.5}, {False: 25, True: 10}  # points from which on; keys: is it an edit
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,26 @@ class Prompt:
         return bool(self.source_prompt or self.source)
 
 
+def words(text: str) -> float:
+    """The length of a text in words; a Chinese character counts as half a word."""
+    return len(_HANZI.sub(" ", text).split()) + len(_HANZI.findall(text)) / 2
+
+
+def difficulty(prompt: Prompt) -> str:
+    """ "easy", "medium" or "hard", by points: one for each fact, one more for each text to render, one for every 20
+    words. Text to image is medium from 18 points and hard from 25, an edit from 5.5 and 10, whatever else its bench
+    holds; of ours a third to a half is easy, and a fifth to a quarter hard."""
+    points = len(prompt.facts) + len(prompt.texts) + words(prompt.prompt) / _WORDS_A_POINT
+    return "hard" if points >= _HARD[prompt.is_edit] else "medium" if points >= _MEDIUM[prompt.is_edit] else "easy"
+
+
+def named(prompt: Prompt) -> Prompt:
+    """The prompt with eight digits of its content's sha256 behind its id: pictures are found by the id, and those of
+    one bench must not pass for those of another."""
+    told = json.dumps([prompt.prompt, prompt.source_prompt, prompt.source])
+    return replace(prompt, id=f"{prompt.id}-{hashlib.sha256(told.encode()).hexdigest()[:8]}")
+
+
 def is_id(text: str) -> bool:
     """Whether a text can name a prompt or a system, and with it a file."""
     return bool(_ID.fullmatch(text))
@@ -65,7 +89,7 @@ def make_prompt(row: Mapping[str, Any]) -> Prompt:
         if not isinstance(row.get(name, ""), str):
             raise ValueError(f"{name} is no text")
     for name in ("facts", "texts"):
-        if not isinstance(row.get(name, []), Sequence) or not all(isinstance(t, str) for t in row.get(name, [])):
+        if not isinstance(row.get(name, []), list | tuple) or not all(isinstance(t, str) for t in row.get(name, [])):
             raise ValueError(f"{name} is no list of texts")
     if row.get("region", []) != [] and not _is_box(row["region"]):
         raise ValueError("region is no box: left, top, right, bottom from 0 to 1")

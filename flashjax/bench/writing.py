@@ -16,16 +16,17 @@ from flashjax.bench import judging
 from flashjax.bench.calls import Call, Judge
 from flashjax.bench.grammar import handwritten
 from flashjax.bench.journal import Journal
-from flashjax.bench.prompts import Prompt
+from flashjax.bench.prompts import Prompt, named, words
 from flashjax.bench.rubrics import EDITS, Outcome, Rubric, clean, t2i_user
 
 __all__ = ["Written", "plan", "write"]
 
-_EACH = 5  # prompts a call
+_EACH, _EACH_LONG = 5, 2  # prompts a call
+_LONG = 5  # every fifth call is for long prompts
 _ROUNDS = 6  # of calls for what was thrown away
 _CHINESE = 3  # every third call for text-centric prompts
 _ALIKE = 0.2  # share of common runs of words above which two prompts are one
-_LONGEST, _FEWEST_WORDS = 4000, 15  # characters, words (a Chinese character counts as half a word)
+_LONGEST, _FEWEST_WORDS, _MOST_FACTS = 4000, 15, 50  # characters, words, facts
 
 _T2I = {
     "landscape": "landscapes, cities, interiors and nature, with counted objects, sides, distances, light and weather",
@@ -59,27 +60,33 @@ def plan(writers: Sequence[Judge], category: str, edits: bool, count: int, seed:
         rng = random.Random(f"{seed}:{kind}:{category}:{number}:{i}")
         shown = rng.sample([p for p in examples if p.language == language], 2)
         subject = dict(kind=kind, category=category, language=language)
-        asked = _asked(category, edits, language, f"{seed}.{number}.{i}", shown)
-        calls.append(Call(writers[i % len(writers)], _rubric(edits, language), asked, (), subject=subject))
+        each = _EACH_LONG if i % _LONG == _LONG - 1 else _EACH
+        if each == _EACH_LONG:
+            shown = sorted((p for p in examples if p.language == language), key=lambda p: -words(p.prompt))[:2]
+        asked = _asked(category, edits, language, each, f"{seed}.{number}.{i}", shown)
+        calls.append(Call(writers[i % len(writers)], _rubric(edits, language, each), asked, (), subject=subject))
     return calls
 
 
-def _asked(category: str, edits: bool, language: str, batch: str, shown: Sequence[Prompt]) -> str:
+def _asked(category: str, edits: bool, language: str, each: int, batch: str, shown: Sequence[Prompt]) -> str:
     about = f"{EDITS[category].title}. {EDITS[category].rubric}" if edits else _T2I[category]
-    told = f"Write {_EACH} {'edit instructions' if edits else 'prompts'} of this kind: {about}\n"
+    told = f"Write {each} {'edit instructions' if edits else 'prompts'} of this kind: {about}\n"
+    if each == _EACH_LONG:
+        length = "60 to 150" if edits else "250 to 450"
+        told += f"Each of them has {length} words, or twice as many Chinese characters.\n"
     told += "Write all of them in Chinese.\n" if language == "zh" else "Write them in English.\n"
     examples = "\n\n".join(t2i_user(" / ".join(filter(None, [p.source_prompt, p.prompt])), p.facts) for p in shown)
     told += f"This is batch {batch}; other batches exist, so choose subjects that few would think of."
     return f"{told}\n\n{examples}"
 
 
-def _rubric(edits: bool, language: str) -> Rubric:
+def _rubric(edits: bool, language: str, each: int) -> Rubric:
     text, texts = dict(type="string"), dict(type="array", items=dict(type="string"))
     fields = dict(prompt=text, facts=texts, texts=texts) | (dict(source_prompt=text) if edits else {})
     item = dict(type="object", properties=fields, required=list(fields), additionalProperties=False)
     whole = dict(prompts=dict(type="array", items=item))
     source = ', and "source_prompt", what the picture to edit shows' if edits else ""
-    system = _SYSTEM.format(quotes="“ ”" if language == "zh" else '" "', each=_EACH, source=source)
+    system = _SYSTEM.format(quotes="“ ”" if language == "zh" else '" "', each=each, source=source)
     schema = dict(type="object", properties=whole, required=["prompts"], additionalProperties=False)
     return Rubric("write", system, schema, _read)
 
@@ -134,7 +141,7 @@ def write(
 def _take(item: Mapping[str, Any], row: Mapping[str, Any], made: list, seen: list, thrown: Counter) -> None:
     """Adds one item to ``made``, or its reason to ``thrown``."""
     try:
-        prompt = _checked(item, f"{row['kind']}-{row['category']}-new-{len(made):04d}", row)
+        prompt = named(_checked(item, f"{row['kind']}-{row['category']}-new-{len(made):04d}", row))
         runs = _runs(prompt)
         if any(len(runs & other) > _ALIKE * min(len(runs), len(other)) for other in seen):
             raise ValueError("like another prompt")
@@ -153,10 +160,9 @@ def _checked(item: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> Prom
     for listed in (item["facts"], item["texts"]):
         if not isinstance(listed, list) or not all(isinstance(text, str) and text for text in listed):
             raise ValueError("not of the schema")
-    words = len(item["prompt"]) / 2 if zh else len(item["prompt"].split())
-    if words < _FEWEST_WORDS or max(map(len, [item["prompt"], source])) > _LONGEST:
+    if words(item["prompt"]) < _FEWEST_WORDS or max(map(len, [item["prompt"], source])) > _LONGEST:
         raise ValueError("too short or too long")
-    if len(set(item["facts"])) < (3 if source else 5) or len(item["facts"]) > 20:
+    if len(set(item["facts"])) < (3 if source else 5) or len(item["facts"]) > _MOST_FACTS:
         raise ValueError("too few or too many facts")
     for text in item["texts"]:
         quoted = f"“{text}”" if zh else f'"{text}"'

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--edits", type=positive, default=250, help="edits a category, of six (default %(default)s)")
     parser.add_argument(
         "--take", nargs=2, metavar=("FORMAT", "PATH"),
-        help="import instead: dpg, longtext, imgedit, gedit, or parquet with a prompt's fields as columns",
+        help="import instead: dpg, longtext, imgedit, gedit, or prompts of one's own as jsonl or parquet",
     )  # fmt: skip
     parser.add_argument("--images", help="the source pictures of imgedit")
     parser.add_argument("--seed", type=seed, default=0, help="another seed, other prompts (default 0)")
@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int | None:
     from flashjax.bench import grammar
     from flashjax.errors import UserError
 
+    _fits(args)
     folder, names = Path(args.out), [args.take[0]] if args.take else ["t2i", "edit"]
     if there := [name for name in names if (folder / f"{name}.jsonl").exists()]:
         raise UserError(f"{folder}/{there[0]}.jsonl exists; give a new --out, nothing is overwritten.")
@@ -40,6 +41,19 @@ def run(args: argparse.Namespace) -> int | None:
         made = {"t2i": grammar.t2i_bench(args.t2i, args.seed), "edit": grammar.editing_bench(args.edits, args.seed)}
     _save(folder, made)
     return None
+
+
+def _fits(args: argparse.Namespace) -> None:
+    """Raises UserError where an option would have no effect."""
+    from flashjax.errors import UserError
+
+    if args.take and args.endpoint:
+        raise UserError("--take imports a bench and --endpoint has one written; give one of them.")
+    if args.images and not (args.take and args.take[0] == "imgedit"):
+        raise UserError("--images names the source pictures of --take imgedit, and of nothing else.")
+    for name in ("prices", "budget", "dry_run"):
+        if getattr(args, name) not in (None, False) and not args.endpoint:
+            raise UserError(f"--{name.replace('_', '-')} belongs to --endpoint; without it nothing is asked.")
 
 
 def _taken(args: argparse.Namespace, folder: Path) -> dict:
@@ -100,8 +114,11 @@ def _save(folder: Path, made: dict) -> None:
         prompts.write_bench(folder / f"{name}.jsonl", bench)
         print(f"{folder}/{name}.jsonl: {len(bench)} prompts")
         for category, told_ in grammar.describe(bench).items():
-            length = "/".join(str(v) for v in told_["length"].values())
+            shares = {k: f"{told_[k]:.0%}" for k in ("over_100", "over_200", "over_300", "medium", "hard")}
+            length = "/".join(str(v) for v in told_["words"].values())
             print(
-                f"  {category}: {told_['prompts']}, {told_['chinese']} of them Chinese; length {length} (5, 50, 95 %); "
-                f"{told_['facts']} facts and {told_['letters']} letters to render on average; {told_['hard']:.0%} hard"
+                f"  {category}: {told_['prompts']}, {told_['chinese']} of them Chinese; "
+                f"words {length} (5, 50, 95, 100 %), {shares['over_100']} over 100, "
+                f"{shares['over_200']} over 200, {shares['over_300']} over 300; {told_['facts']} facts and "
+                f"{told_['letters']} letters to render on average; {shares['medium']} medium, {shares['hard']} hard"
             )

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from flashjax.bench import grammar
-from flashjax.bench.prompts import Prompt
+from flashjax.bench.prompts import Prompt, difficulty, words
 from flashjax.bench.rubrics import EDITS
 
 NUMBERS, NUMBERS_ZH = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve", "两|三|四|五|六|七|八"
@@ -33,13 +33,14 @@ def quoted(p: Prompt, text: str) -> list[str]:
 def test_shape_length_and_difficulty(t2i, edits):
     told = grammar.describe(t2i)
     assert {k: (v["prompts"], v["chinese"]) for k, v in told.items()} == dict(
-        landscape=(40, 3), portrait=(43, 3), text=(75, 25)
+        landscape=(55, 5), portrait=(57, 5), text=(95, 29)
     )
-    assert min(v["length"]["p5"] for v in told.values()) >= 60
+    assert min(v["words"]["p5"] for v in told.values()) >= 50
+    assert sum(words(p.prompt) > 150 for p in t2i) >= 30
     assert all(len(p.facts) >= 7 for p in t2i)
     assert told["text"]["letters"] > 40
-    assert told["text"]["hard"] > 0.5
-    assert {k: v["prompts"] for k, v in grammar.describe(edits).items()} == dict.fromkeys(EDITS, 10)
+    assert 0.1 < sum(difficulty(p) == "hard" for p in t2i) / len(t2i) < 0.5
+    assert {k: v["prompts"] for k, v in grammar.describe(edits).items()} == dict.fromkeys(EDITS, 15)
     assert all(len(p.facts) >= 4 and len(p.source_prompt) > 30 for p in edits)
     assert all(len(p.texts) >= 1 for p in edits if p.category == "text")
 
@@ -79,7 +80,7 @@ def test_no_two_are_alike(t2i, edits):
 
 
 def test_they_lead_the_bench_and_the_grammar_writes_none_again(t2i, edits):
-    for hand, bench in ((t2i, grammar.t2i_bench(90)), (edits, grammar.editing_bench(15))):
+    for hand, bench in ((t2i, grammar.t2i_bench(110)), (edits, grammar.editing_bench(20))):
         assert [p for p in bench if "hand" in p.id] == hand
         facts = {f for p in hand for f in p.facts}
         # Sentences that any edit needs, such as "the same person", are the exception.

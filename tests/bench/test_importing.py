@@ -29,6 +29,12 @@ def test_longtext(tmp_path):
     assert (second.texts, second.language) == (("茶",), "zh")
 
 
+def test_dpg_that_is_no_utf_8(tmp_path):
+    (tmp_path / "1.txt").write_bytes("café".encode("latin-1"))
+    with pytest.raises(UserError, match=r"1\.txt is no text in UTF-8"):
+        importing.take("dpg", tmp_path, tmp_path)
+
+
 def imgedit(tmp_path, **changes):
     rows = {"1": dict(id="animal/0.png", prompt="add a hat", edit_type="add") | changes}
     (tmp_path / "basic_edit.json").write_text(json.dumps(rows))
@@ -60,6 +66,15 @@ def test_imgedit_from_the_command_to_its_sources(tmp_path, capsys):
 def test_bad_edits_are_named(tmp_path, changes, reason):
     with pytest.raises(UserError, match=reason):
         importing.take("imgedit", imgedit(tmp_path, **changes), tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(("data", "reason"), [(None, "does not exist"), (b"no", "is not an image, or is damaged")])
+def test_sources_of_imgedit_have_to_open(tmp_path, data, reason):
+    if data:
+        (tmp_path / "animal").mkdir()
+        (tmp_path / "animal" / "0.png").write_bytes(data)
+    with pytest.raises(UserError, match=f"Edit 1 of .* is no prompt: its source .*0.png {reason}"):
+        importing.take("imgedit", imgedit(tmp_path), tmp_path, tmp_path)
 
 
 def test_all_bad_lines_are_named(tmp_path):
@@ -95,7 +110,9 @@ def test_gedit_with_its_pictures(tmp_path):
     argv = ["bench", "prompts", f"--out={tmp_path}/out", "--take", "gedit", str(tmp_path)]
     assert cli.main(argv) == 0
     bench = prompts.read_bench(tmp_path / "out" / "gedit.jsonl")
-    assert [(p.id, p.category, p.language) for p in bench] == [("gedit-k1", "object", "en"), ("gedit-k2", "text", "zh")]
+    assert [(p.id, p.category, p.language) for p in bench] == [
+        ("gedit-k1-en", "object", "en"), ("gedit-k2-zh", "text", "zh"),
+    ]  # fmt: skip
     found = plan.find_sources(bench, tmp_path / "out" / "gedit.jsonl", None)
     assert {p.path.resolve().parent.name for pictures in found.values() for p in pictures.values()} == {"sources"}
 
@@ -104,15 +121,23 @@ def test_gedit_with_its_pictures(tmp_path):
     ("changes", "reason"),
     [
         (dict(task_type="fly"), "Row 1 of .* is no prompt: fly is no category of edits"),
-        (dict(key="../x"), "Row 1 of .* is no prompt: source is no text"),
-        (dict(input_image=None), "Row 1 of .* is no prompt: source is no text"),
+        (dict(key="../x"), "Row 1 of .* is no prompt: its id is missing, or is more than letters"),
+        (dict(input_image=None), "Row 1 of .* is no prompt: it has no source picture"),
+        (dict(input_image=dict(bytes=b"no")), "Row 1 of .* is no prompt: its source is not an image, or is damaged"),
         (dict(instruction=None), "Row 1 of .* is no prompt: prompt is no text"),
     ],
 )
 def test_bad_rows_of_gedit_are_named(tmp_path, changes, reason):
     with pytest.raises(UserError, match=reason):
         importing.take("gedit", parquet(tmp_path / "a.parquet", [gedit_row(**changes)]), tmp_path / "out")
-    assert not (tmp_path / "x.png").exists()
+    assert not [*tmp_path.rglob("*.png")]
+
+
+def test_gedit_has_a_key_in_two_languages(tmp_path):
+    rows = [gedit_row(), gedit_row(instruction="加一顶帽子", instruction_language="cn")]
+    made = importing.take("gedit", parquet(tmp_path / "a.parquet", rows), tmp_path)
+    assert [p.id for p in made] == ["gedit-k1-en", "gedit-k1-zh"]
+    assert all((tmp_path / p.source).exists() for p in made)
 
 
 def test_parquet_of_ones_own(tmp_path):
@@ -120,9 +145,52 @@ def test_parquet_of_ones_own(tmp_path):
         dict(id="a", category="text", prompt='a sign "OPEN"', facts=["It reads OPEN."], texts=["OPEN"], source=None),
         dict(id="b", category="scene", prompt="make it night", facts=[], texts=None, source="b.png"),
     ]
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
     first, second = importing.take("parquet", parquet(tmp_path / "a.parquet", rows), tmp_path / "out")
     assert (first.texts, first.facts, first.is_edit) == (("OPEN",), ("It reads OPEN.",), False)
     assert (tmp_path / "out" / second.source).resolve() == tmp_path / "b.png"
     (tmp_path / "b.parquet").write_text("no")
     with pytest.raises(UserError, match="cannot be read as Parquet"):
         importing.take("parquet", tmp_path / "b.parquet", tmp_path)
+
+
+def test_jsonl_of_ones_own(tmp_path):
+    """A prompt is enough; whatever else a prompt has is taken as it is."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    rows = [dict(prompt="a red car"), dict(id="b", category="scene", prompt="make it night", source="b.png")]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "out").mkdir()
+    first, second = importing.take("jsonl", tmp_path / "x.jsonl", tmp_path / "out")
+    assert (first.id, first.category, first.is_edit) == ("own-0001", "own", False)
+    assert (tmp_path / "out" / second.source).resolve() == tmp_path / "b.png"
+
+
+def test_the_command_imports_jsonl(tmp_path, capsys):
+    (tmp_path / "x.jsonl").write_text('{"prompt": "a red car"}\n{"prompt": "a bench"}\n')
+    argv = ["bench", "prompts", f"--out={tmp_path}/out", "--take", "jsonl", f"{tmp_path}/x.jsonl"]
+    assert cli.main(argv) == 0
+    assert [p.prompt for p in prompts.read_bench(tmp_path / "out" / "jsonl.jsonl")] == ["a red car", "a bench"]
+    for more, reason in (
+        ("--images=.", "--images names the source pictures of --take imgedit"),
+        ("--budget=3", "--budget belongs to --endpoint"),
+        ("--endpoint=w.json", "--take imports a bench and --endpoint has one written"),
+    ):
+        assert cli.main([*argv[:2], f"--out={tmp_path}/new", *argv[3:], more]) == 2
+        assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (dict(prompt="x", facts="abc"), "Line 1 of .* is no prompt: facts is no list of texts"),
+        (dict(prompt="x", texts="abc"), "Line 1 of .* is no prompt: texts is no list of texts"),
+        (dict(prompt="x", fact=["a"]), "Line 1 of .* is no prompt: it has unknown fields: fact"),
+        (dict(caption="x"), "Line 1 of .* is no prompt: it has unknown fields: caption"),
+        (dict(prompt="x", category="scene", source="no.png"), "Line 1 of .*: its source .*no.png does not exist"),
+        ("x", "Line 1 of .* is no prompt: it is no object"),
+    ],
+)
+def test_bad_lines_of_ones_own_are_named(tmp_path, row, reason):
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    with pytest.raises(UserError, match=reason):
+        importing.take("jsonl", tmp_path / "x.jsonl", tmp_path)

@@ -6,17 +6,38 @@ import random
 import re
 from collections.abc import Sequence
 
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+NUMBERS_ZH = "零一两三四五六七八九十"
 COLOURS = (
     "crimson", "mustard yellow", "teal", "navy blue", "olive green", "burgundy", "ivory", "turquoise", "burnt orange",
     "lavender", "charcoal grey", "emerald green", "rust red", "pale pink", "cobalt blue", "chocolate brown",
 )  # fmt: skip
+DARK = tuple(c for c in COLOURS if c not in ("ivory", "pale pink", "lavender", "mustard yellow"))  # under white letters
 COLOURS_ZH = ("朱红", "明黄", "墨绿", "藏青", "象牙白", "天蓝", "橙色", "紫罗兰色", "深灰", "翠绿")
 
 
 def articles(text: str) -> str:
-    """ "an olive green coat", whatever colour was put after the article."""
-    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
+    """ "an olive green coat", "a unicorn", "an hour", whatever was put after the article."""
+    return re.sub(r"\b([Aa]) (?=(?!uni|use|one\b|eu)[aeiou]|hour|8|11\b|18\b)", r"\1n ", text)
+
+
+def ended(sentence: str) -> str:
+    """With a full stop, unless the text that it ends with has brought its own."""
+    return sentence if sentence.endswith(('."', '!"', '?"')) else f"{sentence}."
+
+
+def apart(kind: str) -> str:
+    """Ready for " of a fjord": with a second comma where there is one."""
+    return f"{kind}," if "," in kind else kind
+
+
+def listed(items: Sequence[str], language: str = "en") -> str:
+    """ "a, b and c"."""
+    *most, last = items
+    if language == "zh":
+        return "、".join(items)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 class Draft:
@@ -44,8 +65,13 @@ class Draft:
         if language == "zh":
             self.facts.append(f"{where}的文字准确为“{text}”。")
             return f"“{text}”"
-        self.facts.append(f'{where[0].upper()}{where[1:]} reads exactly "{text}".')
+        self.facts.append(ended(f'{where[0].upper()}{where[1:]} reads exactly "{text}"'))
         return f'"{text}"'
+
+    def quote(self, *texts: str, language: str = "en") -> list[str]:
+        """Notes texts that have to be in the picture, and gives them in quotes; the facts are the caller's."""
+        self.texts += [text for text in texts if text not in self.texts]
+        return [f"“{text}”" if language == "zh" else f'"{text}"' for text in texts]
 
     def prompt(self, language: str = "en") -> str:
         return ("" if language == "zh" else " ").join(self.sentences)

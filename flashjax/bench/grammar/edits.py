@@ -3,7 +3,7 @@
 from flashjax.bench.grammar import landscape as land
 from flashjax.bench.grammar import portrait as person
 from flashjax.bench.grammar import text as words
-from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft
+from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft, apart
 
 SCENES = (
     ("deep winter with fresh snow on every horizontal surface", "There is fresh snow on horizontal surfaces."),
@@ -137,7 +137,7 @@ def manipulate(d: Draft) -> str:
     d.say("Shadows and what lies behind have to fit.", "Everything that was not named is unchanged.")
     view, light = d.one(land.VIEWS), d.one(land.LIGHTS)
     row = f"{NUMBERS[count]} {many} in a row from left to right, {d.one(land.FAR)} behind"
-    return f"{view[0].upper()}{view[1:]} of {place} with {row}, {light}."
+    return f"{view[0].upper()}{apart(view)[1:]} of {place} with {row}, {light}."
 
 
 def reword(d: Draft) -> str:
@@ -180,7 +180,8 @@ def reword(d: Draft) -> str:
 
 
 def identity(d: Draft) -> str:
-    (who, _), origin, mark = d.one(person.PEOPLE), d.one(person.ORIGINS), d.one(person.MARKS)
+    (who, _), origin = d.one(person.PEOPLE), d.one(person.ORIGINS)
+    hair, mark = person.looks(d, who)
     fill = {0: d.one(COLOURS), 1: d.one(person.TOPS).format(d.one(COLOURS)), 5: d.one(person.PLACES), 7: d.one(COLOURS)}
     for i in sorted(d.some(range(len(PERSONAL)), 2)):
         say, fact = PERSONAL[i]
@@ -190,7 +191,7 @@ def identity(d: Draft) -> str:
         "It is recognisably the same person.",
         f"{mark[0].upper()}{mark[1:]} can still be seen.",
     )
-    looks = f"{who} of {origin} descent with {d.one(person.HAIR)} and {mark}"
+    looks = f"{who} of {origin} descent with {hair} and {mark}"
     return f"In {d.one(person.LENSES)}: {looks}, {d.one(person.PLACES)}."
 
 

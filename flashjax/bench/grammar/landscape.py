@@ -1,6 +1,6 @@
 """Landscapes: place, season, light, counted objects, sides, distance, sky, and what must not be there."""
 
-from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft
+from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft, apart
 
 PLACES = (
     "a fjord between sheer granite walls", "a terraced rice valley", "a salt flat after rain",
@@ -71,10 +71,10 @@ SURFACES = (
 )  # fmt: skip
 ABSENT = ("people", "cars", "power lines", "fences", "paved roads", "boats with motors")
 VIEWS = (
-    "a wide-angle photograph, sharp from front to back", "an aerial photograph at a steep angle",
-    "a large-format photograph on film",
-    "a telephoto view that compresses the distance", "a detailed gouache painting", "an ink and watercolour drawing",
-    "a photograph from eye level with a level horizon", "a matte oil painting with visible brush strokes",
+    "a wide-angle photograph, sharp from front to back", "a steep aerial photograph",
+    "a large-format film photograph",
+    "a telephoto photograph", "a detailed gouache painting", "an ink and watercolour drawing",
+    "a photograph from eye level", "a matte, loosely brushed oil painting",
 )  # fmt: skip
 FRAMES = (
     "the horizon runs exactly through the lower third", "the picture is symmetrical about its vertical axis",
@@ -88,7 +88,7 @@ def landscape(d: Draft) -> str:
     """Seven to nine sentences, nine to twelve facts."""
     place, season, light, view = d.one(PLACES), d.one(SEASONS), d.one(LIGHTS), d.one(VIEWS)
     d.say(
-        f"{view} of {place} in {season}, with {light}.",
+        f"{apart(view)} of {place} in {season}, with {light}.",
         f"The scene is {place}.", f"The season is {season}.", f"There is {light}.", f"It looks like {view}.",
     )  # fmt: skip
     (single, plural), count = d.one(COUNTED), d.rng.randint(1, 6)
@@ -112,6 +112,7 @@ def landscape(d: Draft) -> str:
     d.say(f"{NUMBERS[count]} {many} {doing}.", f"There are exactly {NUMBERS[count]} {many}, which {doing}.")
     sky, ground = d.one(SKIES), d.one(SURFACES)
     d.say(f"{sky}, and {ground}.", f"{sky[0].upper()}{sky[1:]}.", f"{ground[0].upper()}{ground[1:]}.")
-    absent = d.one([a for a in ABSENT if a.split()[0] not in here + there])
+    said = " ".join(d.sentences)  # what is named is not denied: sheep beside a fence, a gravel road
+    absent = d.one([a for a in ABSENT if a.split()[-1].rstrip("s") not in said])
     d.say(f"{d.one(FRAMES)}; there are no {absent} anywhere.", f"There are no {absent} in the picture.")
     return d.prompt()

@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001 (Chinese punctuation)
 """Portraits: a person of any kind, dressed piece by piece, doing something with the hands, often beside a sign."""
 
-from flashjax.bench.grammar.draft import COLOURS, Draft
+from flashjax.bench.grammar.draft import COLOURS, Draft, apart
 
 PEOPLE = (
     ("a woman", "her"), ("a man", "his"), ("an elderly woman", "her"), ("an elderly man", "his"),
@@ -83,32 +83,49 @@ LIGHTS = (
     "overcast daylight without hard shadows", "a red glow from a sign colours one cheek",
 )  # fmt: skip
 LENSES = (
-    "a head-and-shoulders photograph with a blurred background", "a half-length photograph, eyes in the upper third",
+    "a head-and-shoulders photograph with a blurred background", "a half-length photograph with the eyes in the upper "
+    "third",
     "a full-length photograph from a low angle",
     "an environmental portrait, sharp to the back wall", "a square medium-format photograph",
     "a tightly cropped close-up",
 )  # fmt: skip
 
 
+SKIN = "Skin shows pores and fine lines."
+
+
+def pronoun(whose: str) -> str:
+    return {"her": "She", "his": "He"}[whose]
+
+
+def looks(d: Draft, person: str) -> tuple[str, str]:
+    """Hair and a mark; a child has neither grey hair nor lines of age."""
+    child = "girl" in person or "boy" in person
+    old = ("silver", "grey", "white", "laughter")
+    hair, marks = ([t for t in all_ if not (child and any(w in t for w in old))] for all_ in (HAIR, MARKS))
+    return d.one(hair), d.one(marks)
+
+
 def portrait(d: Draft) -> str:
     """Seven sentences, nine to eleven facts; two of three have a sign."""
     (person, whose), origin, lens, place = d.one(PEOPLE), d.one(ORIGINS), d.one(LENSES), d.one(PLACES)
     d.say(
-        f"{lens} of {person} of {origin} descent {place}.",
+        f"{apart(lens)} of {person} of {origin} descent {place}.",
         f"The person is {person}.", f"The person is {place}.", f"It is {lens}.",
     )  # fmt: skip
-    hair, mark = d.one(HAIR), d.one(MARKS)
-    d.say(f"The person has {hair} and {mark}.", f"The person has {hair}.", f"One can see {mark}.")
+    hair, mark = looks(d, person)
+    she = pronoun(whose)
+    d.say(f"{she} has {hair} and {mark}.", f"The person has {hair}.", f"One can see {mark}.")
     colours = d.some(COLOURS, 2)
     top, extra = d.one(TOPS).format(colours[0]), d.one(EXTRAS).format(colours[1])
-    d.say(f"Clothing: {top} and {extra}.", f"The person wears {top}.", f"The person wears or carries {extra}.")
+    d.say(f"{she} wears {top} and {extra}.", f"The person wears {top}.", f"The person wears or carries {extra}.")
     hands, face = d.one(HANDS), d.one(FACES)
-    d.say(f"The person {hands}, {face}.", f"The person {hands}.", f"The face is shown {face}.",
+    d.say(f"{she} {hands}, {face}.", f"The person {hands}.", f"The face is shown {face}.",
           "Each visible hand has five fingers, well formed.")  # fmt: skip
     if d.rng.random() < 2 / 3:
         sign = d.one(SIGNS).format(whose)
         d.say(f"On {sign} one reads {d.render(d.one(WORDS), sign)}; no other text is legible.")
     light = d.one(LIGHTS)
     d.say(f"{light}.", f"{light[0].upper()}{light[1:]}.")
-    d.say("Skin keeps its pores and fine lines, the eyes are sharp, and both point in the same direction.")
+    d.say("Skin keeps its pores and fine lines, and nothing is sharper than the face.", SKIN)
     return d.prompt()
