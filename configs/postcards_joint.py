@@ -4,7 +4,6 @@ configs/postcards.py.
 
     flashjax prepare --out data/prompts --split train --count 16000 --prompts-only
     flashjax prepare --out data/prompts --split train --count 4000 --edits
-    flashjax train --config=configs/postcards_editor.py --workdir=runs/editor
     flashjax train --config=configs/postcards_joint.py:trajectory --workdir=runs/joint_trajectory
     flashjax train --config=configs/postcards_joint.py --workdir=runs/joint
 
@@ -44,7 +43,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.distill = ConfigDict(
         dict(
             teachers=dict(
-                base=dict(weights="runs/editor"),
+                base=dict(weights="weights/postcards_editor/transformer"),
                 pictures=dict(weights="weights/postcards_teacher/transformer"),
             ),
             classes=CLASSES,

@@ -4,10 +4,10 @@
     flashjax prepare --out data/prompts --split train --count 4000 --edits
     flashjax prepare --out data/heldout --split heldout --count 300
     flashjax prepare --out data/heldout --split heldout --count 100 --edits
-    flashjax train --config=configs/postcards_editor.py --workdir=runs/editor
     flashjax study configs/studies/mixture.py --docs docs/studies
 
-The student begins as the edit teacher, which guides it too. Cost and result: docs/studies/README.md.
+The student begins as the edit teacher (weights/postcards_editor, of configs/postcards_editor.py), which guides it too.
+Cost and result: docs/studies/README.md.
 """
 
 from flashjax.studies.grid import Study
@@ -23,7 +23,8 @@ study = Study(
     question="Which share of edits is best for edits, and what does it cost, or bring, pictures from prompts?",
     base="configs/postcards.py:study",
     settings={
-        "distill.teachers": {"base": {"weights": "runs/editor"}}, "sources": SOURCES, "watch.edit_data": HELD_OUT_EDITS,
+        "distill.teachers": {"base": {"weights": "weights/postcards_editor/transformer"}}, "sources": SOURCES,
+        "watch.edit_data": HELD_OUT_EDITS,
     },
     cells={
         "T2I only": {"edit_share": 0.0},  # its edits are the zero-shot row
@@ -38,7 +39,8 @@ study = Study(
         ("5:5", "edits only"),
     ),
     measure=dict(
-        data="data/heldout/heldout.arrayrecord", edit_data=HELD_OUT_EDITS, limit=450, teacher="runs/editor",
+        data="data/heldout/heldout.arrayrecord", edit_data=HELD_OUT_EDITS, limit=450,
+        teacher="weights/postcards_editor",
     ),
-    drawn={"edit teacher, 80 NFE": "runs/editor"},
+    drawn={"edit teacher, 80 NFE": "weights/postcards_editor"},
 )  # fmt: skip
