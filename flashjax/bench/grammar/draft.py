@@ -40,6 +40,18 @@ def listed(items: Sequence[str], language: str = "en") -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def the(thing: str) -> str:
+    """ "the windmill" of "a windmill with teal sails"; a colour before the noun goes with it."""
+    for words in (" hung ", " with ", " painted ", " limewashed ", " on "):
+        thing = thing.split(words)[0]
+    return "the " + thing.removeprefix("a ").removeprefix("an ")
+
+
+def own(thing: str) -> str:
+    """ "the shaved head" of "a shaved head": what somebody is known to have."""
+    return re.sub("^an? ", "the ", thing)
+
+
 class Draft:
     """Collects what a prompt says and what can be checked of it."""
 

@@ -3,7 +3,7 @@
 from flashjax.bench.grammar import landscape as land
 from flashjax.bench.grammar import portrait as person
 from flashjax.bench.grammar import text as words
-from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft, apart
+from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft, apart, own, the
 
 SCENES = (
     ("deep winter with fresh snow on every horizontal surface", "There is fresh snow on horizontal surfaces."),
@@ -72,8 +72,9 @@ def scene(d: Draft) -> str:
     things, house = d.one(land.COUNTED)[1], d.one(land.STRUCTURES).format(d.one(COLOURS))
     target, fact = d.one(SCENES)
     d.say(f"Turn the scene into {target}, with light, shadows and reflections to match.", fact)
+    every = "both" if count == 2 else f"all {NUMBERS[count]}"
     d.say(
-        f"Keep the viewpoint, {house} and all {NUMBERS[count]} {things} exactly where they are.",
+        f"Keep the viewpoint, {the(house)} and {every} {things} exactly where they are.",
         f"There is still {house}.",
         f"There are still exactly {NUMBERS[count]} {things}, where they were.",
     )
@@ -89,9 +90,9 @@ def enhance(d: Draft) -> str:
         "Texture is kept and does not look like plastic.",
     )
     if d.rng.random() < 0.5:
-        worn = f"in {d.one(person.TOPS).format(d.one(COLOURS))}, {d.one(person.HAIR)}"
-        who = f"{d.one(person.PEOPLE)[0]} with {d.one(person.MARKS)}, {worn}"
-        what = f"{who}, who {d.one(person.HANDS)} {d.one(person.PLACES)}"
+        who, top = d.one(person.PEOPLE)[0], d.one(person.TOPS).format(d.one(COLOURS))
+        looks = " and ".join(person.looks(d, who))
+        what = f"{who} with {looks}, in {top}, who {d.one(person.HANDS)}, {d.one(person.PLACES)}"
     else:
         house = d.one(land.STRUCTURES).format(d.one(COLOURS))
         what = (
@@ -181,18 +182,22 @@ def reword(d: Draft) -> str:
 
 def identity(d: Draft) -> str:
     (who, _), origin = d.one(person.PEOPLE), d.one(person.ORIGINS)
+    changes = sorted(d.some(range(len(PERSONAL)), 2))
     hair, mark = person.looks(d, who)
-    fill = {0: d.one(COLOURS), 1: d.one(person.TOPS).format(d.one(COLOURS)), 5: d.one(person.PLACES), 7: d.one(COLOURS)}
-    for i in sorted(d.some(range(len(PERSONAL)), 2)):
+    while (0 in changes and "shaved" in hair) or (7 in changes and "glasses" in mark):
+        hair, mark = person.looks(d, who)
+    place, start = d.some(person.PLACES, 2)
+    fill = {0: d.one(COLOURS), 1: d.one(person.TOPS).format(d.one(COLOURS)), 5: place, 7: d.one(COLOURS)}
+    for i in changes:
         say, fact = PERSONAL[i]
         d.say(say.format(fill.get(i)) + ".", fact.format(fill.get(i)))
     d.say(
-        f"It has to remain the same person; keep {mark} and the shape of the face.",
+        f"It has to remain the same person; keep {own(mark)} and the shape of the face.",
         "It is recognisably the same person.",
         f"{mark[0].upper()}{mark[1:]} can still be seen.",
     )
     looks = f"{who} of {origin} descent with {hair} and {mark}"
-    return f"In {d.one(person.LENSES)}: {looks}, {d.one(person.PLACES)}."
+    return f"In {d.one(person.LENSES)}: {looks}, {start}."
 
 
 def style(d: Draft) -> str:

@@ -3,9 +3,9 @@
 from flashjax.bench.grammar import landscape as land
 from flashjax.bench.grammar import portrait as person
 from flashjax.bench.grammar import text as words
-from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft, listed
+from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft, listed, own, the
 from flashjax.bench.grammar.edits import STYLES
-from flashjax.bench.grammar.planes import HOUSES, the
+from flashjax.bench.grammar.planes import HOUSES
 
 # A change of the whole scene: what it is, its fact, and what follows from it, each with its facts.
 _SCENES = (
@@ -161,7 +161,7 @@ def enhance(d: Draft) -> str:
         whose = d.one(person.PEOPLE)[0]
         mark, top, place = person.looks(d, whose)[1], d.one(person.TOPS).format(d.one(COLOURS)), d.one(person.PLACES)
         what = f"{whose} with {mark}, in {top}, {place}"
-        d.say(f"The face has to stay the one that it is: do not make it younger or smoother, and keep {mark}.",
+        d.say(f"The face has to stay the one that it is: do not make it younger or smoother, and keep {own(mark)}.",
               f"{mark[0].upper()}{mark[1:]} can still be seen.", "The face is not smoothed or changed.")  # fmt: skip
     else:
         house, far = d.one(land.STRUCTURES).format(d.one(COLOURS)), d.one(land.FAR)
@@ -200,9 +200,9 @@ def manipulate(d: Draft) -> str:
           *(fact for _, fact in changes))  # fmt: skip
     touched = " ".join(fact for _, fact in changes)
     rest = [thing for thing in bare if thing not in touched]
-    kept = f"The {listed(rest)} must not change at all" if rest else "Nothing else may change"
-    d.say(f"{kept}, neither in place nor in colour, size or sharpness.",
-        *([f"The {listed(rest)} {'are' if len(rest) > 1 else 'is'} unchanged."] if rest else []))
+    kept, are = listed([f"the {thing}" for thing in rest] or ["everything else"]), "are" if len(rest) > 1 else "is"
+    d.say(f"{kept} must not change at all, neither in place nor in colour, size or sharpness.",
+          f"{kept[0].upper()}{kept[1:]} {are} unchanged.")  # fmt: skip
     d.say("The light keeps coming from the left: whatever is new or moved throws its shadow to the right, and what "
         "comes to light behind "
           "a thing that has gone continues the surface it stood on.",
@@ -262,7 +262,7 @@ def identity(d: Draft) -> str:
     else:
         d.say("At the right edge a white goose looks up at the face.", "A white goose at the right edge looks up at "
             "the face.")
-    d.say(f"For all that {'she' if she == 'She' else 'he'} must be known at once: keep {hair}, {mark} "
+    d.say(f"For all that {'she' if she == 'She' else 'he'} must be known at once: keep {own(hair)}, {own(mark)} "
           f"and the shape of {her} face and ears, and do not make {'her' if she == 'She' else 'him'} younger, slimmer "
           f"or smoother.",
           "It is recognisably the same person.", f"The person still has {hair}.",

@@ -44,7 +44,7 @@ FAR = (
     "a town's church spire above the trees",
     "a long freight train crossing from one side to the other", "a waterfall that drops in two steps",
     "a suspension bridge half hidden in mist", "a column of smoke that rises straight up",
-    "three parallel mountain ridges, each paler",
+    "a chain of three ridges that grow paler",
     "a sailing ship with all sails set", "a dam with open spillways",
 )  # fmt: skip
 ANIMALS = (
@@ -74,7 +74,7 @@ VIEWS = (
     "a wide-angle photograph, sharp from front to back", "a steep aerial photograph",
     "a large-format film photograph",
     "a telephoto photograph", "a detailed gouache painting", "an ink and watercolour drawing",
-    "a photograph from eye level", "a matte, loosely brushed oil painting",
+    "a photograph from eye level", "a loosely brushed oil painting",
 )  # fmt: skip
 FRAMES = (
     "the horizon runs exactly through the lower third", "the picture is symmetrical about its vertical axis",
@@ -88,14 +88,13 @@ def landscape(d: Draft) -> str:
     """Seven to nine sentences, nine to twelve facts."""
     place, season, light, view = d.one(PLACES), d.one(SEASONS), d.one(LIGHTS), d.one(VIEWS)
     d.say(
-        f"{apart(view)} of {place} in {season}, with {light}.",
+        f"{apart(view)} of {place} in {season}, in {light}.",
         f"The scene is {place}.", f"The season is {season}.", f"There is {light}.", f"It looks like {view}.",
     )  # fmt: skip
     (single, plural), count = d.one(COUNTED), d.rng.randint(1, 6)
     things = single if count == 1 else plural
-    arranged = (
-        "stands alone" if count == 1 else d.one(("stand in a row", "are scattered irregularly", "form a half circle"))
-    )
+    rows = ("stand in a row", "are scattered irregularly", "form a half circle")
+    arranged = "stands alone" if count == 1 else d.one(rows[:count])  # two make no half circle
     d.say(
         f"In the foreground {NUMBERS[count]} {things} {arranged}.",
         f"There {'is' if count == 1 else 'are'} exactly {NUMBERS[count]} {things} in the foreground.",

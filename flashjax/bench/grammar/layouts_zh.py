@@ -2,7 +2,7 @@
 """Long text-centric prompts in Chinese: programmes, mind maps with leaves, timetables, notice boards, price lists."""
 
 from flashjax.bench.grammar.draft import COLOURS_ZH, NUMBERS_ZH, Draft, listed
-from flashjax.bench.grammar.text import ZH_FONTS, ZH_NAMES, ZH_SHOPS, ZH_SLOGANS, ZH_SURFACES
+from flashjax.bench.grammar.text import ZH_FONTS, ZH_INNS, ZH_NAMES, ZH_SHOPS, ZH_SLOGANS, ZH_SURFACES
 
 _EVENTS = {
     "旧书市集": (("开门迎客", "旧书估价", "作者签名", "儿童换书角", "线装书修补课", "诗歌朗诵", "珍本拍卖", "清点收摊"),
@@ -163,7 +163,7 @@ def zh_board(d: Draft) -> None:
 
 
 def zh_prices(d: Draft) -> None:
-    name = d.render(d.one(ZH_NAMES) + d.one(("面馆", "小馆", "食堂", "饭铺")), "最上方的店名", "zh")
+    name = d.render(d.one(ZH_NAMES) + d.one(ZH_INNS), "最上方的店名", "zh")
     d.say(f"这是一块价目牌，最上方居中写着店名{name}，店名两侧各画着一只碗。",
           "店名两侧各画着一只碗。")  # fmt: skip
     d.say(f"店名下面一行小字是{d.render(d.one(ZH_SLOGANS), '店名下面的小字', 'zh')}。")
@@ -198,7 +198,10 @@ def layout_zh(d: Draft) -> str:
     if kind:
         d.say(f"画面正中是一张{kind}，{surface}，正面拍摄，标题用{font}。", f"{kind}{surface}。", f"标题用{font}。")
     else:
-        place = d.one(("居民楼的门厅里", "音乐学校的走廊里", "图书馆入口处", "小吃街的转角处", "社区食堂里"))
+        places = ("居民楼的门厅里", "音乐学校的走廊里", "图书馆入口处")
+        if form is zh_prices:
+            places = ("小吃街的转角处", "社区食堂里", "老街的店门口")
+        place = d.one(places)
         d.say(f"照片拍摄于{place}，镜头正对墙面，大字用{font}。", f"大字用{font}。")
     form(d)
     d.say(d.one(("每个字笔画清晰、完整，除此之外没有别的文字。", "文字横平竖直，没有错字、漏字和重复，"

@@ -1,6 +1,6 @@
 """Long landscapes: planes from front to back or back to front, with weather, light, people, a way and its signs."""
 
-from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft, apart
+from flashjax.bench.grammar.draft import COLOURS, NUMBERS, Draft, apart, the
 from flashjax.bench.grammar.landscape import ABSENT, ANIMALS, COUNTED, FAR, PLACES, SIDES, STRUCTURES, VIEWS
 from flashjax.bench.grammar.text import TOWNS
 
@@ -210,10 +210,3 @@ def _way(d: Draft, plural: str, here: str, there: str, first: str, second: str) 
             colour, words = d.one(COLOURS), d.one(_WORDS)
             d.say(f"Somebody has nailed a {colour} board below them, with {d.render(words, f'the {colour} board')} in "
                 f"white capitals.")
-
-
-def the(thing: str) -> str:
-    """ "the windmill" of "a windmill with teal sails"; a colour before the noun goes with it."""
-    for words in (" with ", " painted ", " hung ", " limewashed ", " on "):
-        thing = thing.split(words)[0]
-    return "the " + thing.removeprefix("a ").removeprefix("an ")

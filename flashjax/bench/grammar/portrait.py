@@ -19,7 +19,7 @@ HAIR = (
     "short curly black hair", "a long silver braid over one shoulder", "a shaved head",
     "chin-length straight auburn hair", "loose grey curls",
     "two tight buns", "cropped white hair", "a high ponytail tied with a ribbon", "shoulder-length dreadlocks",
-    "a blunt fringe and a bob",
+    "a bob with a blunt fringe",
 )  # fmt: skip
 MARKS = (
     "freckles across the nose", "a small scar through the left eyebrow", "deep laughter lines", "round wire glasses",
@@ -80,7 +80,7 @@ LIGHTS = (
     "a single bare bulb lights the face from above",
     "a ring-shaped reflection is visible in both eyes", "warm lamplight and cold daylight meet on the face",
     "backlight makes a bright rim around the hair",
-    "overcast daylight without hard shadows", "a red glow from a sign colours one cheek",
+    "overcast daylight falls on the face without hard shadows", "a red glow from a sign colours one cheek",
 )  # fmt: skip
 LENSES = (
     "a head-and-shoulders photograph with a blurred background", "a half-length photograph with the eyes in the upper "
@@ -123,7 +123,8 @@ def portrait(d: Draft) -> str:
     d.say(f"{she} {hands}, {face}.", f"The person {hands}.", f"The face is shown {face}.",
           "Each visible hand has five fingers, well formed.")  # fmt: skip
     if d.rng.random() < 2 / 3:
-        sign = d.one(SIGNS).format(whose)
+        close = "close-up" in lens or "shoulders" in lens
+        sign = d.one([s for s in SIGNS if not (close and "knee" in s)]).format(whose)
         d.say(f"On {sign} one reads {d.render(d.one(WORDS), sign)}; no other text is legible.")
     light = d.one(LIGHTS)
     d.say(f"{light}.", f"{light[0].upper()}{light[1:]}.")

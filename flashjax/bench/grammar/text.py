@@ -100,6 +100,7 @@ ZH_SURFACES = (
 ZH_FONTS = ("粗黑体", "端正的楷书", "清瘦的宋体", "圆体", "隶书")
 ZH_NAMES = ("听雨", "归林", "拾光", "半山", "青石", "望潮", "云间", "南巷", "松风", "白露")
 ZH_SHOPS = ("书店", "茶馆", "面馆", "花坊", "照相馆", "修表铺", "豆腐坊", "陶艺工坊")
+ZH_INNS = ("茶馆", "面馆", "小馆", "饭铺", "食堂")
 ZH_DISHES = (
     "葱油拌面",
     "桂花糯米藕",
@@ -158,7 +159,7 @@ def table(d: Draft) -> None:
         d.some(("Rain", "Wind", "Visitors", "Bees", "Trains", "Eggs", "Tons"), 2),
     )
     d.say(
-        f"A ruled table has the column heads {d.render('Town', 'the first column head')}, "
+        f"Its column heads are {d.render('Town', 'the first column head')}, "
         f"{d.render(heads[0], 'the second column head')} and {d.render(heads[1], 'the third column head')}."
     )
     for i, town in enumerate(rows, 1):
@@ -171,7 +172,7 @@ def table(d: Draft) -> None:
 def mind_map(d: Draft) -> None:
     topic = d.one(tuple(TOPICS))
     branches, colours = d.some(TOPICS[topic], d.rng.randint(4, 6)), d.some(COLOURS, 6)
-    d.say(f"A mind map has {d.render(topic, 'the centre')} in an oval in its centre.")
+    d.say(f"{d.render(topic, 'the centre')} stands in an oval in its centre.")
     for branch, colour in zip(branches, colours, strict=False):
         d.say(f"A {colour} branch ends in {d.render(branch, f'the {colour} branch')}.")
     d.say(f"Exactly {len(branches)} branches leave the centre, none of them crossing another.",
@@ -179,7 +180,7 @@ def mind_map(d: Draft) -> None:
 
 
 def timetable(d: Draft) -> None:
-    d.say(f"A departure board is headed {d.render('DEPARTURES', 'the head of the board')}.")
+    d.say(f"It is a departure board, headed {d.render('DEPARTURES', 'the head of the board')}.")
     hour = d.rng.randint(6, 15)
     for i, town in enumerate(d.some(TOWNS, d.rng.randint(4, 5)), 1):
         line = f"{hour + i:02d}:{d.rng.randint(0, 59):02d} {town} {d.rng.randint(1, 12)}"
@@ -193,10 +194,10 @@ def timetable(d: Draft) -> None:
 def cover(d: Draft) -> None:
     name = f"{d.one(('Ada', 'Bruno', 'Clea', 'Dev', 'Ewa', 'Femi'))} {d.one(NAMES)}"
     title = f"The {d.one(PLACES)} {d.one(('Atlas', 'Letters', 'Winter', 'Question', 'Keeper', 'Equation'))}"
-    d.say(f"A book stands upright; its title is {d.render(title, 'the title on the cover')}.")
+    d.say(f"The title of the book is {d.render(title, 'the title on the cover')}.")
     d.say(f"The author's name at the bottom is {d.render(name, 'the name at the bottom')}.")
     d.say(f"A round sticker says {d.render(f'{d.rng.randint(2, 9)}th printing', 'the round sticker')}.")
-    d.say(f"The visible spine repeats {d.render(title.upper(), 'the spine')}.")
+    d.say(f"A narrow strip along the left edge, the spine, repeats {d.render(title.upper(), 'the spine')}.")
     colour, thing = (
         d.one(COLOURS),
         d.one(("a key", "a moth", "a folded map", "a lit match", "a spiral stair", "two empty chairs")),
@@ -223,7 +224,7 @@ def package(d: Draft) -> None:
 
 
 def zh_menu(d: Draft) -> None:
-    d.say(f"价目表的标题是{d.render(d.one(ZH_NAMES) + d.one(ZH_SHOPS), '标题', 'zh')}。")
+    d.say(f"价目表的标题是{d.render(d.one(ZH_NAMES) + d.one(ZH_INNS), '标题', 'zh')}。")
     count = d.rng.randint(4, 6)
     for i, dish in enumerate(d.some(ZH_DISHES, count), 1):
         d.say(f"第{i}行写着{d.render(f'{dish} {d.rng.randint(8, 68)}元', f'第{i}行', 'zh')}。")
