@@ -250,10 +250,11 @@ def test_a_data_set_is_truncated(complaint, command, inputs, tmp_path):
 
 
 def test_a_folder_of_another_run(complaint, command, tmp_path):
-    assert "There is no data set" in complaint(*command(data="none"))
+    lost = "--config.distill.teachers.base.weights=nowhere"  # found out after the folder is claimed
+    assert "nowhere" in complaint(*command(lost))
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 0}\n')
     before = (tmp_path / "run" / "config.json").read_text()
-    said = complaint(*command("--config.seed=1", data="none"))
+    said = complaint(*command("--config.seed=1", lost))
     assert f"The folder {tmp_path}/run belongs to another run: seed is 0 there and 1 here. Use its config" in said
     assert said.endswith("or another --workdir.")
     assert (tmp_path / "run" / "config.json").read_text() == before

@@ -15,9 +15,15 @@ ABSTRACT = qwen_image_21.abstract(CONFIG)
 
 
 def params(seed: int = 0, dtype=np.float32) -> dict:
-    """Random parameters as a nested dict of numpy arrays."""
+    """Random parameters as a nested dict of numpy arrays, kernels of the size that keeps activations: with larger ones
+    attention is a choice of one, and roundings that differ between processors decide it."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(dtype), ABSTRACT)
+
+    def random(leaf):
+        scale = leaf.shape[-2] ** -0.5 if len(leaf.shape) > 1 else 1.0
+        return (scale * rng.normal(size=leaf.shape)).astype(dtype)
+
+    return jax.tree.map(random, ABSTRACT)
 
 
 def tensors(folder: Path) -> dict[str, np.ndarray]:
