@@ -42,12 +42,13 @@ def check_none_lost(path: Path, elsewhere: Mapping[str, Mapping], every: Sequenc
 
 
 def write(path: Path, every: Sequence[Cell]) -> None:
-    """All finished cells, those from elsewhere too, with the pictures that the page shows."""
-    lines = [
-        json.dumps({"key": cell.key, **result, "sheet": cell.sheet}, separators=(",", ":")) + "\n"
-        for cell in every
-        if (result := cell.result) is not None
-    ]
+    """All finished cells, those from elsewhere too, with the pictures that the page shows: of one seed each."""
+    lines, shown = [], set()
+    for cell in every:
+        if (result := cell.result) is not None:
+            told = {"key": cell.key, **result, "sheet": "" if cell.name in shown else cell.sheet}
+            lines.append(json.dumps(told, separators=(",", ":")) + "\n")
+            shown.add(cell.name)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text("".join(lines))
     os.replace(partial, path)

@@ -261,6 +261,24 @@ def test_a_study_goes_on_elsewhere_and_under_later_code(tmp_path, monkeypatch, c
     assert "rates.jsonl, line 1, is no finished cell: KeyError: 'cell'" in study("second")[1]
 
 
+def test_kept_cells_have_the_pictures_that_the_page_shows(tmp_path):
+    def drawing(cell, settings):
+        (cell.folder / "pictures.png").write_bytes(cell.key.encode())
+        return execute(cell, settings)
+
+    every = grid.cells(STUDY, tmp_path)
+    run(every, execute=drawing)
+    kept.write(tmp_path / "x.jsonl", every)
+    found = kept.read(tmp_path / "x.jsonl")
+    sheets = [base64.b64decode(found[cell.key]["sheet"]).decode() for cell in every]
+    assert sheets == [every[0].key, every[1].key, "", ""]
+    elsewhere = grid.cells(STUDY, tmp_path / "elsewhere", found)
+    assert [cell.result["values"] for cell in elsewhere] == [cell.result["values"] for cell in every]
+    assert page.page(contrasts.summary(STUDY, elsewhere), elsewhere, "x") == page.page(
+        contrasts.summary(STUDY, every), every, "x"
+    )
+
+
 def test_a_cell_that_cannot_be_run_keeps_no_other_from_it(tmp_path):
     def diverging(cell, settings):
         if cell.name == "fast":
