@@ -6,8 +6,8 @@ in turn, so that one network does both.
     flashjax train --config=configs/postcards_editor.py --workdir=runs/editor
 
 Eight rows in ten are edits, half of these of signs. An edit's words stand behind its picture, of 64 tokens, which
-makes such a row about twice as long as one of T2I, a picture of a kind that it knows already. Cost: 90 minutes of a
-core. Result: see docs/results.md.
+makes such a row about twice as long as one of T2I, a picture of a kind that it knows already. Cost: 90 to 120 minutes
+of a core. Result: weights/postcards_editor, and docs/results.md; words that an edit changes need more steps.
 """
 
 from ml_collections import ConfigDict
