@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the judge, from python -m flashjax.evaluate.classifier (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--out", required=True, help="report.html to write; figures and a picture go beside it as .json and .png"
+        "--out", required=True, help="report.html to write; figures and a picture go beside it as .json, .csv and .png"
     )
     parser.add_argument("--limit", type=positive, default=None, help="use only so many prompts (default: all)")
     parser.add_argument(

@@ -1,7 +1,9 @@
 """Student against teacher on held-out prompts: draws all sets of pictures, times them, measures them, writes the
 report."""
 
+import csv
 import hashlib
+import io
 import json
 import os
 import time
@@ -147,10 +149,10 @@ def study(
     keep: str = ".cache/pictures",
     step: int | None = None,
 ) -> dict[str, Any]:
-    """Compares the student of a run with its teacher on the held-out postcards in ``data`` and writes ``out`` (HTML)
-    and the same figures beside it as JSON. ``limit``: at most so many prompts; ``keep``: where pictures are kept for
-    the next evaluation (``draw_kept``); ``step``: of the run's checkpoint, None for the newest. Returns the figures.
-    Raises UserError, before anything is drawn."""
+    """Compares the student of a run with its teacher on the held-out postcards in ``data`` and writes ``out`` (HTML),
+    the same figures beside it as JSON and, those of the sets of pictures, as CSV. ``limit``: at most so many prompts;
+    ``keep``: where pictures are kept for the next evaluation (``draw_kept``); ``step``: of the run's checkpoint, None
+    for the newest. Returns the figures. Raises UserError, before anything is drawn."""
     check_paths(workdir, out)
     records = load_cards(data, limit)
     side, prompts = records[0]["image"].shape[0], [r["caption"] for r in records]
@@ -163,9 +165,24 @@ def study(
     target.parent.mkdir(parents=True, exist_ok=True)
     sets, figures = measure(student, teacher, records, judge, encoder, Path(keep))
     target.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+    target.with_suffix(".csv").write_text(as_csv(figures["entries"]))
     title = f"A {student.defaults['steps']}-step student of the postcards' teacher"
     write(target, Path(workdir), title, figures, sets, records, command)
     return figures
+
+
+def as_csv(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Every figure of every set of pictures: of which set, its name, its value, and where it has one its interval."""
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(("pictures", "figure", "value", "low", "high"))
+    for entry in entries.values():
+        for name, value in entry.items():
+            if isinstance(value, Mapping):
+                lines.writerows((entry["label"], f"{name}/{key}", each, "", "") for key, each in value.items())
+            elif name != "label" and not isinstance(value, list | tuple):
+                lines.writerow((entry["label"], name, value, *entry.get(f"{name}_interval", ("", ""))))
+    return text.getvalue()
 
 
 def measure(
@@ -188,7 +205,8 @@ def measure(
 def check_paths(workdir: str, out: str) -> None:
     """Raises UserError for a report that would not be one, and for what is not a run."""
     if Path(out).suffix.lower() != ".html":
-        raise UserError(f"--out {out} has to end in .html; the figures and a picture go beside it, as .json and .png.")
+        beside = "the figures and a picture go beside it, as .json, .csv and .png."
+        raise UserError(f"--out {out} has to end in .html; {beside}")
     if not all((Path(workdir) / name).is_file() for name in ("config.json", "step_table.txt")):
         raise UserError(
             f"{workdir} is not the work directory of a run (config.json, step_table.txt, checkpoints/); the report "

@@ -1,6 +1,7 @@
 """A whole evaluation in small; and the pictures that are kept between evaluations, found again only where everything
 that decides them is the same."""
 
+import csv
 import json
 import re
 import shutil
@@ -90,8 +91,13 @@ def arguments(given, tmp_path, **changes) -> list[str]:
 def test_an_evaluation_from_the_command_line(given, tmp_path, capsys):
     assert cli.main(arguments(given, tmp_path)) == 0
     said, folder = capsys.readouterr().out, tmp_path / "new"
-    assert sorted(p.suffix for p in folder.iterdir()) == [".html", ".json", ".png"]
+    assert sorted(p.suffix for p in folder.iterdir()) == [".csv", ".html", ".json", ".png"]
+    table = list(csv.DictReader((folder / "report.csv").open()))
     page, figures = (folder / "report.html").read_text(), json.loads((folder / "report.json").read_text())
+    for entry in figures["entries"].values():
+        (row,) = (r for r in table if (r["pictures"], r["figure"]) == (entry["label"], "adherence"))
+        found = [float(row[name]) for name in ("value", "low", "high")]
+        assert found == [entry["adherence"], *entry["adherence_interval"]]
     labels = {name: entry["label"] for name, entry in figures["entries"].items()}
     assert labels == {
         "student4": "student, 2 NFE", "teacher4": "teacher, 2 NFE",
