@@ -2,13 +2,13 @@
 
 import difflib
 import json
-import os
 import shutil
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from flashjax.errors import UserError
+from flashjax.files import write_whole
 
 # What a run may go on with otherwise, if it is told so: the rest of its rows are read from another mixture.
 MIXTURE = ("sources", "edit_share")
@@ -54,7 +54,7 @@ def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0, free: tuple[s
         if free < needed_bytes:
             needed = needed_bytes >> 20
             raise UserError(f"The run needs about {needed} MiB in {folder}; its disk has {free >> 20} MiB left.")
-        _write(record, json.dumps(identity(config), indent=1, sort_keys=True))
+        write_whole(record, json.dumps(identity(config), indent=1, sort_keys=True).encode())
     except OSError as error:
         raise UserError(f"--workdir {folder} cannot be used: {error.strerror}.") from error
     return folder
@@ -81,16 +81,6 @@ def _read(record: Path) -> dict:
         return json.loads(record.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{record} is damaged ({error}); give another --workdir.") from error
-
-
-def _write(record: Path, text: str) -> None:
-    """Whole or not at all: a full disk must not leave half a record over a good one."""
-    partial = record.with_name(f".{record.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text)
-        os.replace(partial, record)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def existing(path: str, what: str) -> Path:

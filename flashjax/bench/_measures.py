@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 from flashjax.bench.comparing import METRICS, Row
 from flashjax.errors import UserError
+from flashjax.files import as_csv, write_whole
 
 __all__ = ["SECTION", "read_measures", "table", "write_measures"]
 
@@ -42,21 +40,10 @@ Texts were read by {{ measured.reader or "nothing" }}.</p>
 
 def write_measures(folder: Path, told: Mapping[str, Any]) -> None:
     """``measures.json`` and ``measures.csv``, a line a row; each appears when it is complete."""
-    _write(folder / "measures.json", json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(_FIELDS)
-    for row in told["rows"]:
-        cells = ["" if row[name] is None else row[name] for name in _FIELDS]
-        # A text that a spreadsheet would take for a formula gets an apostrophe in front.
-        writer.writerow([f"'{c}" if isinstance(c, str) and c.startswith(tuple("=+-@\t")) else c for c in cells])
-    _write(folder / "measures.csv", out.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8", errors="replace", newline="")
-    os.replace(partial, path)
+    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(folder / "measures.json", text.encode("utf-8", "replace"))
+    rows = (["" if row[name] is None else row[name] for name in _FIELDS] for row in told["rows"])
+    write_whole(folder / "measures.csv", as_csv(_FIELDS, rows).encode("utf-8", "replace"))
 
 
 def read_measures(path: str | Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from flashjax.bench.endpoint import Endpoint, Reply, Try
 from flashjax.bench.journal import Journal, Row
 from flashjax.bench.rubrics import clean, read_reply
 from flashjax.errors import UserError
+from flashjax.files import write_whole
 
 __all__ = ["Budget", "as_lines", "check_budget", "counts", "dry_run", "judge", "results", "write_rows"]
 
@@ -230,9 +230,7 @@ def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """JSON lines, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(as_lines(rows))
-    os.replace(partial, path)
+    write_whole(path, as_lines(rows))
 
 
 def as_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -6,8 +6,6 @@ a few at a time: a page of 1,800 opens at once. Everything that a stranger wrote
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections import Counter
@@ -25,6 +23,7 @@ from flashjax.bench._page import PAGE
 from flashjax.bench.plan import Pictures
 from flashjax.bench.prompts import Prompt
 from flashjax.bench.summary import by_prompt, summarise
+from flashjax.files import as_csv, write_whole
 
 __all__ = ["write_report"]
 
@@ -61,9 +60,12 @@ def write_report(
         measured=table(measures),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, page)
-    _write(path.with_suffix(".json"), json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(path.with_suffix(".csv"), _as_csv(rows))
+    written = {
+        ".json": json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        ".csv": _as_csv(rows),
+    }
+    for suffix, text in {path.suffix: page, **written}.items():
+        write_whole(path.with_suffix(suffix), text.encode("utf-8", "replace"))
     return told
 
 
@@ -75,12 +77,6 @@ def _environment() -> jinja2.Template:
     environment.filters["cell"] = _cell
     environment.filters["share"] = lambda v: _NOTHING if v is None else f"{v:.0%}"
     return environment.from_string(PAGE)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(text.encode("utf-8", "replace"))
-    os.replace(partial, path)
 
 
 def _head(told: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -204,11 +200,5 @@ def _in_script(value: Any) -> Markup:
 
 
 def _as_csv(rows: Sequence[Mapping]) -> str:
-    """A line a call. A text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(_CSV)
-    for r in rows:
-        cells = [r.get(k, "") for k in _CSV]
-        writer.writerow([f"'{c}" if isinstance(c, str) and c[:1] in tuple("=+-@\t") and c else c for c in cells])
-    return out.getvalue()
+    """A line a call."""
+    return as_csv(_CSV, ([row.get(name, "") for name in _CSV] for row in rows))

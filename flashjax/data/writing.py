@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from flashjax.data.manifest import read_manifest
 from flashjax.errors import UserError
+from flashjax.files import write_whole
 
 __all__ = ["CHUNK", "Encode", "PrepareError", "already_there", "encode_all", "write_manifest"]
 
@@ -83,6 +83,4 @@ def write_manifest(manifest: Path, request: dict[str, Any], count: int, path: Pa
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     told = {**request, **stats, "count": count, "bytes": path.stat().st_size, "sha256": digest}
-    partial = manifest.with_name(f".{manifest.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, manifest)
+    write_whole(manifest, (json.dumps(told, indent=2) + "\n").encode())

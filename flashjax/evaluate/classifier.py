@@ -31,6 +31,7 @@ from flashjax.data.postcards import CATEGORIES
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
 from flashjax.evaluate.classifier_network import HEADS, SIDE, Config, abstract, apply, init
+from flashjax.files import write_whole
 from flashjax.models import pixels
 from flashjax.paths import flatten, unflatten
 
@@ -223,9 +224,7 @@ def save(classifier: Classifier, folder: str | os.PathLike[str]) -> None:
     folder = Path(folder)
     write_arrays(folder / "model.safetensors", flatten(classifier.params))
     card = {**classifier.card, "config": dataclasses.asdict(classifier.config), "labels": _label_names()}
-    partial = folder / f".card.json.{os.getpid()}.partial"
-    partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "card.json")
+    write_whole(folder / "card.json", (json.dumps(card, indent=2) + "\n").encode())
 
 
 def load(folder: str | os.PathLike[str]) -> Classifier:

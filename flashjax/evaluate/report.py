@@ -19,6 +19,7 @@ from PIL import Image
 from flashjax.errors import UserError
 from flashjax.evaluate import charts
 from flashjax.evaluate._page import PAGE
+from flashjax.files import write_whole
 
 __all__ = ["write_report"]
 
@@ -103,9 +104,7 @@ def write_report(
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, page.encode())
     return path
 
 

@@ -1,13 +1,11 @@
 """Student against teacher on held-out prompts: draws all sets of pictures, times them, measures them, writes the
 report."""
 
-import csv
 import hashlib
-import io
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +20,12 @@ from flashjax import metrics as run_metrics
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError, about_settings
 from flashjax.evaluate import classifier, report, suite
+from flashjax.files import as_csv
 from flashjax.models import text
 from flashjax.pictures import contact_sheet
 from flashjax.pipeline import Pipeline
 
+HEAD = ("pictures", "figure", "value", "low", "high")  # of the figures as a table
 COLUMNS = ("teacher80", "teacher4", "teacher4_guided", "student4")  # of the report, from left to right
 DIVERSITY_PROMPTS, DIVERSITY_SEEDS = 18, 8
 SHOWN = 6  # pictures a category in the report
@@ -165,24 +165,20 @@ def study(
     target.parent.mkdir(parents=True, exist_ok=True)
     sets, figures = measure(student, teacher, records, judge, encoder, Path(keep))
     target.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
-    target.with_suffix(".csv").write_text(as_csv(figures["entries"]))
+    target.with_suffix(".csv").write_text(as_csv(HEAD, figures_of(figures["entries"])))
     title = f"A {student.defaults['steps']}-step student of the postcards' teacher"
     write(target, Path(workdir), title, figures, sets, records, command)
     return figures
 
 
-def as_csv(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """Every figure of every set of pictures: of which set, its name, its value, and where it has one its interval."""
-    text = io.StringIO()
-    lines = csv.writer(text)
-    lines.writerow(("pictures", "figure", "value", "low", "high"))
+def figures_of(entries: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple]:
+    """Every figure of every set of pictures, as HEAD has it: "" where it has no interval."""
     for entry in entries.values():
         for name, value in entry.items():
             if isinstance(value, Mapping):
-                lines.writerows((entry["label"], f"{name}/{key}", each, "", "") for key, each in value.items())
+                yield from ((entry["label"], f"{name}/{key}", each, "", "") for key, each in value.items())
             elif name != "label" and not isinstance(value, list | tuple):
-                lines.writerow((entry["label"], name, value, *entry.get(f"{name}_interval", ("", ""))))
-    return text.getvalue()
+                yield (entry["label"], name, value, *entry.get(f"{name}_interval", ("", "")))
 
 
 def measure(

@@ -75,7 +75,9 @@ def _curves(found: Mapping[str, Mapping[int, Mapping]]) -> dict[str, dict[str, t
     out: dict[str, dict] = {}
     for cell, runs in found.items():
         curves = [run["curves"] for run in runs.values() if "curves" in run]
-        for name in (name for name in dict(*curves[:1]) if all(name in each for each in curves)):
+        for name in curves[0] if curves else ():
+            if any(name not in each for each in curves):
+                continue
             steps = curves[0][name][0]
             out.setdefault(name, {})[cell] = (steps, np.mean([each[name][1] for each in curves], axis=0).tolist())
     return out

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import time
 import types
@@ -25,6 +24,7 @@ from ml_collections import ConfigDict
 import flashjax
 from flashjax import config as configs
 from flashjax.errors import UserError
+from flashjax.files import write_whole
 from flashjax.parallel.host import machine
 from flashjax.workdir import existing, identity
 
@@ -240,9 +240,7 @@ def _finish(cell: Cell, study: Study, execute: Execute, version: str) -> str:
     seconds = time.monotonic() - started
     told = dict(cell=cell.name, seed=cell.seed, seconds=round(seconds), code=version, machine=machine(), **result)
     told |= dict(model=cell.model) if cell.config is None else dict(config=identity(cell.config))
-    partial = cell.folder / f".result.{os.getpid()}.partial"
-    partial.write_text(json.dumps(told, default=list) + "\n")
-    os.replace(partial, cell.folder / "result.json")
+    write_whole(cell.folder / "result.json", (json.dumps(told, default=list) + "\n").encode())
     return f"{seconds:.0f} s"
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flashjax.errors import UserError
+from flashjax.files import write_whole
 from flashjax.studies.grid import Cell
 
 NEEDED = ("key", "cell", "seed", "code", "machine", "values")
@@ -49,6 +49,4 @@ def write(path: Path, every: Sequence[Cell]) -> None:
             told = {"key": cell.key, **result, "sheet": "" if cell.name in shown else cell.sheet}
             lines.append(json.dumps(told, separators=(",", ":")) + "\n")
             shown.add(cell.name)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text("".join(lines))
-    os.replace(partial, path)
+    write_whole(path, "".join(lines).encode())

@@ -1,0 +1,29 @@
+"""Files that are whole or not there, and tables that spreadsheets open."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The content at the path, all of it or what was there before: a full disk must not leave half a file over a good
+    one. Raises OSError."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def as_csv(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table with its head. A text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(head)
+    for row in rows:
+        writer.writerow([f"'{c}" if isinstance(c, str) and c.startswith(tuple("=+-@\t")) else c for c in row])
+    return out.getvalue()
