@@ -35,7 +35,7 @@ button, select { font: inherit; color: inherit; background: var(--card); border:
                  border-radius: 8px; padding: 5px 12px; min-height: 36px; cursor: pointer; }
 article { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 14px;
           margin: 0 0 14px; }
-article:target { border-color: var(--accent); }
+article.linked { border-color: var(--accent); }
 a { color: var(--accent); }
 article p { margin: 0 0 10px; overflow-wrap: anywhere; }
 .shots { display: flex; flex-wrap: wrap; gap: 12px; }
@@ -116,9 +116,6 @@ Spent: {{ "%.2f" | format(told.dollars) }} US dollars
 {% else %}<td>\u2013</td><td>\u2013</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
-{% for p in told.pairs if p.note %}
-<p class="soft">{{ p.system }}, {{ p.judge }}: {{ p.note }}</p>
-{% endfor %}
 {% for judge, found in told.strengths.items() if found %}
 <p class="soft">Bradley-Terry, {{ judge }}: {% if found is string %}{{ found }}{% else %}
 {%- for name, value in found.items() %}
@@ -240,7 +237,9 @@ function follow() {
   filter.value = "";
   at = place - place % PER;
   show(0);
-  document.getElementById("prompt-" + all[place].dataset.id).scrollIntoView();
+  const linked = document.getElementById("prompt-" + all[place].dataset.id);
+  linked.classList.add("linked");  // not :target: a browser may look for that only once, before the card is there
+  linked.scrollIntoView();
 }
 addEventListener("hashchange", follow);
 show(0);

@@ -7,7 +7,6 @@ Prompts are what is resampled: several seeds of a prompt are averaged first, bec
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,15 +20,14 @@ __all__ = [
     "bradley_terry",
     "mean_interval",
     "power_note",
-    "rate_note",
+    "rate_interval",
     "spearman",
     "verdicts",
     "weighted_kappa",
 ]
 
 _RESAMPLES = 4999
-# Below these an interval does not keep its 95 %: prompts, and prompts whose pairs did not end as most did.
-_MANY, _MIXED = 80, 4
+_MANY = 80  # prompts; of fewer, the bootstrap's interval does not keep its 95 %
 
 
 def mean_interval(*groups: Sequence[float], resamples: int = _RESAMPLES, seed: int = 0) -> Interval:
@@ -40,8 +38,7 @@ def mean_interval(*groups: Sequence[float], resamples: int = _RESAMPLES, seed: i
     out. Equal values have an interval of width 0; with under two values in a group there is none, and the ends are NaN.
 
     In simulations it covers in 95 % of tries from 80 prompts on, and of few prompts in fewer: in 92 % for skewed
-    differences of 20 or 40, as ``power_note`` says; for win rates in 95 % of 20 where wins and losses are mixed, but in
-    77 % where nearly all go one way, as ``rate_note`` says.
+    differences of 20 or 40, as ``power_note`` says. Win rates have ``rate_interval``.
 
     Raises:
         UserError: no values, or some are not finite.
@@ -62,6 +59,32 @@ def mean_interval(*groups: Sequence[float], resamples: int = _RESAMPLES, seed: i
         rng=np.random.default_rng(seed),
     )  # fmt: skip
     return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
+
+
+def rate_interval(scores: Sequence[float]) -> Interval:
+    """A win rate and its 95 % interval. ``scores``: one of 0 to 1 a prompt, where 1 is won and a tie 0.5.
+
+    Wilson's score interval (1927), as where nearly all prompts end alike so do resamples of them: a bootstrap of 20
+    with 92 % wins covers in 77 % of tries. Wilson's is of coins; ties make scores vary less, as if there were more
+    prompts, so that their number is taken times the ratio of a coin's variance to that seen, with one coin more among
+    the prompts lest a few equal ones claim to be certain. In simulations of 10 to 80 prompts it covers in 92 to 100 %
+    of tries, most where nearly all tie. Of a single prompt there is none, and the ends are NaN.
+
+    Raises:
+        UserError: no scores, or some are not from 0 to 1.
+    """
+    x, z = np.asarray(scores, np.float64), 1.96
+    if x.ndim != 1 or not len(x) or not ((x >= 0) & (x <= 1)).all():
+        raise UserError("A win rate needs scores from 0 to 1, one a prompt.")
+    rate = float(x.mean())
+    if len(x) < 2:
+        return Interval(rate, math.nan, math.nan)
+    coin = rate * (1 - rate)
+    seen = (len(x) * x.var() + coin) / (len(x) + 1)
+    n = len(x) * coin / seen if coin else len(x)
+    middle, half = rate + z * z / (2 * n), z * math.sqrt(coin / n + (z / (2 * n)) ** 2)
+    low, high = ((middle + side * half) / (1 + z * z / n) for side in (-1, 1))
+    return Interval(rate, max(low, 0.0), min(high, 1.0))
 
 
 def _mean_of_means(*samples: np.ndarray, axis: int) -> np.ndarray:
@@ -161,12 +184,3 @@ def power_note(differences: Sequence[float]) -> str:
     told = f"At n = {n}, differences under {noise:.2f} are noise; one of {found:.2f} is found in 80 % of tries."
     few = f" With under {_MANY} prompts the interval may be too narrow, and hold in 92 % of tries instead of 95 %."
     return told + few * (n < _MANY)
-
-
-def rate_note(scores: Sequence[float]) -> str:
-    """What the interval of a win rate is worth; "" where it holds. ``scores``: of a prompt, 1 won to 0 lost."""
-    odd = len(scores) - max(Counter(scores).values(), default=0)
-    if len(scores) < 2 or odd >= _MIXED:
-        return ""
-    told = f"{odd} of {len(scores)} prompts differ from the rest: the interval is too narrow"
-    return f"{told}, and may hold in only 77 % of tries instead of 95 %."

@@ -11,6 +11,7 @@ import numpy as np
 
 from flashjax.bench import statistics
 from flashjax.errors import UserError
+from flashjax.evaluate.metrics import Interval
 
 __all__ = ["drift_of", "summarise"]
 
@@ -82,8 +83,11 @@ def _cell(*groups: Sequence[float]) -> dict[str, Any] | None:
     group."""
     if not groups or not all(groups):
         return None
-    told = statistics.mean_interval(*groups)._asdict()
-    return {k: None if v != v else v for k, v in told.items()} | dict(n=sum(map(len, groups)))
+    return _told(statistics.mean_interval(*groups), sum(map(len, groups)))
+
+
+def _told(interval: Interval, n: int) -> dict[str, Any]:
+    return {k: None if v != v else v for k, v in interval._asdict().items()} | dict(n=n)
 
 
 def _table_row(system: str, judge: str, means, shared, category, categories, points) -> dict[str, Any]:
@@ -142,8 +146,8 @@ def _pairs(system: str, judge: str, rows: Sequence[Row]) -> dict[str, Any]:
         by[prompt].append(score)
     scores = [float(np.mean(v)) for v in by.values()]
     kept = dict(wins=told.wins, ties=told.ties, losses=told.losses, flips=told.flips, lost=told.lost)
-    about = dict(flip_rate=told.flip_rate, rate=_cell(scores), note=statistics.rate_note(scores))
-    return dict(system=system, judge=judge) | about | kept
+    rate = _told(statistics.rate_interval(scores), len(scores)) if scores else None
+    return dict(system=system, judge=judge, flip_rate=told.flip_rate, rate=rate) | kept
 
 
 def _strengths(rows: Sequence[Row]) -> dict[str, float] | str | None:

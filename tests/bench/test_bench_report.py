@@ -128,10 +128,10 @@ def test_a_link_to_one_prompt(judged, scripted):
     ids = re.findall(r'class="prompt" data-id="(\w+)"', judged.read_text())
     script = f"""filter.value = all[13].dataset.category === "a" ? "b" : "a"; show(0);
         location.hash = "#prompt-{ids[13]}";
-        setTimeout(() => {{
-          const card = document.querySelector(":target"), link = card.querySelector("a");
+        addEventListener("hashchange", () => {{
+          const card = document.querySelector(".linked"), link = card.querySelector("a");
           document.title = [card.id, link.getAttribute("href"), filter.value, scrollY > 0].join(" ");
-        }}, 300)"""
+        }})"""
     assert scripted(judged, script) == f"prompt-{ids[13]} #prompt-{ids[13]}  true"
 
 
