@@ -16,7 +16,7 @@ from flashjax.convert import lora as lora_files
 from flashjax.errors import UserError
 from flashjax.models import lora
 from flashjax.pipeline import describe
-from flashjax.weights import load_run
+from flashjax.weights import base_path, load_run
 
 
 def export(workdir: str, out: str, which: str = "ema", step: int | None = None) -> Path:
@@ -52,7 +52,7 @@ def export_lora(workdir: str, out: str, spelling: str, which: str = "ema", step:
     else:
         lora_files.write(file, adapters.to_pytorch(adapter, convert.table_of(name)), spelling, np.float32)
     _write_scheduler(target, describe(config))
-    _write_card(target, meta, step, which)
+    _write_card(target, meta, step, which, base_sha256=meta["sha256"][base_path(config)])
     return file
 
 
@@ -71,9 +71,9 @@ def _write_scheduler(target: Path, described: dict) -> None:
     _write(target / "scheduler" / "scheduler_config.json", scheduler_config(described))
 
 
-def _write_card(target: Path, meta: dict, step: int, which: str) -> None:
+def _write_card(target: Path, meta: dict, step: int, which: str, **more: str) -> None:
     """What was exported of which run."""
-    _write(target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which))
+    _write(target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which) | more)
 
 
 def _new(out: str) -> Path:

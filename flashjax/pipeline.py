@@ -14,11 +14,12 @@ from ml_collections import ConfigDict
 
 from flashjax import convert, flow, models, pictures
 from flashjax.axes import AXES
+from flashjax.convert import adapters
 from flashjax.distill.sampling import Sampler, make_sampler
 from flashjax.errors import UserError
 from flashjax.models import editing, latents, pixels, text
 from flashjax.parallel import mesh as meshes
-from flashjax.weights import load_run
+from flashjax.weights import load_exported_adapter, load_run
 
 # Raise it whenever the same model, prompt and seed give another picture: what evaluations keep is then drawn anew.
 DRAWING_VERSION = 1
@@ -91,21 +92,23 @@ def spread(pipe: Pipeline) -> Pipeline:
 
 
 def load(path: str, which: str = "ema", step: int | None = None) -> Pipeline:
-    """A pipeline from an exported folder (``transformer/``, ``scheduler/``) or a run's work directory, of which
-    ``which`` names the parameters, "ema" or "student", and ``step`` the checkpoint (None: the newest). Raises
-    UserError."""
+    """A pipeline from an exported folder (``transformer/``, ``scheduler/``, or an adapter in flashjax's spelling) or a
+    run's work directory, of which ``which`` names the parameters, "ema" or "student", and ``step`` the checkpoint
+    (None: the newest). Raises UserError."""
     folder = Path(path)
-    if (folder / "transformer").is_dir():
+    adapted = (folder / adapters.FILES["flashjax"]).is_file()
+    if adapted or (folder / "transformer").is_dir():
         if which != "ema" or step is not None:
             raise UserError(
                 f"{folder} is an exported model and holds one set of weights, chosen when it was exported; leave out "
                 "--which and --step, or give the run's work directory."
             )
-        return _load_exported(folder)
+        return _load_adapted(folder) if adapted else _load_exported(folder)
     if (folder / "config.json").is_file():
         return _load_run(folder, which, step)
     raise UserError(
-        f"{folder} is neither a run's work directory nor an exported model (a folder with transformer/ in it)."
+        f"{folder} is neither a run's work directory nor an exported model (a folder with transformer/ in it, or "
+        f"{adapters.FILES['flashjax']})."
     )
 
 
@@ -123,6 +126,12 @@ def _load_exported(folder: Path) -> Pipeline:
     config = model.Config.from_diffusers(sizes)
     params = convert.load(described["architecture"], folder / "transformer", model.abstract(config))
     return _pipeline(model, config, params, described, folder)
+
+
+def _load_adapted(folder: Path) -> Pipeline:
+    params, config = load_exported_adapter(folder)
+    model = models.architecture(config.model.architecture)
+    return _pipeline(model, models.make_config(model, config.model), params, describe(config), folder)
 
 
 def _load_run(folder: Path, which: str, step: int | None) -> Pipeline:

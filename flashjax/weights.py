@@ -1,6 +1,7 @@
 """The weights that a configuration names: converted or PyTorch's, a run's, an adapter's; and what a LoRA run is
 together with its base."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,14 +136,38 @@ def load_run(folder: Path, which: str = "ema", step: int | None = None) -> tuple
     base, which is read from where the run had it. Raises UserError if that is gone or was replaced."""
     params, meta, step = restore_params(Path(folder) / "checkpoints", which, step)
     config = ConfigDict(meta["config"])
-    adapted = lora.of(config)
-    if adapted is None:
+    if (adapted := lora.of(config)) is None:
         return params, meta, step
+    base = _adapted_base(config, meta["sha256"][base_path(config)], folder)
+    return _merged(base, params, adapted.scale), meta, step
+
+
+def load_exported_adapter(folder: Path) -> tuple[flow.Params, ConfigDict]:
+    """(whole parameters, the run's configuration) of an adapter that ``flashjax export --lora flashjax`` wrote: merged
+    with its base, which is read from where the run had it. Raises UserError if that is gone or was replaced."""
+    try:
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        config, wanted = ConfigDict(card["config"]), str(card["base_sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} holds an adapter without the card.json that names its base ({error!r}); export it again with "
+            "flashjax export --lora flashjax."
+        ) from error
+    base = _adapted_base(config, wanted, folder)
+    adapter = adapters.read(folder / adapters.FILES["flashjax"], config.model.architecture, base)
+    return _merged(base, paths.unflatten(adapter.factors), adapter.alpha / adapter.rank), config
+
+
+def _adapted_base(config: ConfigDict, sha256: str, folder: str | Path) -> flow.Params:
     model, path = models.architecture(config.model.architecture), base_path(config)
     base = load_weights(config, model.abstract(models.make_config(model, config.model)), path)
-    if digest(base) != meta["sha256"][path]:
-        raise UserError(f"The weights in {path} are not those that the LoRA run {folder} adapts; bring them back.")
-    return lora.merge(*(jax.tree.map(np.asarray, tree) for tree in (base, params)), adapted.scale), meta, step
+    if digest(base) != sha256:
+        raise UserError(f"The weights in {path} are not those that {folder} adapts; bring them back.")
+    return base
+
+
+def _merged(base: flow.Params, factors: flow.Params, scale: float) -> flow.Params:
+    return lora.merge(*(jax.tree.map(np.asarray, tree) for tree in (base, factors)), scale)
 
 
 def base_path(config: ConfigDict) -> str:

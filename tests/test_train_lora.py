@@ -99,15 +99,21 @@ def test_an_exported_adapter_is_a_whole_network(run, base, tmp_path, monkeypatch
     folder, encoder, drawn = run[0], text.load_text_encoder(None), []
     merged = lora.merge(base, role(everything(folder, STEPS), "['ema']"), 2.0)
     out = exports.export(str(folder), str(tmp_path / "out"))
-    for pipe in (pipeline.load(str(folder)), pipeline.load(str(out))):
+    alone = exports.export_lora(str(folder), str(tmp_path / "adapter"), "flashjax").parent
+    for pipe in map(pipeline.load, map(str, (folder, out, alone))):
         assert jax.tree.structure(pipe.params) == jax.tree.structure(merged)
         jax.tree.map(np.testing.assert_array_equal, pipe.params, merged)
         drawn.append(pipe.draw(["a lake"], [3], encoder))
-    np.testing.assert_array_equal(*drawn)
+    for picture in drawn[1:]:
+        np.testing.assert_array_equal(drawn[0], picture)
     assert (paths.flatten(merged)["blocks/mlp/gate/kernel"] != paths.flatten(base)["blocks/mlp/gate/kernel"]).any()
     monkeypatch.setattr(weights, "digest", lambda tree: "of other weights")
-    with pytest.raises(UserError, match="are not those that the LoRA run .* adapts"):
-        pipeline.load(str(folder))
+    for path in (folder, alone):
+        with pytest.raises(UserError, match=f"are not those that {path} adapts"):
+            pipeline.load(str(path))
+    (alone / "card.json").unlink()
+    with pytest.raises(UserError, match="an adapter without the card.json that names its base"):
+        pipeline.load(str(alone))
 
 
 @pytest.mark.parametrize("spelling", ["diffusers", "comfyui", "flashjax"])
