@@ -204,7 +204,8 @@ def _plan(args: argparse.Namespace, reader: Reader, form: Mapping[str, Any]) -> 
 
 def _identity(args: argparse.Namespace, reader: Reader, todo: Plan, files: list[Path]) -> dict[str, Any]:
     """What two starts must have in common for the second to go on from the first."""
-    stats = {str(file.resolve()): file.stat() for file in (*reader.files(), *files, *(file for file, _ in args.lora))}
+    loras = (part for file, _ in args.lora for part in open_weights(file).files())
+    stats = {str(file.resolve()): file.stat() for file in (*reader.files(), *files, *loras)}
     moves = [(move.source, move.path, move.slot, move.transform.name) for move in todo.moves]
     return dict(
         version=__version__, model=args.model, to=args.to, mesh=args.mesh, shard_size=args.shard_size,

@@ -51,7 +51,8 @@ def fitting(layers: Sequence[str]) -> list[str]:
         names = [layer]
         for prefix in PREFIXES:
             names.append(names[-1].removeprefix(prefix))
-        return any(rule.place(f"{name}.weight") for rule in table.rules for name in dict.fromkeys(names))
+        pytorch = any(rule.place(f"{name}.weight") for rule in table.rules for name in dict.fromkeys(names))
+        return pytorch or any(rule.sources(name, 0) for rule in table.native for name in names)
 
     return [name for name, module in MODELS.items() if all(known(module.TABLE, layer) for layer in layers)]
 

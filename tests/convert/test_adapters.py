@@ -58,11 +58,11 @@ def kept(tmp_path, given, spelling, status=0):
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
 def test_an_adapter_and_back_is_the_same_file(tmp_path, spelling, dtype):
     factors, given = draw(dtype=dtype), tmp_path / "given.safetensors"
-    lora.write(given, factors, "comfyui", dtype)
+    lora.write(given, factors, "comfyui", dtype, TABLE.comfyui)
     if spelling == "kohya":
         reader, names = convert.open_weights(given), {}
         for name in reader:
-            module, _, end = name.removeprefix("diffusion_model.").partition(".lora_")
+            module, _, end = name.partition(".lora_")
             module, end = (module.removesuffix(".alpha"), "alpha") if not end else (module, "lora_" + end)
             end = end.replace("lora_A", "lora_down").replace("lora_B", "lora_up")
             names[f"lora_unet_{module.replace('.', '_')}.{end}"] = reader.read(name)
