@@ -51,6 +51,14 @@ _TOKENIZER = (
 _DTYPES = {"keep": None, "float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
+# What writing a whole model takes, beside its --source and --out, and its value where it is not given.
+_OF_A_MODEL = dict(
+    dtype="keep", to="safetensors", mesh=None, shard_size=4 * 10**9, allow_pickle=False, allow_nonfinite=False,
+    force=False,
+)  # fmt: skip
+_OF_SOURCES = dict(model=None, source=None, config=None, lora=[], keep_lora=None)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `flashjax convert`."""
     parser.add_argument("--model", choices=sorted(MODELS), help="architecture (default: what config.json says)")
@@ -138,12 +146,13 @@ def _lora(text: str) -> tuple[Path, float]:
 def run(args: argparse.Namespace) -> None:
     """Convert, or verify, as the options say. Raises UserError."""
     if args.verify:
+        _refuse(args, _OF_SOURCES | _OF_A_MODEL, "--verify")
         return _verify(args.verify)
-    if (args.to == "orbax") != (args.mesh is not None):
-        raise ConversionError("--to orbax and --mesh go together: parts are as large as one device of the mesh holds.")
     source, config_file = _find_source(args)
     if args.keep_lora:
         return _keep_lora(args, source, config_file)
+    if (args.to == "orbax") != (args.mesh is not None):
+        raise ConversionError("--to orbax and --mesh go together: parts are as large as one device of the mesh holds.")
     if is_flax(source):
         raise ConversionError(f"{source} is converted already; give the PyTorch model's folder with --source.")
     output.check_out(args.out, source, args.force)
@@ -153,7 +162,14 @@ def run(args: argparse.Namespace) -> None:
         _convert(args, open_weights(readable), config, config_file)
 
 
+def _refuse(args: argparse.Namespace, unused: Mapping[str, Any], mode: str) -> None:
+    """Raise ConversionError for an option that would be passed over."""
+    if given := [name for name, default in unused.items() if getattr(args, name) != default]:
+        raise ConversionError(f"--{given[0].replace('_', '-')} does nothing with {mode}; leave it out.")
+
+
 def _keep_lora(args: argparse.Namespace, source: Path, config_file: Path) -> None:
+    _refuse(args, _OF_A_MODEL, "--keep-lora")
     if [scale for _, scale in args.lora] != [1.0]:
         raise ConversionError("--keep-lora takes one --lora, without a scale: whoever applies the LoRA chooses it.")
     output.check_out(args.out, source, force=False)

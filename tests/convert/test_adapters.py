@@ -162,6 +162,21 @@ def test_keep_lora_takes_one_lora_without_a_scale(tmp_path, capsys):
     assert "takes one --lora, without a scale" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--keep-lora", "diffusers", "--dtype", "bfloat16"), "--dtype does nothing with --keep-lora"),
+        (("--keep-lora", "diffusers", "--mesh", "fsdp=2"), "--mesh does nothing with --keep-lora"),
+        (("--keep-lora", "diffusers", "--force"), "--force does nothing with --keep-lora"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_told(tmp_path, capsys, options, words):
+    assert toy.run("--source", tmp_path, "--lora", tmp_path, "--out", tmp_path / "out", *options) == 2
+    assert words in capsys.readouterr().err
+    assert toy.run("--verify", tmp_path, "--source", tmp_path) == 2
+    assert "--source does nothing with --verify" in capsys.readouterr().err
+
+
 def test_a_weight_that_is_no_linear_layer_is_told():
     norm = "txt_in.text_norm.weight"
     factors = {norm: lora.Factors(np.ones((1, 3)), np.ones((3, 1)), 1.0)}

@@ -129,6 +129,12 @@ def test_another_model_is_told(source, tmp_path):
         pods.load(source, wanted)
 
 
+def test_a_mesh_that_does_not_divide_leaves_nothing(source, tmp_path, capsys):
+    assert toy.run("--source", source, "--out", tmp_path / "out", "--to", "orbax", "--mesh", "fsdp=7") == 2
+    assert "does not divide over 7 devices" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["source"]
+
+
 @pytest.mark.parametrize("options", [("--to", "orbax"), ("--mesh", "fsdp=8"), ("--to", "orbax", "--mesh", "8")])
 def test_a_mesh_belongs_to_orbax(source, tmp_path, options):
     try:
