@@ -71,6 +71,9 @@ def form(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def sizes(model: str, config: Mapping[str, Any], **overrides) -> Any:
     """The model's own ``Config`` for a config.json. Raises UserError as `form`."""
+    from flashjax.models import checks  # JAX takes a while to import
+
+    checks.values(config)
     made = importlib.import_module(f"flashjax.models.{model}").Config
     kind = "diffusers" if hasattr(made, "from_diffusers") else "transformers"
     return getattr(made, f"from_{kind}")(config, **overrides)
