@@ -385,6 +385,10 @@ def test_requests_that_cannot_be(pairs, monkeypatch, capsys, tmp_path, family, a
     ("spoil", "sentence"),
     [
         (lambda folder: shutil.rmtree(folder / "vae"), "There is no {}/vae; a pipeline's folder holds one."),
+        (
+            lambda folder: (folder / "vae/config.json").write_text('{"_class_name": "AutoencoderKL"}'),
+            "{}/vae/config.json is of a AutoencoderKL, not of an AutoencoderKLQwenImage21.",
+        ),
         (lambda folder: shutil.rmtree(folder / "processor"), "There is no tokenizer_config.json in {}/tokenizer or "),
         (lambda folder: shutil.rmtree(folder / "scheduler"), "There is no {}/scheduler/scheduler_config.json"),
         (lambda folder: (folder / "model_index.json").unlink(), "There is no {}/model_index.json; --weights takes"),

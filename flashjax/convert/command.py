@@ -175,13 +175,15 @@ def _keep_lora(args: argparse.Namespace, source: Path, config_file: Path) -> Non
     output.check_out(args.out, source, force=False)
     config = detect.read_config(config_file)
     model = detect.choose(args.model, config, config_file)
-    form, table = detect.form(model, config), table_of(model)
+    with detect.about(config_file):
+        form, table = detect.form(model, config), table_of(model)
     file = adapters.convert(args.lora[0][0], args.out, args.keep_lora, model, table, form)
     print(f"{file}: a LoRA of {model}, {file.stat().st_size / 1e6:.3g} MB")
 
 
 def _convert(args: argparse.Namespace, reader: Reader, config: Mapping[str, Any], config_file: Path) -> None:
-    form, table = detect.form(args.model, config), table_of(args.model)
+    with detect.about(config_file):
+        form, table = detect.form(args.model, config), table_of(args.model)
     if args.lora:
         loras = [(adapters.open_lora(file, args.model, table, form), scale) for file, scale in args.lora]
         reader = lora.Merged(reader, loras)

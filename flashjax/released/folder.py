@@ -84,7 +84,8 @@ def _part(folder: Path, inner: str, name: str, **settings) -> Part:
     dtype = convert.stored_dtype(folder)
     dtype = dtype if dtype.name == "bfloat16" else np.dtype(np.float32)
     own = {} if inner == "vae" else dict(dtype=dtype, param_dtype=dtype)  # an autoencoder computes in float32
-    part = Part(name, folder, detect.sizes(name, found, **own, **settings), dtype)
+    with detect.about(folder / "config.json"):
+        part = Part(name, folder, detect.sizes(name, found, **own, **settings), dtype)
     convert.check(name, folder, part.module.abstract(part.config))
     return part
 
