@@ -407,6 +407,18 @@ def test_requests_that_cannot_be(pairs, monkeypatch, capsys, tmp_path, family, a
             "scheduler_config.json is of a DDIMScheduler; only FlowMatchEulerDiscreteScheduler is built.",
         ),
         (
+            lambda folder: (folder / "scheduler/scheduler_config.json").write_text('{"shift": "x"}'),
+            "{}/scheduler/scheduler_config.json has shift = 'x', which should be a number above 0; fetch it again.",
+        ),
+        (
+            lambda folder: (folder / "scheduler/scheduler_config.json").write_text('{"flashjax": {"sampling": [4]}}'),
+            "scheduler_config.json has sampling = [4], which should be an object",
+        ),
+        (
+            lambda folder: (folder / "model_index.json").write_text('{"sample_sigmas": {"a": 1}}'),
+            "{}/model_index.json has sample_sigmas = {{'a': 1}}, which should be a list of numbers",
+        ),
+        (
             lambda folder: (folder / "transformer/diffusion_pytorch_model.safetensors").unlink(),
             "{}/transformer",
         ),

@@ -7,24 +7,27 @@ import jax.numpy as jnp
 
 from flashjax.errors import UserError
 
-# Settings of a config.json by what they have to be, whatever the model.
+# Settings of config.json, scheduler_config.json and model_index.json by what they have to be, whatever the model.
 _COUNTS = {
     "attention_head_dim", "base_dim", "cap_feat_dim", "context_in_dim", "decoder_base_dim", "depth", "dim", "head_dim",
     "hidden_size", "in_channels", "input_channels", "intermediate_size", "joint_attention_dim", "latent_channels",
     "layers_per_block", "max_position_embeddings", "n_heads", "n_layers", "n_refiner_layers", "norm_num_groups",
     "num_attention_heads", "num_heads", "num_hidden_layers", "num_key_value_heads", "num_layers",
-    "num_position_embeddings", "num_res_blocks", "num_single_layers", "spatial_merge_size", "type_vocab_size",
+    "num_position_embeddings", "num_res_blocks", "num_single_layers", "spatial_merge_size", "steps", "type_vocab_size",
     "vocab_size", "window_size", "z_dim",
 }  # fmt: skip
 _NUMBERS = {
-    "batch_norm_eps", "eps", "layer_norm_eps", "mlp_ratio", "norm_eps", "rms_norm_eps", "rope_theta", "scaling_factor",
+    "base_image_seq_len", "base_shift", "batch_norm_eps", "eps", "guidance_scale", "layer_norm_eps",
+    "max_image_seq_len", "max_shift", "mlp_ratio", "norm_eps", "rms_norm_eps", "rope_theta", "scaling_factor", "shift",
 }  # fmt: skip
-_LISTS = {"axes_dims", "axes_dims_rope", "block_out_channels", "decoder_block_out_channels", "dim_mult"}
+_LISTS = {
+    "axes_dims", "axes_dims_rope", "block_out_channels", "decoder_block_out_channels", "dim_mult", "sample_sigmas",
+}  # fmt: skip
 _MAY_BE_EMPTY = {
     "deepstack_visual_indexes", "fullatt_block_indexes", "latents_mean", "latents_std", "mrope_section",
     "temperal_downsample",
 }  # fmt: skip
-_PARTS = {"rope_parameters", "rope_scaling", "text_config", "vision_config"}
+_PARTS = {"flashjax", "rope_parameters", "rope_scaling", "sampling", "text_config", "vision_config"}
 
 
 def products(dtype: Any) -> None:

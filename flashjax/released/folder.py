@@ -9,7 +9,7 @@ import numpy as np
 from flashjax import convert
 from flashjax.convert import detect
 from flashjax.errors import UserError
-from flashjax.models import prompts
+from flashjax.models import checks, prompts
 from flashjax.released.drawing import Released
 from flashjax.released.encoding import EditEncoder, Encoder, Part
 from flashjax.released.families import FAMILIES, Family
@@ -140,4 +140,7 @@ def _tokenizer(folder: Path) -> prompts.Tokenizer:
 def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"There is no {file}; --weights takes the folder of a diffusers pipeline.")
-    return detect.read_config(file)
+    config = detect.read_config(file)
+    with detect.about(file):
+        checks.values(config)
+    return config
