@@ -50,7 +50,8 @@ def export_lora(workdir: str, out: str, spelling: str, which: str = "ema", step:
     if spelling == "flashjax":
         adapters.write(file, adapter, name)
     else:
-        lora_files.write(file, adapters.to_pytorch(adapter, convert.table_of(name)), spelling, np.float32)
+        table = convert.table_of(name)
+        lora_files.write(file, adapters.to_pytorch(adapter, table), spelling, np.float32, table.comfyui)
     _write_scheduler(target, describe(config))
     _write_card(target, meta, step, which, base_sha256=meta["sha256"][base_path(config)])
     return file

@@ -361,6 +361,8 @@ def test_a_png_says_what_made_it(light, tmp_path):
         ("qwen_image_edit_plus", [], "qwen_image_edit_plus edits pictures; give it at least one (--image)."),
         ("qwen_image_edit", ["--image", "given.png", "given.png"], "edits 1 picture at a time; it was given 2"),
         ("flux2_klein", ["--image=dot.png"], "A picture is 8 x 8; sides take 16 pixels at least."),
+        ("qwen_image_21", ["--image=line.png"], "A picture is 603 x 3; one side is 200 times the other at most."),
+        ("z_image", ["--guidance=0"], "Guidance 0 leads to the negative prompt; 1 is none, and what Z-Image's"),
         ("z_image", ["--prompt", "a " * 600], "tokens with its template, the limit is 512; shorten it."),
     ],
 )
@@ -371,6 +373,7 @@ def test_requests_that_cannot_be(pairs, monkeypatch, capsys, tmp_path, family, a
     monkeypatch.setattr(convert, "load", None)
     pictures(1)[0].save("given.png")
     Image.new("RGB", (8, 8)).save("dot.png")
+    Image.new("RGB", (603, 3)).save("line.png")
     (tmp_path / "text.png").write_text("x")
     assert sample(folder, "out.png", *argv) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -382,6 +385,10 @@ def test_requests_that_cannot_be(pairs, monkeypatch, capsys, tmp_path, family, a
     ("spoil", "sentence"),
     [
         (lambda folder: shutil.rmtree(folder / "vae"), "There is no {}/vae; a pipeline's folder holds one."),
+        (
+            lambda folder: (folder / "vae/config.json").write_text('{"_class_name": "AutoencoderKL"}'),
+            "{}/vae/config.json is of a AutoencoderKL, not of an AutoencoderKLQwenImage21.",
+        ),
         (lambda folder: shutil.rmtree(folder / "processor"), "There is no tokenizer_config.json in {}/tokenizer or "),
         (lambda folder: shutil.rmtree(folder / "scheduler"), "There is no {}/scheduler/scheduler_config.json"),
         (lambda folder: (folder / "model_index.json").unlink(), "There is no {}/model_index.json; --weights takes"),
@@ -398,6 +405,18 @@ def test_requests_that_cannot_be(pairs, monkeypatch, capsys, tmp_path, family, a
         (
             lambda folder: (folder / "scheduler/scheduler_config.json").write_text('{"_class_name": "DDIMScheduler"}'),
             "scheduler_config.json is of a DDIMScheduler; only FlowMatchEulerDiscreteScheduler is built.",
+        ),
+        (
+            lambda folder: (folder / "scheduler/scheduler_config.json").write_text('{"shift": "x"}'),
+            "{}/scheduler/scheduler_config.json has shift = 'x', which should be a number above 0; fetch it again.",
+        ),
+        (
+            lambda folder: (folder / "scheduler/scheduler_config.json").write_text('{"flashjax": {"sampling": [4]}}'),
+            "scheduler_config.json has sampling = [4], which should be an object",
+        ),
+        (
+            lambda folder: (folder / "model_index.json").write_text('{"sample_sigmas": {"a": 1}}'),
+            "{}/model_index.json has sample_sigmas = {{'a': 1}}, which should be a list of numbers",
         ),
         (
             lambda folder: (folder / "transformer/diffusion_pytorch_model.safetensors").unlink(),

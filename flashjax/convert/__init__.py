@@ -13,6 +13,7 @@ import numpy as np
 from flashjax import paths
 from flashjax.convert import (
     flux2,
+    manifest,
     minilm,
     qwen3,
     qwen3_vl,
@@ -82,7 +83,7 @@ def load(
     Args:
       model_name: a key of `MODELS`.
       path: a .safetensors file, or a folder with one or with shards and index, or what
-        `flashjax convert` wrote.
+        `flashjax convert` wrote (of an Orbax checkpoint, all of it: `pods.load` reads a host's part).
       target_abstract: nested dict of `jax.ShapeDtypeStruct` (or arrays): the parameters of the
         model.
       dtype: floating dtype of the result; None takes each leaf's own from `target_abstract`.
@@ -110,7 +111,7 @@ def stored_dtype(path: str | Path) -> np.dtype:
     Raises:
       ConversionError: the file cannot be read.
     """
-    return common_dtype(open_weights(path).shapes())
+    return common_dtype(manifest.weights(Path(path)).shapes())
 
 
 def _table_for(model_name: str, path: str | Path) -> Table:
@@ -120,6 +121,8 @@ def _table_for(model_name: str, path: str | Path) -> Table:
 
 def is_flax(path: Path) -> bool:
     """Whether `flashjax convert` wrote this file or folder."""
+    if (path / manifest.ORBAX).is_dir():
+        return True
     index = FLAX_WEIGHTS.removesuffix(".safetensors") + INDEX
     return path.name in (FLAX_WEIGHTS, index) or any((path / name).is_file() for name in (FLAX_WEIGHTS, index))
 
@@ -138,7 +141,7 @@ def load_flax(path: str | Path, target_abstract: Mapping[str, Any], dtype: Any =
 def _plan(
     table: Table, path: str | Path, target_abstract: Mapping[str, Any], dtype: Any = None
 ) -> tuple[Plan, Reader]:
-    reader = open_weights(path)
+    reader = manifest.weights(Path(path))
     return plan(table, reader.shapes(), target_abstract, dtype, f"The weights in {path}"), reader
 
 

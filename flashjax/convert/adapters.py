@@ -164,7 +164,7 @@ def open_lora(path: str | Path, model: str, table: Table, form: Mapping[str, Any
     """
     if is_adapter(open_weights(path)):
         return to_pytorch(read(path, model, form), table)
-    return lora.read(path, pytorch_specs(table, form))
+    return lora.read(path, pytorch_specs(table, form), table.native)
 
 
 def convert(path: Path, folder: Path, spelling: str, model: str, table: Table, form: Mapping[str, Any]) -> Path:
@@ -184,5 +184,5 @@ def convert(path: Path, folder: Path, spelling: str, model: str, table: Table, f
     if spelling == "flashjax":
         write(file, from_pytorch(changes, table, form), model, dtype)
     else:
-        lora.write(file, changes, spelling, dtype)
+        lora.write(file, changes, spelling, dtype, table.comfyui)
     return file

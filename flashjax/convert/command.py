@@ -51,6 +51,14 @@ _TOKENIZER = (
 _DTYPES = {"keep": None, "float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
+# What writing a whole model takes, beside its --source and --out, and its value where it is not given.
+_OF_A_MODEL = dict(
+    dtype="keep", to="safetensors", mesh=None, shard_size=4 * 10**9, allow_pickle=False, allow_nonfinite=False,
+    force=False,
+)  # fmt: skip
+_OF_SOURCES = dict(model=None, source=None, config=None, lora=[], keep_lora=None)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `flashjax convert`."""
     parser.add_argument("--model", choices=sorted(MODELS), help="architecture (default: what config.json says)")
@@ -138,12 +146,13 @@ def _lora(text: str) -> tuple[Path, float]:
 def run(args: argparse.Namespace) -> None:
     """Convert, or verify, as the options say. Raises UserError."""
     if args.verify:
+        _refuse(args, _OF_SOURCES | _OF_A_MODEL, "--verify")
         return _verify(args.verify)
-    if (args.to == "orbax") != (args.mesh is not None):
-        raise ConversionError("--to orbax and --mesh go together: parts are as large as one device of the mesh holds.")
     source, config_file = _find_source(args)
     if args.keep_lora:
         return _keep_lora(args, source, config_file)
+    if (args.to == "orbax") != (args.mesh is not None):
+        raise ConversionError("--to orbax and --mesh go together: parts are as large as one device of the mesh holds.")
     if is_flax(source):
         raise ConversionError(f"{source} is converted already; give the PyTorch model's folder with --source.")
     output.check_out(args.out, source, args.force)
@@ -153,19 +162,28 @@ def run(args: argparse.Namespace) -> None:
         _convert(args, open_weights(readable), config, config_file)
 
 
+def _refuse(args: argparse.Namespace, unused: Mapping[str, Any], mode: str) -> None:
+    """Raise ConversionError for an option that would be passed over."""
+    if given := [name for name, default in unused.items() if getattr(args, name) != default]:
+        raise ConversionError(f"--{given[0].replace('_', '-')} does nothing with {mode}; leave it out.")
+
+
 def _keep_lora(args: argparse.Namespace, source: Path, config_file: Path) -> None:
+    _refuse(args, _OF_A_MODEL, "--keep-lora")
     if [scale for _, scale in args.lora] != [1.0]:
         raise ConversionError("--keep-lora takes one --lora, without a scale: whoever applies the LoRA chooses it.")
     output.check_out(args.out, source, force=False)
     config = detect.read_config(config_file)
     model = detect.choose(args.model, config, config_file)
-    form, table = detect.form(model, config), table_of(model)
+    with detect.about(config_file):
+        form, table = detect.form(model, config), table_of(model)
     file = adapters.convert(args.lora[0][0], args.out, args.keep_lora, model, table, form)
     print(f"{file}: a LoRA of {model}, {file.stat().st_size / 1e6:.3g} MB")
 
 
 def _convert(args: argparse.Namespace, reader: Reader, config: Mapping[str, Any], config_file: Path) -> None:
-    form, table = detect.form(args.model, config), table_of(args.model)
+    with detect.about(config_file):
+        form, table = detect.form(args.model, config), table_of(args.model)
     if args.lora:
         loras = [(adapters.open_lora(file, args.model, table, form), scale) for file, scale in args.lora]
         reader = lora.Merged(reader, loras)
@@ -204,7 +222,8 @@ def _plan(args: argparse.Namespace, reader: Reader, form: Mapping[str, Any]) -> 
 
 def _identity(args: argparse.Namespace, reader: Reader, todo: Plan, files: list[Path]) -> dict[str, Any]:
     """What two starts must have in common for the second to go on from the first."""
-    stats = {str(file.resolve()): file.stat() for file in (*reader.files(), *files, *(file for file, _ in args.lora))}
+    loras = (part for file, _ in args.lora for part in open_weights(file).files())
+    stats = {str(file.resolve()): file.stat() for file in (*reader.files(), *files, *loras)}
     moves = [(move.source, move.path, move.slot, move.transform.name) for move in todo.moves]
     return dict(
         version=__version__, model=args.model, to=args.to, mesh=args.mesh, shard_size=args.shard_size,

@@ -1,8 +1,9 @@
 """Which model a folder holds, from its config.json, and the form of that model's parameters."""
 
+import contextlib
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from flashjax.convert import MODELS
 from flashjax.convert.lora import PREFIXES
 from flashjax.convert.reader import ConversionError
 from flashjax.convert.table import Table
+from flashjax.errors import UserError
 
 
 def model_of(config: Mapping[str, Any]) -> str | None:
@@ -51,7 +53,8 @@ def fitting(layers: Sequence[str]) -> list[str]:
         names = [layer]
         for prefix in PREFIXES:
             names.append(names[-1].removeprefix(prefix))
-        return any(rule.place(f"{name}.weight") for rule in table.rules for name in dict.fromkeys(names))
+        pytorch = any(rule.place(f"{name}.weight") for rule in table.rules for name in dict.fromkeys(names))
+        return pytorch or any(rule.sources(name, 0) for rule in table.native for name in names)
 
     return [name for name, module in MODELS.items() if all(known(module.TABLE, layer) for layer in layers)]
 
@@ -70,9 +73,21 @@ def form(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def sizes(model: str, config: Mapping[str, Any], **overrides) -> Any:
     """The model's own ``Config`` for a config.json. Raises UserError as `form`."""
+    from flashjax.models import checks  # JAX takes a while to import
+
+    checks.values(config)
     made = importlib.import_module(f"flashjax.models.{model}").Config
     kind = "diffusers" if hasattr(made, "from_diffusers") else "transformers"
     return getattr(made, f"from_{kind}")(config, **overrides)
+
+
+@contextlib.contextmanager
+def about(file: Path) -> Iterator[None]:
+    """What models say of "config.json" is said of ``file``: a pipeline has several."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace("config.json", str(file), 1)) from error
 
 
 def read_config(file: Path) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
     PEFT, diffusers   transformer.transformer_blocks.0.attn.to_q.lora_A.weight      or with base_model.model. in front
     kohya             lora_unet_transformer_blocks_0_attn_to_q.lora_down.weight     with .alpha
-    ComfyUI           diffusion_model.transformer_blocks.0.attn.to_q.lora_A.weight  with .alpha
+    ComfyUI           diffusion_model.transformer_blocks.0.attn.to_q.lora_A.weight  with .alpha, or nothing in front
+
+The latter two may also have the names of the authors' own implementation (``Table.native``), where one layer can be
+several weights: ``diffusion_model.double_blocks.0.img_attn.qkv``.
 
 A weight W becomes W + scale B A with A (or down) [rank, in] and B (or up) [out, rank]; scale is alpha / rank, or 1
 where no alpha is told. Which weights there are is taken from the model: a kohya name says "_" for ".", and nothing else
@@ -12,7 +15,7 @@ tells which were dots.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +26,7 @@ from flashjax.convert.arrays import WINDOW, finite
 from flashjax.convert.planning import is_float
 from flashjax.convert.reader import ConversionError, Reader, Spec
 from flashjax.convert.sources import open_weights
+from flashjax.convert.table import Rule, Table
 from flashjax.convert.writer import write_arrays
 
 PREFIXES = ("base_model.model.", "model.", "diffusion_model.", "transformer.", "unet.")
@@ -44,8 +48,11 @@ class Factors(NamedTuple):
 
 
 class _Place(NamedTuple):
+    """``rows``: [first, end) of B, which may be several weights' one after the other."""
+
     down: str
     up: str
+    rows: tuple[int, int]
     scale: float
 
 
@@ -63,20 +70,21 @@ class Lora(Mapping[str, Factors]):
         return len(self._places)
 
     def __getitem__(self, weight: str) -> Factors:
-        down, up, scale = self._places[weight]
-        a, b = (self._reader.read(name) for name in (down, up))
+        down, up, rows, scale = self._places[weight]
+        a, b = self._reader.read(down), self._reader.read(up, rows)
         for name, array in ((down, a), (up, b)):
             if not finite(array):
                 raise ConversionError(f"{name} in {self.file} holds NaN or infinite values; the LoRA is damaged.")
         return Factors(a.astype(np.float32), b.astype(np.float32), scale)
 
 
-def read(path: str | Path, weights: Mapping[str, Spec]) -> Lora:
+def read(path: str | Path, weights: Mapping[str, Spec], native: Sequence[Rule] = ()) -> Lora:
     """Open a LoRA of the model whose PyTorch weights are given.
 
     Args:
-      path: a .safetensors file in one of the three spellings.
+      path: a .safetensors file in one of the three spellings, or a folder with one.
       weights: {PyTorch name: (shape, dtype)} of the model, for instance `Reader.shapes`.
+      native: of the model's `Table`.
 
     Raises:
       ConversionError: the file is no plain LoRA, is incomplete, or of another model; the first tensors that do not fit
@@ -90,25 +98,27 @@ def read(path: str | Path, weights: Mapping[str, Spec]) -> Lora:
         raise ConversionError(f"{path} is incomplete: {_some(odd)} lacks its A (down) or its B (up).")
     if not downs:
         raise ConversionError(f"{path} holds no LoRA.")
-    names = {module: _weight_of(module, weights) for module in downs}
-    misfits = [
-        downs[module]
-        for module, name in names.items()
-        if name is None or not _fits(weights[name], *(reader.shapes()[part[module]].shape for part in (downs, ups)))
-    ]
-    if misfits:
+    known, shapes = _layers(weights, native), reader.shapes()
+    layers = {module: _layer_of(module, known) for module in downs}
+
+    def fits(module: str) -> bool:
+        changed = [weights[name] for name in known.get(layers[module], ())]
+        return _fits(changed, shapes[downs[module]], shapes[ups[module]])
+
+    if misfits := [downs[module] for module in downs if not fits(module)]:
         raise ConversionError(
             f"{path} is a LoRA of another model: {len(misfits)} of its {len(downs)} parts do not fit, {_some(misfits)}."
         )
-    if len(set(names.values())) < len(names):
-        raise ConversionError(f"{path} changes a weight twice, under names of two spellings; keep one.")
-    config = _config(reader, Path(path))
-    places = {}
-    for module, name in names.items():
-        rank = reader.shapes()[downs[module]].shape[0]
-        alpha = float(reader.read(alphas[module]).reshape(-1)[0]) if module in alphas else None
-        scale = alpha / rank if alpha is not None else _scale(config, name.removesuffix(".weight"), rank)
-        places[name] = _Place(downs[module], ups[module], scale)
+    config, places = _config(reader), {}
+    for module, layer in layers.items():
+        rank, first = shapes[downs[module]].shape[0], 0
+        alpha = _alpha(reader, alphas[module]) if module in alphas else None
+        scale = alpha / rank if alpha is not None else _scale(config, layer, rank)
+        for name in known[layer]:
+            if name in places:
+                raise ConversionError(f"{path} changes {name} twice, under names of two spellings; keep one.")
+            rows = first, first + weights[name].shape[0]
+            places[name], first = _Place(downs[module], ups[module], rows, scale), rows[1]
     return Lora(reader, places)
 
 
@@ -121,7 +131,8 @@ def spelling(reader: Reader) -> str:
     """Whose names a LoRA's file has."""
     if any(_FLAT.fullmatch(name.split(".")[0]) for name in reader):
         return "kohya"
-    return "ComfyUI" if any(name.startswith("diffusion_model.") for name in reader) else "PEFT/diffusers"
+    comfyui = any(name.startswith("diffusion_model.") or _ALPHA.fullmatch(name) for name in reader)
+    return "ComfyUI" if comfyui else "PEFT/diffusers"
 
 
 def ranks(reader: Reader) -> set[int]:
@@ -138,44 +149,65 @@ def _some(names: Any) -> str:
     return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _weight_of(module: str, weights: Mapping[str, Spec]) -> str | None:
+def _layers(weights: Mapping[str, Spec], native: Sequence[Rule]) -> dict[str, tuple[str, ...]]:
+    """{layer: the weights that are its rows}, by PyTorch's names and by ``native`` ones."""
+    found = {name.removesuffix(".weight"): (name,) for name in weights if name.endswith(".weight")}
+    for rule in native:
+        for name in weights:
+            if place := rule.place(name):
+                found[place[0]] = (*found.get(place[0], ()), name)
+    return found
+
+
+def _layer_of(module: str, layers: Collection[str]) -> str | None:
+    """The layer that a LoRA calls ``module``; None where there is none, or more than one."""
     if flat := _FLAT.fullmatch(module):
-        found = [name for name in weights if name.removesuffix(".weight").replace(".", "_") == flat[1]]
+        found = [layer for layer in layers if layer.replace(".", "_") == flat[1]]
         return found[0] if len(found) == 1 else None
     for prefix in ("", *PREFIXES):
         module = module.removeprefix(prefix)
-        if f"{module}.weight" in weights:
-            return f"{module}.weight"
+        if module in layers:
+            return module
     return None
 
 
-def _fits(weight: Spec, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    """A [rank, in, ...] and B [out, rank, 1, ...] for a weight [out, in, ...]."""
+def _fits(weights: Sequence[Spec], a: Spec, b: Spec) -> bool:
+    """A [rank, in, ...] and B [out, rank, 1, ...] for weights [out_i, in, ...] whose out_i sum to out."""
+    widths = {weight.shape[1:] for weight in weights}
     return (
-        is_float(weight.dtype) and len(weight.shape) == len(a) == len(b) >= 2
-        and a[0] == b[1] > 0 and (b[0], *a[1:]) == weight.shape and math.prod(b[2:]) == 1
+        all(is_float(spec.dtype) for spec in (*weights, a, b)) and len(a.shape) == len(b.shape) >= 2
+        and widths == {a.shape[1:]} and sum(weight.shape[0] for weight in weights) == b.shape[0]
+        and a.shape[0] == b.shape[1] > 0 and math.prod(b.shape[2:]) == 1
     )  # fmt: skip
 
 
-def _config(reader: Reader, path: Path) -> dict[str, Any]:
+def _alpha(reader: Reader, name: str) -> float:
+    array = reader.read(name)
+    if array.size != 1 or not math.isfinite(alpha := float(array.reshape(-1)[0])):
+        raise ConversionError(f"{name} in {reader.place} is not one finite number; the LoRA is damaged.")
+    return alpha
+
+
+def _config(reader: Reader) -> dict[str, Any]:
     """The LoraConfig in the header (diffusers) or beside the file (PEFT); empty where there is none."""
-    text = reader.metadata.get(_METADATA)
-    beside = path.parent / "adapter_config.json"
-    if text is None and beside.is_file():
-        text = beside.read_text()
+    beside = reader.files()[0].with_name("adapter_config.json")
     try:
-        found = json.loads(text or "{}")
-        config = {key.removeprefix("transformer."): value for key, value in found.items()}
-        float(config.get("lora_alpha") or 0), dict(config.get("alpha_pattern") or {})
+        text = reader.metadata.get(_METADATA) or (beside.read_text() if beside.is_file() else "{}")
+        config = {key.removeprefix("transformer."): value for key, value in json.loads(text).items()}
+        alphas = config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()
+        if not all(math.isfinite(alpha) for alpha in alphas if alpha is not None):
+            raise ValueError("an alpha is not finite")
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ConversionError(f"The LoRA configuration of {path} is no readable JSON; fetch it again.") from error
+        raise ConversionError(
+            f"The LoRA configuration of {reader.place} is no readable JSON with finite alphas; fetch it again."
+        ) from error
     return config
 
 
-def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+def _scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
     alpha = config.get("lora_alpha")
     for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if module == pattern or module.endswith(f".{pattern}"):
+        if layer == pattern or layer.endswith(f".{pattern}"):
             alpha = value
     if alpha is None:
         return 1.0
@@ -204,7 +236,10 @@ class Merged(Reader):
         return out
 
 
-def write(path: str | Path, factors: Mapping[str, Factors], spelling: str, dtype: Any = ml_dtypes.bfloat16) -> None:
+def write(
+    path: str | Path, factors: Mapping[str, Factors], spelling: str, dtype: Any = ml_dtypes.bfloat16,
+    comfyui: str = Table.comfyui,
+) -> None:  # fmt: skip
     """Write a LoRA of a denoiser for other tools.
 
     Args:
@@ -213,12 +248,13 @@ def write(path: str | Path, factors: Mapping[str, Factors], spelling: str, dtype
       spelling: "diffusers": B takes up the scale, so that alpha is the rank; it stands in the header, where PEFT wants
         it, but tools that do not look there apply the same change. "comfyui": alpha beside every pair.
       dtype: of A and B.
+      comfyui: of the model's `Table`.
     """
     if spelling not in ("diffusers", "comfyui"):
         raise ValueError(f"A LoRA is spelled 'diffusers' or 'comfyui', not {spelling!r}.")
     arrays: dict[str, np.ndarray] = {}
     for weight, (a, b, scale) in factors.items():
-        name = f"{'transformer' if spelling == 'diffusers' else 'diffusion_model'}.{weight.removesuffix('.weight')}"
+        name = ("transformer." if spelling == "diffusers" else comfyui) + weight.removesuffix(".weight")
         arrays[f"{name}.lora_A.weight"] = a.astype(dtype)
         arrays[f"{name}.lora_B.weight"] = (b * np.float32(scale) if spelling == "diffusers" else b).astype(dtype)
         if spelling == "comfyui":

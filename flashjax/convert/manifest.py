@@ -87,6 +87,13 @@ def check(folder: Path, progress: Callable[[int], None]) -> dict[str, Any]:
     return found
 
 
+def check_size(folder: Path, name: str) -> None:
+    """Raise ConversionError unless a file or folder that a conversion wrote is as large as it was then."""
+    found, wanted = _bytes(folder / name), read(folder)["files"].get(name, {}).get("bytes", 0)
+    if found != wanted:
+        raise ConversionError(f"{folder / name} is not whole, {found} bytes of {wanted}; copy or convert it again.")
+
+
 def _bytes(path: Path) -> int:
     """The size of a file, or of all files in a folder."""
     inner = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]

@@ -22,6 +22,7 @@ from flashjax.convert import manifest
 from flashjax.convert.reader import ConversionError, Spec
 from flashjax.convert.sources import INDEX
 from flashjax.convert.writer import ordered, write_weights
+from flashjax.errors import UserError
 
 _JOURNAL = ".journal"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -59,7 +60,7 @@ class Partial:
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         self._journal.close()
-        if isinstance(error, ConversionError) and not (isinstance(error, NoRoom) and self.done):
+        if isinstance(error, UserError) and not (isinstance(error, NoRoom) and self.done):
             shutil.rmtree(self.folder, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise ConversionError(

@@ -39,7 +39,9 @@ def _pickles(source: Path) -> list[Path]:
     present = {file.name for file in source.iterdir() if file.is_file()}
     if any(name.endswith(".safetensors") for name in present):
         return []
-    if indexes := [name for name in present if name.endswith(_INDEX)]:
+    if indexes := sorted(name for name in present if name.endswith(_INDEX)):
+        if len(indexes) > 1:
+            raise ConversionError(f"{source} holds several indexes ({', '.join(indexes[:5])}); keep the one to read.")
         return _indexed(source / indexes[0], present)
     found = sorted(name for name in present if Path(name).suffix in PICKLES)
     usual = [name for name in found if name in _NAMES]

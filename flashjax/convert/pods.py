@@ -22,6 +22,7 @@ import tensorstore as ts
 from jax.sharding import AbstractMesh
 
 from flashjax import paths
+from flashjax.convert import manifest
 from flashjax.convert.manifest import ORBAX
 from flashjax.convert.reader import ConversionError, Spec
 from flashjax.parallel import sharding
@@ -193,6 +194,7 @@ class Stored:
         self._folder = folder.absolute() / ORBAX
         if not self._folder.is_dir():
             raise ConversionError(f"{folder} holds no Orbax checkpoint; write one with flashjax convert --to orbax.")
+        manifest.check_size(folder, ORBAX)  # a chunk that is missing would read as zeros
         with ocp.StandardCheckpointer() as checkpointer:
             told = checkpointer.metadata(self._folder).item_metadata
         if told is None:
@@ -211,12 +213,13 @@ class Stored:
         """The folder of a parameter's chunks."""
         return self._folder / name.replace("/", ".")
 
-    def read(self, name: str, rows: tuple[int, int]) -> np.ndarray:
-        """The ``rows`` [first, end) of a parameter's leading axis."""
-        return ts.open(_zarr(self.file(name))).result()[rows[0] : rows[1]].read().result()
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> np.ndarray:
+        """A parameter, or the ``rows`` [first, end) of its leading axis."""
+        store = ts.open(_zarr(self.file(name))).result()
+        return (store if rows is None else store[rows[0] : rows[1]]).read().result()
 
     def stream(self, name: str) -> Iterator[np.ndarray]:
-        """The bytes of a parameter. A chunk that is missing reads as zeros: the sha256 tells."""
+        """The bytes of a parameter."""
         store = ts.open(_zarr(self.file(name))).result()
         for region in regions(store.shape, store.chunk_layout.read_chunk.shape):
             yield np.ascontiguousarray(store[region].read().result()).reshape(-1).view(np.uint8)

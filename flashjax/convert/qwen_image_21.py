@@ -29,4 +29,7 @@ TABLE = Table(
         Rule(_BLOCK + "img_mlp.{p:proj|out}.weight", "blocks/mlp/{p}/kernel[{l}]", transpose),
         Rule(_BLOCK + "img_mlp.gate_layer.weight", "blocks/mlp/gate/kernel[{l}]", transpose),
     ),
+    # ComfyUI joins these two when it loads the model, and knows them by themselves only without diffusion_model.
+    native=tuple(Rule(f"{_BLOCK}img_mlp.{p}.weight", _BLOCK + "img_mlp.gate_up") for p in ("gate_layer", "proj")),
+    comfyui="",
 )

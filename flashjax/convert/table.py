@@ -148,11 +148,20 @@ def drop(source_regex: str, reason: str) -> Drop:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows of one architecture. ``renames``: (regex of how an older name begins, how it begins today)."""
+    """All rows of one architecture.
+
+    Attributes:
+      renames: (regex of how an older name begins, how it begins today).
+      native: rows from weights to the layers of the authors' own implementation, which LoRAs of ComfyUI and kohya may
+        be named after. Weights with one target are its rows, in the order of their rules.
+      comfyui: what stands in front of PyTorch's names in a LoRA for ComfyUI.
+    """
 
     rules: tuple[Rule, ...]
     drops: tuple[Drop, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
+    native: tuple[Rule, ...] = ()
+    comfyui: str = "diffusion_model."
 
     def today(self, name: str) -> str:
         """The name that the rules and drops know a source tensor by."""

@@ -63,6 +63,9 @@ def write_weights(
                 digests[name] = _stream(stages, name, tensors[name](), specs[name], progress)
         os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # what a full disk says knows no file
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

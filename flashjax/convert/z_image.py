@@ -10,6 +10,7 @@ from flashjax.convert.table import Rule, Table, transpose, with_bias
 CLASSES = ("ZImageTransformer2DModel",)
 
 _STACKS = (("noise_refiner", "noise_refiner"), ("context_refiner", "context_refiner"), ("layers", "blocks"))
+_ANY = "{s:noise_refiner|context_refiner|layers}.{l}."
 
 
 def _block(source: str, target: str) -> tuple[Rule, ...]:
@@ -35,5 +36,11 @@ TABLE = Table(
         *with_bias("all_final_layer.2-1.adaLN_modulation.1", "norm_out"),
         *with_bias("all_final_layer.2-1.linear", "proj_out"),
         *(rule for stack in _STACKS for rule in _block(*stack)),
+    ),
+    native=(
+        *(Rule(f"{_ANY}attention.to_{p}.weight", "{s}.{l}.attention.qkv") for p in "qkv"),
+        Rule(_ANY + "attention.to_out.0.weight", "{s}.{l}.attention.out"),
+        Rule("all_x_embedder.2-1.weight", "x_embedder"),
+        Rule("all_final_layer.2-1.{p:linear|adaLN_modulation.1}.weight", "final_layer.{p}"),
     ),
 )

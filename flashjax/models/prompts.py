@@ -106,6 +106,8 @@ class Tokens:
 
 def text(family: Family, prompt: str, slots: Sequence[int] = ()) -> str:
     """What the tokenizer reads. ``slots``: how many slots each image takes."""
+    if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # what Python makes of bytes that are no UTF-8
+        raise UserError(f"The prompt {shorten(prompt)} is no valid text; write it in UTF-8.")
     low, high = family.images
     if len(slots) < low or (high is not None and len(slots) > high):
         wanted = f"at least {low}" if high is None else f"{low} to {high}" if low < high else f"exactly {low}"

@@ -179,7 +179,7 @@ def read_sizes(config: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
         "kv_heads": "num_key_value_heads", "intermediate": "intermediate_size", "vocab": "vocab_size",
         "eps": "rms_norm_eps",
     }  # fmt: skip
-    if missing := [name for name in names.values() if name not in config]:
+    if missing := [name for name in names.values() if config.get(name) is None]:
         raise UserError(f"The text encoder's config.json lacks {', '.join(missing)}.")
     rotary = read_rotary(config)
     found = {

@@ -42,6 +42,7 @@ class Config:
     scan_layers: bool = True
     remat: str = "full"  # what the backward pass recomputes, see layers.REMAT
     attention: str = "auto"  # the kernel, see attention.KINDS
+    padded_positions: bool = False  # count padding into the target's rotary position, as diffusers does in a batch
 
     def __post_init__(self):
         if self.width % self.heads or sum(self.axes_dims) != self.head_dim:
@@ -112,7 +113,8 @@ class Condition:
     """What a batch is conditioned on.
 
     text: [B, L, context_dim] encoder states, right-padded, without the encoder's image slots.
-    text_length: int32 [B], how many of the L states are real. Padding changes nothing in the result.
+    text_length: int32 [B], how many of the L states are real. Padding changes nothing in the result, unless
+      ``Config.padded_positions`` asks for diffusers' habit.
     references: images [B, h, w, in_channels] as packed latents, in the order in which the text mentions them.
     reference_at: how many text tokens stand before each reference; nondecreasing; padding only after the last one.
     """
@@ -227,7 +229,7 @@ class QwenImage21(nnx.Module):
             return block(h, modulation, cos, sin, None, attend)
 
         _, kv = layers.run_stack(self.blocks, c.layers, body, h, None, scan=c.scan_layers, remat=c.remat)
-        return Context(kv, valid, plan.end - padding)
+        return Context(kv, valid, plan.end - padding * (not c.padded_positions))
 
     def velocity(self, context: Context, z: jax.Array, t: jax.Array) -> jax.Array:
         """Velocity, float32, like z [B, h, w, in_channels], at t [B] in [0, 1] (fp32; 1 is noise).

@@ -117,7 +117,7 @@ def read_sizes(config: Mapping[str, Any], names: Mapping[str, str], **fixed: Any
     """{field: size} of the vision tower in a ``config.json``. ``names``: {field: name there}; ``fixed``: settings of
     which one value is built. Raises UserError for another value, and for a size that is missing."""
     tower = config.get("vision_config") or {}
-    if missing := [name for name in names.values() if name not in tower]:
+    if missing := [name for name in names.values() if tower.get(name) is None]:
         raise UserError(f"vision_config in config.json lacks {', '.join(missing)}.")
     for name, wanted in {"in_channels": 3, "temporal_patch_size": TEMPORAL, **fixed}.items():
         if tower.get(name, wanted) != wanted:

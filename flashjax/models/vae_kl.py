@@ -69,7 +69,7 @@ class Config:
         with about_settings():
             return cls(
                 widths=widths, decoder_widths=tuple(config.get("decoder_block_out_channels") or widths),
-                blocks=config["layers_per_block"], groups=config.get("norm_num_groups", 32),
+                blocks=config["layers_per_block"], groups=config.get("norm_num_groups") or 32,
                 channels=config.get("in_channels", 3), latent_channels=config["latent_channels"],
                 quant_convs=config.get("use_quant_conv", True), **own,
             )  # fmt: skip

@@ -64,7 +64,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     placed = jax.tree_util.tree_map_with_path(place, tree)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"The parameter {problems[0]}{more}; change fsdp or tensor of config.mesh.")
+        raise UserError(f"The parameter {problems[0]}{more}; change fsdp or tensor of the mesh.")
     return placed
 
 

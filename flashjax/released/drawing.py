@@ -21,6 +21,7 @@ from flashjax.released.families import Family, as_seen
 # A picture of more pixels than WHOLE goes through the autoencoder in tiles; TILE and OVERLAP are pixels of their sides.
 # Whole, one of 2048 px takes four times the memory of one of 1024 px, in tiles the same (docs/performance.md).
 WHOLE, TILE, OVERLAP = 3 * 1024**2, 1024, 256
+LONGEST = 200  # times the other side: Qwen's processors take no longer pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,10 @@ class Released:
             raise UserError(f"A picture is {small[0].width} x {small[0].height}; sides take {step} pixels at least.")
         size = self._size(fitted, height, width, step)
         scale = self.defaults["guidance_scale"] if guidance_scale is None else guidance_scale
+        if scale < 1:
+            raise UserError(
+                f"Guidance {scale:g} leads to the negative prompt; 1 is none, and what Z-Image's pipeline calls 0."
+            )
         if scale == 1 and negative_prompt is not None:
             raise UserError("A negative prompt does nothing at guidance 1; leave it out, or give --guidance.")
         seen = [as_seen(rules, image) for image in images] if rules.images != (0, 0) else []
@@ -145,6 +150,9 @@ class Released:
         if high is not None and len(images) > high:
             what = f"edits {high} picture at a time" if high else "draws from text alone"
             raise UserError(f"{self.name} {what}; it was given {len(images)} (--image).")
+        if long := [image.size for image in images if max(image.size) > LONGEST * min(image.size)]:
+            width, height = long[0]
+            raise UserError(f"A picture is {width} x {height}; one side is {LONGEST} times the other at most.")
 
     def _size(self, fitted: Sequence[Image.Image], height: int | None, width: int | None, step: int):
         if (height is None) != (width is None):

@@ -9,7 +9,7 @@ import numpy as np
 from flashjax import convert
 from flashjax.convert import detect
 from flashjax.errors import UserError
-from flashjax.models import prompts
+from flashjax.models import checks, prompts
 from flashjax.released.drawing import Released
 from flashjax.released.encoding import EditEncoder, Encoder, Part
 from flashjax.released.families import FAMILIES, Family
@@ -84,7 +84,8 @@ def _part(folder: Path, inner: str, name: str, **settings) -> Part:
     dtype = convert.stored_dtype(folder)
     dtype = dtype if dtype.name == "bfloat16" else np.dtype(np.float32)
     own = {} if inner == "vae" else dict(dtype=dtype, param_dtype=dtype)  # an autoencoder computes in float32
-    part = Part(name, folder, detect.sizes(name, found, **own, **settings), dtype)
+    with detect.about(folder / "config.json"):
+        part = Part(name, folder, detect.sizes(name, found, **own, **settings), dtype)
     convert.check(name, folder, part.module.abstract(part.config))
     return part
 
@@ -139,4 +140,7 @@ def _tokenizer(folder: Path) -> prompts.Tokenizer:
 def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"There is no {file}; --weights takes the folder of a diffusers pipeline.")
-    return detect.read_config(file)
+    config = detect.read_config(file)
+    with detect.about(file):
+        checks.values(config)
+    return config

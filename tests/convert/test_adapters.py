@@ -58,11 +58,11 @@ def kept(tmp_path, given, spelling, status=0):
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
 def test_an_adapter_and_back_is_the_same_file(tmp_path, spelling, dtype):
     factors, given = draw(dtype=dtype), tmp_path / "given.safetensors"
-    lora.write(given, factors, "comfyui", dtype)
+    lora.write(given, factors, "comfyui", dtype, TABLE.comfyui)
     if spelling == "kohya":
         reader, names = convert.open_weights(given), {}
         for name in reader:
-            module, _, end = name.removeprefix("diffusion_model.").partition(".lora_")
+            module, _, end = name.partition(".lora_")
             module, end = (module.removesuffix(".alpha"), "alpha") if not end else (module, "lora_" + end)
             end = end.replace("lora_A", "lora_down").replace("lora_B", "lora_up")
             names[f"lora_unet_{module.replace('.', '_')}.{end}"] = reader.read(name)
@@ -160,6 +160,21 @@ def test_keep_lora_takes_one_lora_without_a_scale(tmp_path, capsys):
     lora.write(tmp_path / "a.safetensors", draw(), "comfyui")
     kept(tmp_path, f"{tmp_path / 'a.safetensors'}:0.5", "flashjax", status=2)
     assert "takes one --lora, without a scale" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--keep-lora", "diffusers", "--dtype", "bfloat16"), "--dtype does nothing with --keep-lora"),
+        (("--keep-lora", "diffusers", "--mesh", "fsdp=2"), "--mesh does nothing with --keep-lora"),
+        (("--keep-lora", "diffusers", "--force"), "--force does nothing with --keep-lora"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_told(tmp_path, capsys, options, words):
+    assert toy.run("--source", tmp_path, "--lora", tmp_path, "--out", tmp_path / "out", *options) == 2
+    assert words in capsys.readouterr().err
+    assert toy.run("--verify", tmp_path, "--source", tmp_path) == 2
+    assert "--source does nothing with --verify" in capsys.readouterr().err
 
 
 def test_a_weight_that_is_no_linear_layer_is_told():

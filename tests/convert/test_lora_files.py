@@ -1,5 +1,6 @@
 """LoRA files of three spellings say the same change, and diffusers reads what is written as flashjax does."""
 
+import importlib
 import json
 
 import ml_dtypes
@@ -8,12 +9,12 @@ import pytest
 import safetensors.torch
 import torch
 import toy
-from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_qwen_lora_to_diffusers
+from diffusers.loaders import lora_conversion_utils as theirs
 from diffusers.loaders.lora_pipeline import QwenImageLoraLoaderMixin
 from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 
 from flashjax import convert
-from flashjax.convert import lora, writer
+from flashjax.convert import adapters, detect, lora, writer
 
 RANKS = {  # weight: rank
     "transformer_blocks.0.attn.to_q.weight": 2,
@@ -88,7 +89,7 @@ def test_every_spelling_says_the_same(weights, tmp_path, name):
         np.testing.assert_array_equal(product(found[weight]), product(factors[weight]))
 
 
-@pytest.mark.parametrize("where", ["header", "beside", "nowhere", "rslora"])
+@pytest.mark.parametrize("where", ["header", "beside", "folder", "nowhere", "rslora"])
 def test_alpha_comes_from_the_configuration_where_no_tensor_tells_it(weights, tmp_path, where):
     factors = draw(weights, scale=1.0)
     config = {"lora_alpha": 6, "alpha_pattern": {"img_mlp.proj": 12}, "use_rslora": where == "rslora"}
@@ -99,7 +100,7 @@ def test_alpha_comes_from_the_configuration_where_no_tensor_tells_it(weights, tm
         (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     arrays = keys(factors, lambda m: "base_model.model." + m, alpha=False)
     writer.write_arrays(tmp_path / "adapter_model.safetensors", arrays, metadata)
-    found = lora.read(tmp_path / "adapter_model.safetensors", weights)
+    found = lora.read(tmp_path if where == "folder" else tmp_path / "adapter_model.safetensors", weights)
     scales = [found[name].scale for name in RANKS]
     expected = {"nowhere": [1, 1, 1], "rslora": [6 / 2**0.5, 6 / 2**0.5, 12 / 3**0.5]}.get(where, [3, 3, 4])
     assert scales == pytest.approx(expected, rel=1e-12)
@@ -115,10 +116,54 @@ def test_the_scale_is_the_one_of_diffusers(weights, tmp_path, name):
     arrays = keys(draw(weights), form, a, b)
     writer.write_arrays(tmp_path / "lora.safetensors", arrays)
     found = lora.read(tmp_path / "lora.safetensors", weights)
-    theirs = _convert_non_diffusers_qwen_lora_to_diffusers(as_torch(arrays))
+    read = theirs._convert_non_diffusers_qwen_lora_to_diffusers(as_torch(arrays))
     for weight in RANKS:
-        a, b = (theirs[f"transformer.{weight.removesuffix('.weight')}.lora_{p}.weight"].numpy() for p in "AB")
+        a, b = (read[f"transformer.{weight.removesuffix('.weight')}.lora_{p}.weight"].numpy() for p in "AB")
         np.testing.assert_allclose(product(found[weight]), b @ a, rtol=1e-5, atol=1e-6)
+
+
+def of_gate_up(arrays):
+    """Nobody's: ComfyUI joins gate and value of Qwen-Image-2.1 in this order, diffusers reads no such file."""
+    out = {}
+    for name, array in arrays.items():
+        parts = torch.chunk(array, 2) if "lora_B" in name else (array, array)
+        for layer, part in zip(("gate_layer", "proj"), parts, strict=True):
+            out["transformer." + name.removeprefix("diffusion_model.").replace("gate_up", layer)] = part
+    return out
+
+
+# model, names of A and B, how a layer is named, which layers, and what reads them
+NATIVE = {
+    "flux2": ("flux2", *SPELLINGS["comfyui"], "", theirs._convert_non_diffusers_flux2_lora_to_diffusers),
+    "flux2 kohya": ("flux2", *SPELLINGS["kohya"], "_blocks", theirs._convert_kohya_flux2_lora_to_diffusers),
+    "z_image kohya": ("z_image", *SPELLINGS["kohya"], "att", theirs._convert_non_diffusers_z_image_lora_to_diffusers),
+    "qwen_image_21": ("qwen_image_21", *SPELLINGS["comfyui"], "", of_gate_up),
+}
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_the_authors_names_are_read_as_diffusers_reads_them(tmp_path, name):
+    """Queries, keys and values in one layer, among others."""
+    model, form, down, up, some, read = NATIVE[name]
+    table, module = convert.table_of(model), importlib.import_module(f"flashjax.models.{model}")
+    weights = adapters.pytorch_specs(table, module.abstract(module.Config.tiny()))
+    rng, arrays, layers = np.random.default_rng(0), {}, lora._layers(weights, table.native)
+    own = [layer for layer in layers if f"{layer}.weight" not in weights and some in layer]
+    for layer in own:
+        shapes = [weights[weight].shape for weight in layers[layer]]
+        arrays[f"{form(layer)}.{down}"] = rng.normal(size=(2, shapes[0][1])).astype(np.float32)
+        arrays[f"{form(layer)}.{up}"] = rng.normal(size=(sum(shape[0] for shape in shapes), 2)).astype(np.float32)
+        if "kohya" in name:
+            arrays[f"{form(layer)}.alpha"] = np.float32(1)
+    writer.write_arrays(tmp_path / "lora.safetensors", arrays)
+    found = lora.read(tmp_path / "lora.safetensors", weights, table.native)
+    expected = read(as_torch(arrays))
+    assert len(found) > len(own) and len(expected) == 2 * len(found)
+    for weight, factors in found.items():
+        a, b = (expected[f"transformer.{weight.removesuffix('.weight')}.lora_{p}.weight"].numpy() for p in "AB")
+        np.testing.assert_allclose(product(factors), b @ a, rtol=1e-5, atol=1e-6)
+    fitting = detect.fitting(lora.modules(convert.open_weights(tmp_path / "lora.safetensors")))
+    assert fitting == ([] if "kohya" in name else [model])
 
 
 def test_what_diffusers_writes_for_kohya_is_read(weights, tmp_path):
@@ -165,6 +210,31 @@ def test_names_are_those_that_other_tools_look_for(weights, tmp_path):
         found = convert.open_weights(tmp_path / "lora.safetensors")
         assert sorted(found) == names
         assert found.shapes()[names[-1]].dtype == ml_dtypes.bfloat16
+
+
+# As comfy/lora.py maps them to its own layers. It joins gate and value of Qwen-Image-2.1, and has FLUX.2's layers under
+# the authors' names: there it finds PyTorch's without anything in front, and not behind diffusion_model.
+COMFYUI = {
+    "qwen_image_21": "transformer_blocks.0.img_mlp.proj",
+    "qwen_image": "diffusion_model.transformer_blocks.0.img_mlp.net.2",
+    "z_image": "diffusion_model.layers.0.attention.to_out.0",
+    "flux2": "single_transformer_blocks.0.attn.to_qkv_mlp_proj",
+}
+
+
+@pytest.mark.parametrize("model", COMFYUI)
+def test_comfyui_finds_every_familys_layers(tmp_path, model):
+    config = importlib.import_module(f"flashjax.models.{model}").Config.tiny().to_diffusers()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    layer = COMFYUI[model].removeprefix("diffusion_model.")
+    out, width = adapters.pytorch_specs(convert.table_of(model), detect.form(model, config))[f"{layer}.weight"].shape
+    one = lora.Factors(np.ones((2, width), np.float32), np.ones((out, 2), np.float32), 0.5)
+    lora.write(tmp_path / "a.safetensors", {f"{layer}.weight": one}, "diffusers", np.float32)
+    given = ("--lora", tmp_path / "a.safetensors", "--keep-lora", "comfyui")
+    assert toy.run("--source", tmp_path, "--out", tmp_path / "out", *given) == 0
+    reader = convert.open_weights(tmp_path / "out" / "lora.safetensors")
+    assert set(reader) == {f"{COMFYUI[model]}.{end}" for end in ("alpha", "lora_A.weight", "lora_B.weight")}
+    assert lora.spelling(reader) == "ComfyUI"
 
 
 def test_a_written_lora_works_in_peft(source, weights, tmp_path):
@@ -231,7 +301,27 @@ BAD = {
     ),
     "NaN": (lambda arrays: {n: a * np.float32(np.nan) for n, a in arrays.items()}, ("NaN or infinite", "LoRA")),
     "no LoRA": (lambda arrays: {"x.weight": np.ones(3)}, ("no plain LoRA", "x.weight")),
+    "alpha is NaN": (lambda arrays: with_alpha(arrays, np.float32(np.nan)), ("to_q.alpha in", "not one finite number")),
+    "no alpha in alpha": (lambda arrays: with_alpha(arrays, np.ones(0)), ("to_q.alpha in", "not one finite number")),
+    "two alphas": (lambda arrays: with_alpha(arrays, np.ones(2)), ("to_q.alpha in", "not one finite number")),
+    "whole numbers": (lambda arrays: {n: a.astype(int) for n, a in arrays.items()}, ("another model", "to_q.lora_A")),
 }  # fmt: skip
+
+
+def with_alpha(arrays, alpha):
+    return arrays | {"transformer.transformer_blocks.0.attn.to_q.alpha": alpha}
+
+
+ODD = [b"{", b"[]", b"\xff{}", b'{"lora_alpha": NaN}', b'{"lora_alpha": "4"}', b'{"alpha_pattern": {"to_q": "x"}}']
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_a_configuration_without_sense_is_told(weights, tmp_path, text):
+    arrays = keys(draw(weights), lambda m: "base_model.model." + m, alpha=False)
+    writer.write_arrays(tmp_path / "adapter_model.safetensors", arrays)
+    (tmp_path / "adapter_config.json").write_bytes(text)
+    with pytest.raises(convert.ConversionError, match="The LoRA configuration of .*adapter_model.safetensors is no"):
+        lora.read(tmp_path / "adapter_model.safetensors", weights)
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import toy
 
-from flashjax import convert
+from flashjax import cli, convert
 from flashjax.convert import arrays, manifest, output, planning, reader, table, writer
 
 SMALL = ("--shard-size", "5e-5")  # 50 kB: four shards
@@ -272,6 +272,19 @@ def test_what_fails_in_a_thread_fails_the_file(tmp_path, monkeypatch, fails):
         monkeypatch.setattr(writer.os, "fdatasync", broken)
     with pytest.raises(RuntimeError, match=fails):
         writer.write_arrays(tmp_path / "w.safetensors", {f"{i}": np.ones(3) for i in range(9)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    """What the system says of a write knows no file. (A conversion has a sentence of its own.)"""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer._Stages, "_write_all", full)
+    with pytest.raises(OSError) as raised:
+        writer.write_arrays(tmp_path / "lora.safetensors", {"a": np.ones(3)})
+    assert cli._sentence(raised.value) == f"{tmp_path / 'lora.safetensors'}: No space left on device."
     assert not list(tmp_path.iterdir())
 
 

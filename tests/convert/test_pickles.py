@@ -121,6 +121,10 @@ def test_a_missing_part_and_a_choice_are_told(source, tmp_path, capsys):
     (source / "diffusion_pytorch_model-00002-of-00002.bin").unlink()
     assert toy.run(*options) == 2
     assert "00002-of-00002.bin', which is not in the folder" in capsys.readouterr().err
+    (source / "a.bin.index.json").write_text("{}")
+    assert toy.run(*options) == 2
+    assert "holds several indexes (a.bin.index.json, diffusion_pytorch_model.bin.index.json)" in capsys.readouterr().err
+    (source / "a.bin.index.json").unlink()
     (source / "diffusion_pytorch_model.bin.index.json").unlink()
     (source / "optimizer.bin").write_bytes(b"")
     assert toy.run(*options) == 2

@@ -43,6 +43,8 @@ def test_eight_devices_read_what_safetensors_hold(tmp_path, dtype):
     for path, array in found.items():
         assert array.dtype == dtype
         np.testing.assert_array_equal(np.asarray(array).view("u1"), expected[path].view("u1"))
+    whole = paths.flatten(convert.load("qwen_image_21", tmp_path / "pod", toy.ABSTRACT, dtype))
+    assert all(np.array_equal(whole[path].view("u1"), expected[path].view("u1")) for path in expected)
     divided = found["blocks/attn/to_q/kernel"]
     assert divided.addressable_shards[0].data.size * 8 == divided.size
     told = {name: manifest.read(tmp_path / name)["tensors"] for name in ("flat", "pod")}
@@ -96,6 +98,9 @@ def test_verify_sees_a_changed_and_a_missing_chunk(source, tmp_path, capsys):
     assert "img_in/kernel" in capsys.readouterr().err
     chunk.unlink()
     assert toy.run("--verify", out) == 2
+    for load in (lambda: pods.load(out, target()), lambda: convert.load("qwen_image_21", out, toy.ABSTRACT)):
+        with pytest.raises(convert.ConversionError, match="pod/params is not whole, [0-9]* bytes of"):
+            load()  # would read zeros
 
 
 def test_what_does_not_fit_leaves_nothing(source, tmp_path, capsys):
@@ -127,6 +132,12 @@ def test_another_model_is_told(source, tmp_path):
         pods.load(tmp_path / "pod", wanted)
     with pytest.raises(convert.ConversionError, match="no Orbax checkpoint"):
         pods.load(source, wanted)
+
+
+def test_a_mesh_that_does_not_divide_leaves_nothing(source, tmp_path, capsys):
+    assert toy.run("--source", source, "--out", tmp_path / "out", "--to", "orbax", "--mesh", "fsdp=7") == 2
+    assert "does not divide over 7 devices" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["source"]
 
 
 @pytest.mark.parametrize("options", [("--to", "orbax"), ("--mesh", "fsdp=8"), ("--to", "orbax", "--mesh", "8")])

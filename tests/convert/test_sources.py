@@ -152,7 +152,7 @@ BAD = {
     "-inf": (1, nonfinite(-np.inf), (SINGLE, "txt_in.in_layer.weight in", "NaN or infinite")),
     "bf16 NaN": (1, nonfinite(np.nan, ml_dtypes.bfloat16), ("txt_in.in_layer.weight in", "NaN or infinite")),
     "unknown architecture": (1, config(_class_name="UNet2DConditionModel"), ("config.json", "'UNet2DConditionModel'")),
-    "variant": (1, config(patch_size=2), ("patch_size = 2",)),
+    "variant": (1, config(patch_size=2), ("source/config.json has patch_size = 2",)),
     "pickle": (
         1, lambda f: (f / SINGLE).rename(f / "diffusion_pytorch_model.bin"), (".bin is a pickle", "--allow-pickle"),
     ),

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import operator
 
 import jax
 import numpy as np
@@ -27,6 +28,7 @@ from transformers import Qwen3ForCausalLM
 
 from flashjax import convert, paths
 from flashjax.convert import detect, manifest, oracles, verify
+from flashjax.errors import UserError
 
 TESTED = dict(
     flux2=test_flux2, qwen_image=test_qwen_image, qwen_image_21=test_qwen_image_21, z_image=test_z_image,
@@ -59,6 +61,31 @@ def converted(tmp_path_factory):
         return folder / "out"
 
     return make
+
+
+def settings_of(config, part=()):
+    """The place of every setting of a config.json."""
+    for name, value in config.items():
+        yield (*part, name)
+        if isinstance(value, dict):
+            yield from settings_of(value, (*part, name))
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_setting_without_sense_is_told(converted, name):
+    """A sentence, or sizes: every setting of config.json in turn is nothing of its kind."""
+    text = (converted(name) / "config.json").read_text()
+    told = 0
+    for *part, last in settings_of(json.loads(text)):
+        for value in (None, 0, -1, 0.5, True, "x", [], [0], ["x"], {}):
+            config = json.loads(text)
+            functools.reduce(operator.getitem, part, config)[last] = value
+            try:
+                detect.sizes(name.split()[0], config)
+            except UserError as error:
+                told += 1
+                assert str(error).isprintable()
+    assert told > 30
 
 
 def test_every_model_has_an_oracle():

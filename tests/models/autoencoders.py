@@ -7,7 +7,7 @@ import jax
 import jax.extend
 import numpy as np
 import torch
-from parity import carry_over, close, randomise
+from parity import carry_over, check_released, close, randomise
 
 from flashjax import convert, paths
 from flashjax.convert import planning
@@ -96,6 +96,7 @@ def names_and_shapes(module, torch_class, preset: str, settings: dict, count: in
     ours = planning.export(convert.table_of(module.__name__.rpartition(".")[2]), module.abstract(config))[1]
     assert {name: spec.shape for name, spec in ours.items()} == {n: s for n, s in theirs.items() if n != _COUNTER}
     assert sum(np.prod(shape, dtype=np.int64) for shape in theirs.values()) == count
+    check_released(f"{module.__name__.rpartition('.')[2]}:{preset}", {name: spec.shape for name, spec in ours.items()})
 
 
 def same_sizes(module, torch_class, preset: str, settings: dict) -> None:

@@ -6,6 +6,9 @@ float32 roundings, for two implementations that add up in different orders.
 """
 
 import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,20 @@ import torch
 from flashjax import convert
 
 TOLERANCE = 2e-5
+# Module and preset -> number of tensors, and the digest of {name: shape}, of lists that do not come from the installed
+# diffusers, whose defaults may change. Statistics of a batch norm are not among the parameters.
+RELEASED = {
+    "qwen_image_21:qwen_image_21": (297, "bd98e4c217383a150b23a7ecf4ab964fe6d59b7fd4805256f9ab188d2f6e47c9"),
+    "vae_qwen_image_21:qwen_image_21": (238, "fbb891f75c1e5037d89b7705fd5b6b431cb7871bf6f9411c7b8c6e0165722458"),
+    "qwen_image:qwen_image": (1933, "9349cc6f9d662cbd298b8854c636cc920b4b54fb7480d9bdbab4f706959f17cc"),
+    "vae_qwen_image:qwen_image": (194, "ef7f55e5602e71ac402fe9f5ee4f0114044eb5747f9864e0a7cacf5351d63093"),
+    "z_image:z_image": (521, "9eb67d3d8e41fe46619f83d9e56c8c354f6516e43dac61182ea64001259e7124"),
+    "vae_kl:flux2": (248, "bce79596e9ac481711909188832c4d5f949fee183d894f295782932168ba2a4f"),
+    "flux2:klein_4b": (169, "3bb5ea459b4a463ef12b048f78ade78d30d63ebbc218a451186617e27fe5c895"),
+    # of diffusers 0.42
+    "flux2:klein_9b": (233, "fe53a80be8b17e5137f629ef3e9240881472cb126b60ac386af86a96f323bdca"),
+    "vae_kl:z_image": (244, "3123bf4653e4b93dd35162ae539d71d4e22e2cae3a1c88d3a6df1d01544644f9"),
+}
 
 
 def randomise(model: torch.nn.Module, seed: int = 0, centred: tuple[str, ...] = ()) -> torch.nn.Module:
@@ -72,3 +89,10 @@ def close(actual, expected, tolerance: float = TOLERANCE) -> None:
     if isinstance(expected, torch.Tensor):
         expected = expected.detach().numpy()
     np.testing.assert_allclose(np.asarray(actual), expected, rtol=tolerance, atol=tolerance)
+
+
+def check_released(which: str, shapes: Mapping[str, Sequence[int]]) -> None:
+    """{PyTorch name: shape} is that of the released checkpoint."""
+    parameters = {name: list(shape) for name, shape in shapes.items() if not name.startswith("bn.")}
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+    assert (len(parameters), digest) == RELEASED[which]

@@ -255,6 +255,7 @@ def test_long_prompts_are_refused_not_cut():
         ("qwen_image_edit", "a", [], "must be exactly 1 for this model, not 0"),
         ("qwen_image_edit_plus", "a", [], "must be at least 1 for this model, not 0"),
         ("qwen_image_21", "a", [(64, 48)], "64 x 48 pixels; its sides must be multiples of 32"),
+        ("z_image", "a \udcff", [], "is no valid text; write it in UTF-8"),
         ("qwen_image_21", "a <|image_pad|>", [], r"'a <\|image_pad\|>' contains <\|image_pad\|>"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import QwenImage21Transformer2DModel
 from flax import nnx
-from parity import close, randomise
+from parity import check_released, close, randomise
 
 from flashjax import convert
 from flashjax.convert import planning
@@ -78,14 +78,17 @@ def torch_velocity(model, cond: Condition, z, t):
     """diffusers' view of the same: image slots within the text (their contents must not matter), images packed in front
     of the target."""
     rng, (batch, _, width) = np.random.default_rng(99), cond.text.shape
-    states, slots, start = [], [], 0
+    real = np.arange(cond.text.shape[1]) < cond.text_length[:, None]
+    states, valid, slots, start = [], [], [], 0
     for reference, at in zip((*cond.references, None), (*cond.reference_at, cond.text.shape[1]), strict=True):
         states.append(cond.text[:, start:at])
+        valid.append(real[:, start:at])
         slots += [False] * (at - start)
         start = at
         if reference is not None:
             count = reference.shape[1] * reference.shape[2] // 4
             states.append(rng.normal(size=(batch, count, width)).astype(np.float32))
+            valid.append(np.ones((batch, count), bool))
             slots += [True] * count
     slots += [True] * (z.shape[1] * z.shape[2] // 4)
     images = (*cond.references, z)
@@ -93,6 +96,7 @@ def torch_velocity(model, cond: Condition, z, t):
         out = model(
             hidden_states=torch.tensor(np.concatenate([x.reshape(batch, -1, x.shape[-1]) for x in images], axis=1)),
             encoder_hidden_states=torch.tensor(np.concatenate(states, axis=1)),
+            encoder_hidden_states_mask=None if real.all() else torch.tensor(np.concatenate(valid, axis=1)),
             timestep=torch.tensor(t),
             img_shapes=[[(1, *x.shape[1:3]) for x in images]] * batch,
             img_mask=torch.tensor(slots)[None].expand(batch, -1),
@@ -122,6 +126,19 @@ def test_agrees_with_diffusers_on_other_sizes(models, name):
     close(run(config, params, cond, z, t), torch_velocity(model, cond, z, t))
 
 
+def test_a_padded_batch_agrees_where_positions_count_the_padding(models):
+    """diffusers' target stands behind the padding, which moves it; ours behind the true text, unless it is told to."""
+    config, model, params = models("tiny")
+    cond, z, t = draw(config, LAYOUTS["two_references"])
+    lengths = np.array([cond.text.shape[1], cond.text.shape[1] - 2], np.int32)
+    text = np.where(np.arange(cond.text.shape[1])[:, None] < lengths[:, None, None], cond.text, 1e3)
+    cond = cond.replace(text=text.astype(np.float32), text_length=lengths)
+    expected = torch_velocity(model, cond, z, t)
+    close(run(dataclasses.replace(config, padded_positions=True), params, cond, z, t), expected)
+    moved = np.abs(run(config, params, cond, z, t) - expected).max((1, 2, 3))
+    assert moved[0] < 1e-4 < 1e-3 < moved[1]
+
+
 def test_agrees_with_diffusers_far_from_the_origin_and_at_both_ends_of_time(models):
     """Long text brings rotary positions of some hundreds, t = 0 and 1 the ends of the sinusoids."""
     config, model, params = models("tiny")
@@ -142,7 +159,7 @@ def test_the_released_model_has_diffusers_tensors():
     """7.115 B parameters in 297 tensors: every name and shape, without a weight in memory."""
     with torch.device("meta"):
         shapes = {name: tuple(w.shape) for name, w in QwenImage21Transformer2DModel().state_dict().items()}
-    assert len(shapes) == 297
+    check_released("qwen_image_21:qwen_image_21", shapes)
     assert sum(np.prod(s, dtype=np.int64) for s in shapes.values()) == 7_115_124_736
     target = qwen.abstract(Config.qwen_image_21())
     assert sum(np.prod(x.shape, dtype=np.int64) for x in jax.tree.leaves(target)) == 7_115_124_736
@@ -161,7 +178,7 @@ def test_one_context_serves_every_time_and_every_image(models):
     for seed, t in enumerate((1.0, 0.9, 0.3)):
         z, t = draw(config, LAYOUTS["two_references"], seed=seed + 10)[1], np.full(2, t, np.float32)
         once = velocity(params, context, z, t)
-        close(once, run(config, params, cond, z, t), 2e-6)  # only the compiler's fusions differ
+        close(once, run(config, params, cond, z, t), 1e-6)  # only the compiler's fusions differ
         close(once, torch_velocity(model, cond, z, t))
 
 
