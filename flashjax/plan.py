@@ -27,13 +27,13 @@ from flashjax.data.records import source_key
 from flashjax.distill import schedule
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
-from flashjax.models import held, latents, lora
-from flashjax.parallel import chips, sharding
+from flashjax.models import latents, lora
+from flashjax.parallel import chips, memory, sharding
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, step_call
 from flashjax.recipe import make_recipe, make_table, teacher_names
 from flashjax.train import make_optimizers
-from flashjax.weights import kept, specialist_form
+from flashjax.weights import frozen_forms
 
 EMPTY_PROMPT = 2  # tokens of text of a teacher without a negative prompt: the encoder's first and last
 # How hard the compiler tries. "least" takes a third of the time of "usual", which is how ``train`` compiles, and leaves
@@ -119,7 +119,7 @@ def plan(
     fits = dict(batch=config.batch_size, parts=config.micro_batches, heads=model_config.heads, tokens=tokens)
     meshes.check_fits(mesh, **fits)
     call, example = programs_of(config, mesh, model, model_config, recipe, table)
-    resident = sum(map(bytes_on_device, jax.tree.leaves(example)))
+    resident = sum(map(memory.bytes_on_device, jax.tree.leaves(example)))
     compiled = compile_all(table, call, example, mesh, effort, only, tell) if target.devices is not None else {}
     counted = cost.Cost(
         config.model.architecture, model_config, recipe, batch=config.batch_size,
@@ -150,11 +150,7 @@ def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, re
     params = lora.form(adapted, whole) if adapted else whole  # what is trained
     student, critic = (sharding.divided(o, mesh) if o else None for o in make_optimizers(config, table))
     state = jax.eval_shape(partial(TrainState.create, student_optimizer=student, critic_optimizer=critic), params)
-    named = [config.distill.teachers[name].get("weights", "") for name in names]
-    forms = [whole] * (bool(names) or bool(adapted)) + [specialist_form(config, whole, path) for path in named[1:]]
-    forms = [jax.eval_shape(partial(kept, dtype=config.teacher_dtype), form) for form in forms]
-    places = (held.placed(sharding.shardings(form, mesh), config.teacher_memory) for form in forms)
-    teachers = tuple(map(sharding.with_places, forms, places))
+    teachers = frozen_forms(config, whole, mesh, [config.distill.teachers[name].get("weights", "") for name in names])
     pictures = settings.edited(config, manifests_there(config))
     nulls = tuple(
         model.Condition(np.zeros((1, n, model_config.context_dim), np.float32), np.full((1,), n, np.int32))
@@ -201,11 +197,6 @@ def null_tokens(config: ConfigDict) -> tuple[int, ...]:
     return tuple(config.max_text_tokens if teacher.get("negative", "") else EMPTY_PROMPT for teacher in named)
 
 
-def bytes_on_device(leaf: jax.ShapeDtypeStruct) -> int:
-    there = leaf.sharding.memory_kind in (None, "device")
-    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize if there else 0
-
-
 def compile_all(
     table: schedule.StepTable, call: Any, example: Any, mesh: Any, effort: str, only: str, tell: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
@@ -217,7 +208,7 @@ def compile_all(
         try:
             done = lowered.compile(compiler_options=EFFORTS[effort])
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
+            if not memory.is_refusal(error):
                 raise
             done = Refused(str(error))
         seconds[program] = time.monotonic() - begun
@@ -267,7 +258,7 @@ def fit(target: Target, resident: int, compiled: dict[str, dict[str, Any]]) -> d
     """Of the program that needs most: what is there all along, its temporaries, and what is left of a device. ``fits``
     is None where temporaries are not known and the arguments alone do not decide."""
     limit = target.chip.hbm / target.chip.devices if target.chip else None
-    refused = {name: how_much(found["refused"]) for name, found in compiled.items() if "refused" in found}
+    refused = {name: memory.how_much(found["refused"]) for name, found in compiled.items() if "refused" in found}
     done = {name: found for name, found in compiled.items() if "refused" not in found}
     # A program's own arguments have its student's context and the padding of tiles, and lack the teachers that others
     # use; the larger of the two has nearly all.
@@ -287,12 +278,6 @@ def fit(target: Target, resident: int, compiled: dict[str, dict[str, Any]]) -> d
         fits=fits, largest_program=largest, resident_bytes=resident, temporaries_bytes=extra, total_bytes=total,
         limit_bytes=limit, headroom=1 - total / limit if limit else None, refused=refused, programs=compiled,
     )  # fmt: skip
-
-
-def how_much(words: str) -> str:
-    """What the compiler says of a program that does not fit: how much it wants and by how much that is too much."""
-    found = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm.*?by ([\d.]+\w)", words, re.S)
-    return "{} wanted of {}, {} too much".format(*found.groups()) if found else words.splitlines()[0]
 
 
 def speed(target: Target, table: schedule.StepTable, counted: cost.Cost, compiled: dict[str, Any]) -> dict[str, Any]:

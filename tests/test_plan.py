@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flashjax import cli, cost, flow, models, optim, plan, settings
+from flashjax import cli, cost, flow, models, optim, plan, programs, settings
 from flashjax import config as configs
 from flashjax.commands import plan as command
 from flashjax.distill import guidance, schedule, steps
+from flashjax.errors import UserError
 from flashjax.models import flops, held
-from flashjax.parallel import chips, sharding
+from flashjax.parallel import chips, memory, sharding
 from flashjax.parallel import mesh as meshes
 from flashjax.recipe import make_recipe, make_table
 
@@ -42,10 +43,10 @@ def test_edits_bring_their_own_nulls_and_all_their_pictures():
 def test_what_is_on_the_host_takes_nothing_of_a_device():
     mesh = meshes.make_mesh(dict(data=1, fsdp=2, context=1, tensor=1), jax.devices()[:2])
     form = {"blocks": {"to_q": {"kernel": jax.ShapeDtypeStruct((4, 64, 64), jnp.bfloat16)}}}
-    for memory, taken in (("device", 4 * 64 * 64 * 2 // 2), ("pinned_host", 0)):
-        places = held.placed(sharding.shardings(form, mesh), memory)
+    for where, taken in (("device", 4 * 64 * 64 * 2 // 2), ("pinned_host", 0)):
+        places = held.placed(sharding.shardings(form, mesh), where)
         (leaf,) = jax.tree.leaves(sharding.with_places(form, places))
-        assert plan.bytes_on_device(leaf) == taken
+        assert memory.bytes_on_device(leaf) == taken
 
 
 def test_a_cycle_in_forward_passes():
@@ -138,6 +139,22 @@ def test_the_compilers_refusal_is_an_answer():
     found = plan.fit(target, 2**30, {"student t2i": dict(refused=words)})
     assert found["fits"] is False
     assert found["refused"] == {"student t2i": "29.33G wanted of 15.75G, 13.58G too much"}
+
+
+def test_what_the_compiler_refuses_a_run_is_a_sentence():
+    class Lowered:
+        def __init__(self, words: str):
+            self.words = words
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(self.words)
+
+    words = "RESOURCE_EXHAUSTED: Ran out of memory.\nUsed 29.33G of 15.75G hbm. Exceeded hbm capacity by 13.58G."
+    with pytest.raises(UserError, match="student t2i does not fit: 29.33G wanted of 15.75G, 13.58G too much; take") as told:
+        programs.compile_one(Lowered(words), "student t2i")
+    assert "\n" not in str(told.value)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        programs.compile_one(Lowered("INTERNAL: a crash"), "student t2i")
 
 
 def compiled(temporaries: float, arguments: float = 0, moved: float = 0, traffic: float = 0) -> dict:

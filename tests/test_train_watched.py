@@ -8,7 +8,9 @@ import pytest
 
 from flashjax import checkpoint, metrics, pictures, train
 from flashjax import config as configs
+from flashjax.errors import UserError
 from flashjax.evaluate import watch
+from flashjax.parallel import memory
 
 pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
 
@@ -23,6 +25,24 @@ def test_speed_is_seen(given, tmp_path, monkeypatch):
     assert curves["ms_saving"][0] == [3, 7]
     assert any(line.startswith("goodput ") for line in lines)
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize(("objective", "mesh"), [("dmd", "fsdp=8"), ("flow_matching", "data=8")])
+def test_a_state_too_large_for_its_mesh_is_told_before_anything_is_read(given, tmp_path, monkeypatch, objective, mesh):
+    """Of the tiny network, also where a checkpoint of a larger mesh is in the folder: what is kept is the same."""
+    argv, asked = [given[objective], f"--config.mesh.{mesh}"], []
+    check = memory.check_room
+    monkeypatch.setattr(memory, "check_room", lambda kept: (asked.append(kept), check(kept)))
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
+    monkeypatch.setattr(train, "load_weights", None)
+    with pytest.raises(UserError, match=r"State and teachers take \S+ GiB of every device, and a cpu has .* take more"):
+        train.train(configs.load(argv), str(tmp_path))
+    needed = sum(map(memory.bytes_on_device, jax.tree.leaves(asked[0])))
+    whole = 4 * sum(leaf.size for leaf in jax.tree.leaves(asked[0]))
+    # Student, average, critic, two moments each, and the teacher; or the network, its average and two moments.
+    assert needed == pytest.approx(whole / (8 if objective == "dmd" else 1), rel=0.1)
+    monkeypatch.setattr(memory, "limit", lambda: needed)
+    check(asked[0])
 
 
 def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypatch):
