@@ -259,6 +259,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
 
     ############################ 10. Leave
     clock.turn("saving")
+    checkpoints.wait()  # while the watchdog still looks
     best = checkpoints.best() if config.keep_best else None
     opened.close()
     note(clock.goodput())

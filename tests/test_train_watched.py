@@ -18,12 +18,16 @@ pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
 def test_speed_is_seen(given, tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(train, "note", lines.append)
+    ends, wait, end = [], checkpoint.Checkpoints.wait, train.Watchdog.__exit__
+    monkeypatch.setattr(checkpoint.Checkpoints, "wait", lambda self: (ends.append("saved"), wait(self)))
+    monkeypatch.setattr(train.Watchdog, "__exit__", lambda *args: (ends.append("unwatched"), end(*args))[1])
     train.train(configs.load([given["dmd"], "--config.profile=5,6"]), str(tmp_path))
     names = ("ms_student", "ms_critic", "ms_data", "ms_saving", "images_per_s_per_device")
     curves = metrics.read(tmp_path)
     assert all(min(curves[name][1]) >= 0 for name in names)
     assert curves["ms_saving"][0] == [3, 7]
     assert any(line.startswith("goodput ") for line in lines)
+    assert ends == ["saved", "unwatched"]  # a last save that hangs is seen by the watchdog
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
