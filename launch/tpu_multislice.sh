@@ -28,6 +28,7 @@ END
 
 arguments "$@"
 need FLASHJAX_NAME FLASHJAX_ZONE FLASHJAX_TPU
+whole FLASHJAX_SLICES 1
 nodes=""
 for ((i = 0; i < ${FLASHJAX_SLICES:-2}; i++)); do
   nodes+="$FLASHJAX_NAME-$i "
