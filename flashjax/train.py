@@ -62,7 +62,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         distilling, adapted = config.objective != "flow_matching", lora.of(config)
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
-        hosts.start(flat(json.loads(config.to_json_best_effort()), "config.") | {"the step table": table.digest()})
+        facts = {"the step table": table.digest(), "--workdir": str(workdir_path)}
+        hosts.start(flat(json.loads(config.to_json_best_effort()), "config.") | facts)
         mesh = meshes.make_mesh(config.mesh)
     note(describe(config, table))
 

@@ -59,15 +59,15 @@ state() {
   fail "gcloud does not tell the state of the queued resource $1; the lines above say why."
 }
 
-# gone NAME STATUS: whether the machines were taken away. Their workers were told (75), or fall silent (255), before the
-# queued resource says so.
+# gone NAME STATUS: whether the machines were taken away. Their workers were told (75), do not come (77), or fall silent
+# (255), before the queued resource says so.
 gone() {
   local now looks
   for ((looks = 0; looks < 5; looks++)); do
     now="$(state "$1")" || exit
     [ "$now" = ACTIVE ] || return 0
     case "$2" in
-      75 | 255) sleep "${FLASHJAX_PAUSE:-60}" ;;
+      75 | 77 | 255) sleep "${FLASHJAX_PAUSE:-60}" ;;
       *) return 1 ;;
     esac
   done
