@@ -39,7 +39,7 @@ EMPTY_PROMPT = 2  # tokens of text of a teacher without a negative prompt: the e
 # How hard the compiler tries. "least" takes a third of the time of "usual", which is how ``train`` compiles, and leaves
 # a program that is slower and keeps more temporaries: docs/plan.md.
 EFFORTS = dict(least=dict(exec_time_optimization_effort=-1.0), usual=None)
-BOUNDS = ("operations", "memory", "links")
+BOUNDS = ("operations", "memory", "links", "host")
 DIMENSIONS = dict(v5e=2, v6e=2, v5p=3, tpu7x=3)  # of a topology's name
 
 
@@ -73,6 +73,9 @@ def topology(name: str) -> Target:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks a metadata server for the TPU that is not here
     # Else a second plan on a machine is refused: libtpu keeps others from the TPU that is not here.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # Else it tells in nine lines that it does not know where it is.
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v6e-4")
     from jax.experimental import topologies
 
     try:
@@ -128,6 +131,7 @@ def plan(
     return dict(
         target=target.name, chips=target.chips, mesh=dict(mesh.shape),
         parameters=optim.parameter_count(example[0].student.params), teachers=len(example[1]),
+        left_out=[name for name in map(str, table.programs()) if compiled and name not in compiled],
         **fit(target, resident, compiled), **speed(target, table, counted, compiled),
     )  # fmt: skip
 
@@ -241,8 +245,8 @@ class Refused:
 
 
 def measured(done: Any, devices: int) -> dict[str, Any]:
-    """Of one of the devices and one call: memory beside the arguments, bytes over links and to and from memory. What
-    comes from the host's memory (config.teacher_memory) is in none of them."""
+    """Of one of the devices and one call: memory beside the arguments, bytes over links, to and from the device's
+    memory, from and to the host's."""
     if isinstance(done, Refused):
         return dict(refused=done.words)
     m, program = done.memory_analysis(), hlo.parse(done.as_text())
@@ -250,7 +254,8 @@ def measured(done: Any, devices: int) -> dict[str, Any]:
     return dict(
         arguments_bytes=m.argument_size_in_bytes, code_bytes=m.generated_code_size_in_bytes,
         temporaries_bytes=m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes,
-        links_bytes=hlo.links(*program, devices), traffic_bytes=hlo.traffic(*program), largest=hlo.largest(*program),
+        links_bytes=hlo.links(*program, devices), traffic_bytes=hlo.traffic(*program), host_bytes=hlo.host(*program),
+        largest=hlo.largest(*program),
     )  # fmt: skip
 
 
@@ -299,11 +304,12 @@ def speed(target: Target, table: schedule.StepTable, counted: cost.Cost, compile
     out |= dict(seconds_of_a_call=bounds)
     if len(bounds) == len(calls):
         seconds = sum(n * max(bounds[str(p)].values()) for p, n in calls.items())
-        links = collections.Counter()
-        for p, n in calls.items():
-            links.update({kind: n * moved / cycles for kind, moved in compiled[str(p)]["links_bytes"].items()})
+        moved = {of: collections.Counter() for of in ("links_bytes", "host_bytes")}
+        for of, counted_bytes in moved.items():
+            for p, n in calls.items():
+                counted_bytes.update({kind: n * bytes_ / cycles for kind, bytes_ in compiled[str(p)][of].items()})
         out |= dict(
-            least_cycle_seconds=seconds / cycles, links_bytes_of_a_cycle=dict(links),
+            least_cycle_seconds=seconds / cycles, **{f"{of}_of_a_cycle": dict(counts) for of, counts in moved.items()},
             least_chip_hours=seconds * target.chips / 3600, cycle_seconds_by_bound={
                 what: sum(n * bounds[str(p)][what] for p, n in calls.items()) / cycles for what in BOUNDS
             },
@@ -312,9 +318,11 @@ def speed(target: Target, table: schedule.StepTable, counted: cost.Cost, compile
 
 
 def roofline(target: Target, flops: float, program: dict[str, Any]) -> dict[str, float]:
-    """Seconds that a call needs for its operations, its memory and its links, each alone."""
+    """Seconds that a call needs for its operations, its memory, its links and its host, each alone. What comes from the
+    host and what goes there share nothing; of a chip whose speed to its host is not known it is left out."""
     chip, part = target.chip, 1 / target.chip.devices
     return dict(
         operations=flops / target.chips / chip.flops, memory=program["traffic_bytes"] / (chip.bandwidth * part),
         links=sum(program["links_bytes"].values()) / (chip.links * part),
+        host=max(program["host_bytes"].values()) / (chip.host * part) if chip.host else 0.0,
     )  # fmt: skip
