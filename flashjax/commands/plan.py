@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--programs", default="", metavar="REGEX",
-        help="compile only those whose names it finds, beside the rollout's beginning: '^(student|critic)' need the most",
+        help="compile only those that it finds by name, and the rollout's beginning: '^(student|critic)' need the most",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print numbers for programs")
     parser.set_defaults(takes_settings=True)

@@ -9,6 +9,7 @@ import pytest
 from flashjax.axes import AXES
 from flashjax.distill import micro_batches
 from flashjax.errors import UserError
+from flashjax.parallel import hosts
 from flashjax.parallel import mesh as meshes
 
 
@@ -106,6 +107,17 @@ def test_a_batch_is_divided_over_data_and_fsdp():
     batch = meshes.put_batch(dict(x=np.arange(8)), meshes.make_mesh(sizes(2, 2, 1, 2)))
     assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(2,)}
     assert np.array_equal(batch["x"], np.arange(8))
+
+
+def test_a_process_reads_the_rows_of_its_devices():
+    """Each once, ascending, though devices of a tensor axis have the same ones and the mesh another order."""
+    held = [slice(6, 8), slice(2, 4), slice(6, 8), slice(2, 4)]
+    sharding = types.SimpleNamespace(
+        addressable_devices_indices_map=lambda shape: {i: (rows,) for i, rows in enumerate(held)}
+    )
+    assert hosts.rows_of(sharding, 8).tolist() == [2, 3, 6, 7]
+    whole = meshes.batch_sharded(meshes.make_mesh(sizes(2, 2, 1, 2)))
+    assert hosts.rows_of(whole, 8).tolist() == list(range(8))  # of one process
 
 
 def test_every_device_cuts_micro_batches_from_its_own_rows():
