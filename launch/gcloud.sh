@@ -47,13 +47,17 @@ on_workers() {
     --command="cd flashjax && ${settings}bash launch/worker.sh tpu$(printf ' %q' "$@")"
 }
 
-# The state of a queued resource: ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, FAILED, ... That gcloud does not answer is
-# none of them: machines would be given up, or taken for there.
+# look NAME: what gcloud says of a queued resource: ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, FAILED, ...
+look() {
+  gcloud compute tpus queued-resources describe "$1" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
+    --format='value(state.state)'
+}
+
+# The state of a queued resource. That gcloud does not answer is none: machines would be given up, or taken for there.
 state() {
   local tries
   for ((tries = 0; tries < 5; tries++)); do
-    gcloud compute tpus queued-resources describe "$1" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
-      --format='value(state.state)' && return
+    look "$1" && return
     sleep "${FLASHJAX_PAUSE:-60}"
   done
   fail "gcloud does not tell the state of the queued resource $1; the lines above say why."
@@ -74,13 +78,18 @@ gone() {
   return 1
 }
 
-# queue NAME OPTION ...: asks for a queued resource and waits until its machines are there.
+# queue NAME OPTION ...: asks for a queued resource and waits until its machines are there. One that is there already is
+# of this script, started before.
 queue() {
-  local name="$1" now
+  local name="$1" now made=1
   shift
   tpus queued-resources create "$name" --accelerator-type="$FLASHJAX_TPU" \
-    --runtime-version="${FLASHJAX_RUNTIME:-v2-alpha-tpuv6e}" ${FLASHJAX_SPOT:+--spot} "$@"
+    --runtime-version="${FLASHJAX_RUNTIME:-v2-alpha-tpuv6e}" ${FLASHJAX_SPOT:+--spot} "$@" || made=0
   [ "$DRY_RUN" = 0 ] || return 0
+  if [ "$made" = 0 ]; then
+    look "$name" >/dev/null || fail "The queued resource $name cannot be made; the lines above say why."
+    say "$name is there already: going on with it"
+  fi
   while true; do
     now="$(state "$name")" || exit
     case "$now" in

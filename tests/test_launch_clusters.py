@@ -196,6 +196,18 @@ if "worker.sh" in " ".join(sys.argv) and not (folder / "failed").exists():
     assert ("delete" in [call[1][3] for call in calls(bin)]) == asked_again
 
 
+def test_a_queue_that_was_asked_before_is_gone_on_with(bash, bin):
+    """The script's own machine was started anew; the slice is there, and its name taken."""
+    answers(bin, "gcloud", (["create"], "", 1), (["describe"], "ACTIVE", 0))
+    done = bash("tpu_queued", *RUN, **GCLOUD)
+    assert done.returncode == 0 and "mine is there already: going on with it" in done.stdout
+    answers(bin, "gcloud", (["create"], "", 1), (["describe"], "", 1))
+    (bin / "calls").unlink()
+    done = bash("tpu_queued", *RUN, **GCLOUD)
+    assert done.returncode == 2 and "The queued resource mine cannot be made" in done.stderr
+    assert [call[1][3] for call in calls(bin)] == ["create", "describe"]
+
+
 def test_no_answer_is_no_state(bash, bin):
     """Of a run that has failed the machines stay, though gcloud does not tell that they are there."""
     answers(bin, "gcloud", (["describe"], "once", 1), (["describe"], "ACTIVE", 0))
