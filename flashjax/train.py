@@ -96,7 +96,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     better = watch.FIGURES.get(config.keep_best, min)
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints, config.keep_best, better)
     opened.callback(checkpoints.close)
-    start = checkpoints.latest() or 0
+    start = hosts.of_first(dict(start=checkpoints.latest() or 0))["start"]  # disks of a network may differ
     if start == len(table):
         note("finished before; there is nothing left to do")
         return folder

@@ -49,6 +49,14 @@ def test_a_state_too_large_for_its_mesh_is_told_before_anything_is_read(given, t
     check(asked[0])
 
 
+def test_all_processes_go_on_from_the_checkpoint_that_process_0_sees(given, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(train.hosts, "of_first", lambda own: (told.append(own), dict(start=8))[1])  # the last step
+    monkeypatch.setattr(train, "note", told.append)
+    assert train.train(configs.load([given["dmd"]]), str(tmp_path)) == tmp_path
+    assert told[-2:] == [dict(start=0), "finished before; there is nothing left to do"]
+
+
 def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypatch):
     """On a clock that only these two move on, by a quarter of an hour each."""
     now, save = [0.0], checkpoint.Checkpoints.save
