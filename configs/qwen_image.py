@@ -21,7 +21,9 @@ On a laptop with random weights, from the postcards' prompts; nothing is learnt,
 
 Cost: state, teacher and batch take 572 GiB in all, 101 with :lora, and the run 94 H200-hours (:edit 210) at the chips'
 peak, says `flashjax plan --config=configs/qwen_image.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it
-compiles, and knows temporaries too. Rates and shifts are starting points: the run has not been made yet.
+compiles, and knows temporaries too. With a batch of a picture a chip one of 32 v5p needs 31.8 of 88.5 GiB (:edit 37.5
+of 88.5), of eight v6e with :lora 21.5 of 31.2 (:edit,lora 27.3 of 31.2), says docs/plan.md; a batch of 64 on so few
+needs config.micro_batches. Rates and shifts are starting points: the run has not been made yet.
 """
 
 from ml_collections import ConfigDict
@@ -79,6 +81,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.sample_every = 100
     config.checkpoint_every = 100
     config.keep_checkpoints = 2
+    config.watchdog_minutes = 60.0  # rows, drawing and saves are of minutes
     return _tiny(config) if args.tiny else config
 
 

@@ -21,8 +21,9 @@ On a laptop with random weights, from the postcards' prompts; nothing is learnt,
 
 Cost: state, teacher and batch take 199 GiB in all, 38 with :lora, and the run 86 H200-hours at the chips'
 peak, says `flashjax plan --config=configs/qwen_image_21.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it
-compiles, and knows temporaries too: docs/plan.md has what fits where. Rates and shifts are starting points: the run
-has not been made yet.
+compiles, and knows temporaries too. With a batch of a picture a chip one of eight v5p needs 43.8 of 88.5 GiB
+(:specialists), of sixteen v6e 28.3 of 31.2, of four v6e with :lora 15.1 of 31.2 (docs/plan.md); a batch of 64 on so
+few needs config.micro_batches. Rates and shifts are starting points: the run has not been made yet.
 """
 
 from ml_collections import ConfigDict
@@ -81,6 +82,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.sample_every = 100
     config.checkpoint_every = 100
     config.keep_checkpoints = 2
+    config.watchdog_minutes = 60.0  # rows, drawing and saves are of minutes
     if args.specialists:
         _specialists(config.distill)
     return _tiny(config) if args.tiny else config

@@ -71,6 +71,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.sample_every = 100
     config.checkpoint_every = 100
     config.keep_checkpoints = 2
+    config.watchdog_minutes = 60.0  # rows, drawing and saves are of minutes
     return _tiny(config) if args.tiny else config
 
 

@@ -51,8 +51,7 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step of the best checkpoint; None where none was saved with the figure. Waits for the save in flight."""
-        with self._writing():
-            self._manager.wait_until_finished()
+        self.wait()
         step = self._manager.best_step()
         return step if step is not None and self._best in (self._manager.metrics(step) or {}) else None
 
@@ -74,6 +73,11 @@ class Checkpoints:
             check_meta(found, meta, f"The checkpoint in {self._manager.directory}", free)
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         return restored.state, restored.data
+
+    def wait(self) -> None:
+        """Until the save in flight is complete."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for the save in flight."""

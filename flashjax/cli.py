@@ -40,7 +40,8 @@ def parser(name: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a sub-command; returns 0, 2 for an error that a person can mend (one sentence), 130 for Ctrl-C.
+    """Runs a sub-command; returns 0, an error's status for one that a person can mend (one sentence; 2 mostly), 130 for
+    Ctrl-C.
 
     ``argv`` None is the process's own command line; a caller that gives one keeps its process and its allocator."""
     own_process = argv is None
@@ -68,8 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.debug:
             raise
         print(f"flashjax {name}: {_sentence(error)}", file=sys.stderr)
-        _leave(2)
-        return 2
+        status = error.status if isinstance(error, UserError) else UserError.status
+        _leave(status)
+        return status
     except KeyboardInterrupt:
         print(f"flashjax {name}: stopped.", file=sys.stderr)
         return 130

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 class UserError(ValueError):
     """A sentence for the reader: what is wrong, where, and what to do. The command line prints it without a traceback
-    (``--debug`` shows one) and exits with status 2."""
+    (``--debug`` shows one) and exits with ``status``."""
+
+    status = 2
 
 
 @contextlib.contextmanager

@@ -84,6 +84,11 @@ def arrays(type_: str) -> list[float]:
     ]
 
 
+def on_host(type_: str) -> bool:
+    """Whether a result lies in the host's memory."""
+    return "S(5)" in type_
+
+
 def executed(computations: Computations, name: str, times: int = 1) -> Iterator[tuple[Instruction, str, int]]:
     """Every instruction that runs outside of fusions: it, its computation, and how often."""
     for one in computations[name].values():
@@ -150,16 +155,27 @@ def traffic(computations: Computations, entry: str) -> float:
     return sum(
         times * _touched(one, computations, where)
         for one, where, times in executed(computations, entry)
-        if one.kind not in MOVES_NOTHING and not one.kind.endswith("-done")
+        # What is started asynchronously is read for itself.
+        if one.kind not in MOVES_NOTHING and not one.kind.endswith(("-done", "async-start"))
     )
+
+
+def _finished(one: Instruction, own: dict[str, Instruction]) -> Instruction:
+    """An instruction as if it were not asynchronous: what is called ...-start names its operands among its results, and
+    what it gives is its ...-done's."""
+    done = (i for i in own.values() if i.kind.endswith("-done") and one.name in i.operands[:1])
+    return dataclasses.replace(one, kind=one.kind.removesuffix("-start"), type=next(done, one).type)
 
 
 def _touched(one: Instruction, computations: Computations, where: str) -> float:
     own = computations[where]
+    one = _finished(one, own) if one.kind.endswith("-start") else one
     if one.kind in ("dynamic-slice", "slice", "gather"):
-        return 2 * sum(arrays(one.type))
+        there = one.operands[0] in own and any(arrays(own[one.operands[0]].type))
+        return sum(arrays(one.type)) + there * sum(_anywhere(one.type))
     if one.kind == "dynamic-update-slice":
-        return 2 * sum(arrays(own[one.operands[1]].type))
+        update = own[one.operands[1]].type
+        return sum(arrays(update)) + any(arrays(one.type)) * sum(_anywhere(update))
     inside = computations.get(next(iter(one.called("calls")), ""), {}) if one.kind == "fusion" else {}
     parts = [i for i in inside.values() if i.kind == "parameter"]
     parts = {int(re.match(r"\d+", i.rest)[0]) if re.match(r"\d+", i.rest) else n: i for n, i in enumerate(parts)}
@@ -198,6 +214,28 @@ def _written(one: Instruction, inside: dict[str, Instruction]) -> float:
         for out in outs
         if out
     )
+
+
+def host(computations: Computations, entry: str) -> dict[str, float]:
+    """Bytes that a call of the program brings ``from`` the host's memory to the device, and ``to`` it: slices and
+    copies, as teachers that are held there (config.teacher_memory) and what remat "offload" keeps there move."""
+    moved = dict.fromkeys(("from", "to"), 0.0)
+    for one, where, times in executed(computations, entry):
+        own = computations[where]
+        one = _finished(one, own)
+        if one.kind not in ("copy", "slice", "dynamic-slice", "dynamic-update-slice") or one.operands[0] not in own:
+            continue
+        there, ends_there = (on_host(type_) for type_ in (own[one.operands[0]].type, one.type))
+        if one.kind == "dynamic-update-slice":
+            moved["to"] += times * there * sum(_anywhere(own[one.operands[1]].type))
+        elif there != ends_there:
+            moved["from" if there else "to"] += times * sum(_anywhere(one.type))
+    return moved
+
+
+def _anywhere(type_: str) -> list[float]:
+    """Bytes of every array of a result, in whatever memory it lies."""
+    return arrays(re.sub(r"S\(\d+\)", "", type_))
 
 
 def largest(computations: Computations, entry: str, count: int = 4) -> list[dict]:

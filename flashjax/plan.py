@@ -27,19 +27,19 @@ from flashjax.data.records import source_key
 from flashjax.distill import schedule
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError, about_settings
-from flashjax.models import held, latents, lora
-from flashjax.parallel import chips, sharding
+from flashjax.models import latents, lora
+from flashjax.parallel import chips, memory, sharding
 from flashjax.parallel import mesh as meshes
 from flashjax.programs import compile_programs, step_call
 from flashjax.recipe import make_recipe, make_table, teacher_names
 from flashjax.train import make_optimizers
-from flashjax.weights import kept, specialist_form
+from flashjax.weights import frozen_forms
 
 EMPTY_PROMPT = 2  # tokens of text of a teacher without a negative prompt: the encoder's first and last
 # How hard the compiler tries. "least" takes a third of the time of "usual", which is how ``train`` compiles, and leaves
 # a program that is slower and keeps more temporaries: docs/plan.md.
 EFFORTS = dict(least=dict(exec_time_optimization_effort=-1.0), usual=None)
-BOUNDS = ("operations", "memory", "links")
+BOUNDS = ("operations", "memory", "links", "host")
 DIMENSIONS = dict(v5e=2, v6e=2, v5p=3, tpu7x=3)  # of a topology's name
 
 
@@ -73,6 +73,9 @@ def topology(name: str) -> Target:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks a metadata server for the TPU that is not here
     # Else a second plan on a machine is refused: libtpu keeps others from the TPU that is not here.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # Else it tells in nine lines that it does not know where it is.
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v6e-4")
     from jax.experimental import topologies
 
     try:
@@ -119,7 +122,7 @@ def plan(
     fits = dict(batch=config.batch_size, parts=config.micro_batches, heads=model_config.heads, tokens=tokens)
     meshes.check_fits(mesh, **fits)
     call, example = programs_of(config, mesh, model, model_config, recipe, table)
-    resident = sum(map(bytes_on_device, jax.tree.leaves(example)))
+    resident = sum(map(memory.bytes_on_device, jax.tree.leaves(example)))
     compiled = compile_all(table, call, example, mesh, effort, only, tell) if target.devices is not None else {}
     counted = cost.Cost(
         config.model.architecture, model_config, recipe, batch=config.batch_size,
@@ -128,6 +131,7 @@ def plan(
     return dict(
         target=target.name, chips=target.chips, mesh=dict(mesh.shape),
         parameters=optim.parameter_count(example[0].student.params), teachers=len(example[1]),
+        left_out=[name for name in map(str, table.programs()) if compiled and name not in compiled],
         **fit(target, resident, compiled), **speed(target, table, counted, compiled),
     )  # fmt: skip
 
@@ -150,11 +154,7 @@ def programs_of(config: ConfigDict, mesh: Any, model: Any, model_config: Any, re
     params = lora.form(adapted, whole) if adapted else whole  # what is trained
     student, critic = (sharding.divided(o, mesh) if o else None for o in make_optimizers(config, table))
     state = jax.eval_shape(partial(TrainState.create, student_optimizer=student, critic_optimizer=critic), params)
-    named = [config.distill.teachers[name].get("weights", "") for name in names]
-    forms = [whole] * (bool(names) or bool(adapted)) + [specialist_form(config, whole, path) for path in named[1:]]
-    forms = [jax.eval_shape(partial(kept, dtype=config.teacher_dtype), form) for form in forms]
-    places = (held.placed(sharding.shardings(form, mesh), config.teacher_memory) for form in forms)
-    teachers = tuple(map(sharding.with_places, forms, places))
+    teachers = frozen_forms(config, whole, mesh, [config.distill.teachers[name].get("weights", "") for name in names])
     pictures = settings.edited(config, manifests_there(config))
     nulls = tuple(
         model.Condition(np.zeros((1, n, model_config.context_dim), np.float32), np.full((1,), n, np.int32))
@@ -201,11 +201,6 @@ def null_tokens(config: ConfigDict) -> tuple[int, ...]:
     return tuple(config.max_text_tokens if teacher.get("negative", "") else EMPTY_PROMPT for teacher in named)
 
 
-def bytes_on_device(leaf: jax.ShapeDtypeStruct) -> int:
-    there = leaf.sharding.memory_kind in (None, "device")
-    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize if there else 0
-
-
 def compile_all(
     table: schedule.StepTable, call: Any, example: Any, mesh: Any, effort: str, only: str, tell: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
@@ -217,7 +212,7 @@ def compile_all(
         try:
             done = lowered.compile(compiler_options=EFFORTS[effort])
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
+            if not memory.is_refusal(error):
                 raise
             done = Refused(str(error))
         seconds[program] = time.monotonic() - begun
@@ -250,8 +245,8 @@ class Refused:
 
 
 def measured(done: Any, devices: int) -> dict[str, Any]:
-    """Of one of the devices and one call: memory beside the arguments, bytes over links and to and from memory. What
-    comes from the host's memory (config.teacher_memory) is in none of them."""
+    """Of one of the devices and one call: memory beside the arguments, bytes over links, to and from the device's
+    memory, from and to the host's."""
     if isinstance(done, Refused):
         return dict(refused=done.words)
     m, program = done.memory_analysis(), hlo.parse(done.as_text())
@@ -259,7 +254,8 @@ def measured(done: Any, devices: int) -> dict[str, Any]:
     return dict(
         arguments_bytes=m.argument_size_in_bytes, code_bytes=m.generated_code_size_in_bytes,
         temporaries_bytes=m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes,
-        links_bytes=hlo.links(*program, devices), traffic_bytes=hlo.traffic(*program), largest=hlo.largest(*program),
+        links_bytes=hlo.links(*program, devices), traffic_bytes=hlo.traffic(*program), host_bytes=hlo.host(*program),
+        largest=hlo.largest(*program),
     )  # fmt: skip
 
 
@@ -267,7 +263,7 @@ def fit(target: Target, resident: int, compiled: dict[str, dict[str, Any]]) -> d
     """Of the program that needs most: what is there all along, its temporaries, and what is left of a device. ``fits``
     is None where temporaries are not known and the arguments alone do not decide."""
     limit = target.chip.hbm / target.chip.devices if target.chip else None
-    refused = {name: how_much(found["refused"]) for name, found in compiled.items() if "refused" in found}
+    refused = {name: memory.how_much(found["refused"]) for name, found in compiled.items() if "refused" in found}
     done = {name: found for name, found in compiled.items() if "refused" not in found}
     # A program's own arguments have its student's context and the padding of tiles, and lack the teachers that others
     # use; the larger of the two has nearly all.
@@ -289,12 +285,6 @@ def fit(target: Target, resident: int, compiled: dict[str, dict[str, Any]]) -> d
     )  # fmt: skip
 
 
-def how_much(words: str) -> str:
-    """What the compiler says of a program that does not fit: how much it wants and by how much that is too much."""
-    found = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm.*?by ([\d.]+\w)", words, re.S)
-    return "{} wanted of {}, {} too much".format(*found.groups()) if found else words.splitlines()[0]
-
-
 def speed(target: Target, table: schedule.StepTable, counted: cost.Cost, compiled: dict[str, Any]) -> dict[str, Any]:
     """Operations by role of the run and of a cycle (what belongs to one update of the student), the time that they take
     at the chips' peak, and the least time of programs that are compiled, of a cycle where all are: each takes as long
@@ -314,11 +304,12 @@ def speed(target: Target, table: schedule.StepTable, counted: cost.Cost, compile
     out |= dict(seconds_of_a_call=bounds)
     if len(bounds) == len(calls):
         seconds = sum(n * max(bounds[str(p)].values()) for p, n in calls.items())
-        links = collections.Counter()
-        for p, n in calls.items():
-            links.update({kind: n * moved / cycles for kind, moved in compiled[str(p)]["links_bytes"].items()})
+        moved = {of: collections.Counter() for of in ("links_bytes", "host_bytes")}
+        for of, counted_bytes in moved.items():
+            for p, n in calls.items():
+                counted_bytes.update({kind: n * bytes_ / cycles for kind, bytes_ in compiled[str(p)][of].items()})
         out |= dict(
-            least_cycle_seconds=seconds / cycles, links_bytes_of_a_cycle=dict(links),
+            least_cycle_seconds=seconds / cycles, **{f"{of}_of_a_cycle": dict(counts) for of, counts in moved.items()},
             least_chip_hours=seconds * target.chips / 3600, cycle_seconds_by_bound={
                 what: sum(n * bounds[str(p)][what] for p, n in calls.items()) / cycles for what in BOUNDS
             },
@@ -327,9 +318,11 @@ def speed(target: Target, table: schedule.StepTable, counted: cost.Cost, compile
 
 
 def roofline(target: Target, flops: float, program: dict[str, Any]) -> dict[str, float]:
-    """Seconds that a call needs for its operations, its memory and its links, each alone."""
+    """Seconds that a call needs for its operations, its memory, its links and its host, each alone. What comes from the
+    host and what goes there share nothing; of a chip whose speed to its host is not known it is left out."""
     chip, part = target.chip, 1 / target.chip.devices
     return dict(
         operations=flops / target.chips / chip.flops, memory=program["traffic_bytes"] / (chip.bandwidth * part),
         links=sum(program["links_bytes"].values()) / (chip.links * part),
+        host=max(program["host_bytes"].values()) / (chip.host * part) if chip.host else 0.0,
     )  # fmt: skip

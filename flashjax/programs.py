@@ -13,7 +13,9 @@ from flashjax import axes
 from flashjax.data import records
 from flashjax.distill import schedule, steps
 from flashjax.distill.trajectory import trajectory_step
+from flashjax.errors import UserError
 from flashjax.models import editing, held, latents, lora
+from flashjax.parallel import memory
 from flashjax.parallel import mesh as meshes
 
 
@@ -74,10 +76,19 @@ def step_call(
             )  # fmt: skip
 
 
+def compile_one(lowered, program: schedule.Program):
+    """Raises UserError for a program that the compiler refuses, as its devices have too little memory."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if not memory.is_refusal(error):
+            raise
+        raise UserError(f"The program {program} does not fit: {memory.how_much(str(error))}; {memory.MEND}") from error
+
+
 def compile_programs(
-    table: schedule.StepTable, call, example, mesh: Mesh, finish=lambda lowered, program: lowered.compile(), at_once=2,
-    only=lambda program: True,
-) -> dict:  # fmt: skip
+    table: schedule.StepTable, call, example, mesh: Mesh, finish=compile_one, at_once=2, only=lambda program: True
+) -> dict:
     """Every program of the table, compiled ahead of the loop; two at once, as XLA compiles outside Python's lock.
 
     ``example``: state, teachers, and for each task a batch; arrays or shapes with shardings. A program finds them so

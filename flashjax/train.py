@@ -29,12 +29,12 @@ from flashjax.errors import about_settings
 from flashjax.evaluate import watch
 from flashjax.metrics import MetricsWriter
 from flashjax.models import held, lora, text
-from flashjax.parallel import hosts, sharding, stopping
+from flashjax.parallel import hosts, memory, sharding, stopping
 from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
-from flashjax.weights import kept, load_decoder, load_specialist, load_weights
+from flashjax.weights import frozen_forms, kept, load_decoder, load_specialist, load_weights
 
 
 def note(line: str) -> None:
@@ -62,7 +62,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         distilling, adapted = config.objective != "flow_matching", lora.of(config)
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
-        hosts.start(flat(json.loads(config.to_json_best_effort()), "config.") | {"the step table": table.digest()})
+        facts = {"the step table": table.digest(), "--workdir": str(workdir_path)}
+        hosts.start(flat(json.loads(config.to_json_best_effort()), "config.") | facts)
         mesh = meshes.make_mesh(config.mesh)
     note(describe(config, table))
 
@@ -95,7 +96,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     better = watch.FIGURES.get(config.keep_best, min)
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints, config.keep_best, better)
     opened.callback(checkpoints.close)
-    start = checkpoints.latest() or 0
+    start = hosts.of_first(dict(start=checkpoints.latest() or 0))["start"]  # disks of a network may differ
     if start == len(table):
         note("finished before; there is nothing left to do")
         return folder
@@ -118,6 +119,15 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     placed, trained_placed = (sharding.shardings(form, mesh) for form in (whole, trained))
     names = teacher_names(config.distill) if distilling else ()
     named = [config.distill.teachers[name] for name in names]
+
+    ############################ 5. Optimizers, and whether all that is kept has room on these devices
+    optimizers = make_optimizers(config, table)
+    student_optimizer, critic_optimizer = (sharding.divided(o, mesh) if o else None for o in optimizers)
+    create = partial(TrainState.create, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer)
+    beside = frozen_forms(config, whole, mesh, [teacher.weights for teacher in named])
+    memory.check_room((sharding.with_shapes(jax.eval_shape(create, trained), mesh), beside))
+
+    ############################ 6. Weights, and the state: begun, or resumed on any mesh
     weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
     trees = [load_weights(config, whole, path) for path in weights[:1]]  # the base, or what flow matching begins with
     trees += [load_specialist(config, trees[0], path) for path in weights[1 : len(named)]]
@@ -139,14 +149,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     teachers = tuple(map(jax.device_put, frozen, places))
     trains = f" trains {optim.parameter_count(init):,} of its adapters' in place of" if adapted else ":"
     note(f"{config.model.architecture}{trains} {optim.parameter_count(whole):,} parameters, {len(named)} teachers")
-
-    ############################ 5. Optimizers and state
-    optimizers = make_optimizers(config, table)
-    student_optimizer, critic_optimizer = (sharding.divided(o, mesh) if o else None for o in optimizers)
-    create = partial(TrainState.create, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer)
     abstract = sharding.with_shapes(jax.eval_shape(create, init, critic=critic), mesh)
-
-    ############################ 6. The state: begun, or resumed on any mesh
     meta = dict(config=workdir.identity(config), table=table.digest(), data=data, sha256=begun_with)
     if not start:
         begin = jax.jit(create, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))
@@ -257,6 +260,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
 
     ############################ 10. Leave
     clock.turn("saving")
+    checkpoints.wait()  # while the watchdog still looks
     best = checkpoints.best() if config.keep_best else None
     opened.close()
     note(clock.goodput())

@@ -2,13 +2,15 @@
 together with its base."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from flashjax import convert, flow, models, paths, workdir
@@ -18,6 +20,7 @@ from flashjax.convert import adapters
 from flashjax.convert.sources import open_weights
 from flashjax.errors import UserError
 from flashjax.models import held, latents, lora, pixels
+from flashjax.parallel import sharding
 
 RANDOM = "random"  # in place of a path: a configuration can be tried out before its weights are there
 
@@ -62,6 +65,16 @@ def specialist_form(config: ConfigDict, base: flow.Params, path: str) -> flow.Pa
     if (run := _lora_run(path)) is not None and base_path(run.config) == base_path(config):
         return run.form
     return base
+
+
+def frozen_forms(config: ConfigDict, whole: flow.Params, mesh: Mesh, named: Sequence[str]) -> tuple[flow.Params, ...]:
+    """Shapes and places of what a run holds beside its state: the base, and the teachers beside it. ``whole`` is the
+    network's shapes, ``named`` what the teachers' weights are called, the base's first."""
+    forms = [whole] * (bool(named) or lora.of(config) is not None)
+    forms += [specialist_form(config, whole, path) for path in named[1:]]
+    forms = [jax.eval_shape(partial(kept, dtype=config.teacher_dtype), form) for form in forms]
+    places = (held.placed(sharding.shardings(form, mesh), config.teacher_memory) for form in forms)
+    return tuple(map(sharding.with_places, forms, places))
 
 
 class _LoraRun(NamedTuple):

@@ -14,6 +14,25 @@ fail() {
   exit 2
 }
 
+# need NAME ...: variables that have to be there.
+need() {
+  local name
+  for name in "$@"; do
+    [ -n "${!name:-}" ] || fail "$name is not set; see $0 --help."
+  done
+}
+
+# whole NAME LEAST ...: variables that have to be whole numbers of at least so much, where they are set.
+whole() {
+  while [ "$#" -gt 0 ]; do
+    case "${!1:-$2}" in
+      *[!0-9]*) fail "$1 is ${!1}; it has to be a whole number." ;;
+    esac
+    [ "${!1:-$2}" -ge "$2" ] || fail "$1 is ${!1}; it has to be $2 or more."
+    shift 2
+  done
+}
+
 # Runs a command, or with --dry-run prints it as one could paste it.
 run() {
   if [ "$DRY_RUN" = 1 ]; then
@@ -121,6 +140,8 @@ again() {
     restarts=$((restarts + 1))
     say "ended with status $status; start $restarts of ${FLASHJAX_RESTARTS:-100} more"
     sleep "${FLASHJAX_PAUSE:-2}"
+    # Told to stop between two starts: the next one would not hear of it.
+    [ "$STOPPED" = 0 ] || return "$status"
   done
 }
 
@@ -130,7 +151,7 @@ STOPPED=0
 # SIGTERM to the script is for its processes: they save and leave, and are not started again.
 pass_on() {
   STOPPED=1
-  kill -TERM "${PIDS[@]}" 2>/dev/null || true
+  kill -TERM ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true
 }
 
 # processes COUNT DEVICES ARG ...: flashjax ARG ... in COUNT processes on this machine that find each other, each with
@@ -151,19 +172,21 @@ processes() {
       environment+=("FLASHJAX_PROCESSES=$count" "FLASHJAX_PROCESS=$i")
     fi
     if [ "$DRY_RUN" = 1 ]; then
-      run env "${environment[@]}" "$VENV/bin/flashjax" "$@"
+      run env ${environment[@]+"${environment[@]}"} "$VENV/bin/flashjax" "$@"
     else
-      env "${environment[@]}" "$VENV/bin/flashjax" "$@" &
+      env ${environment[@]+"${environment[@]}"} "$VENV/bin/flashjax" "$@" &
       PIDS+=("$!")
     fi
   done
+  # Told to stop while they were started: some have not heard.
+  [ "$STOPPED" = 0 ] || pass_on
   wait_for_all
 }
 
 # Where one process fails the others follow by themselves (they are told, or JAX ends them), or are ended after 30 s.
 wait_for_all() {
   local status=0 code pid deadline=0
-  local -a left=("${PIDS[@]}") still
+  local -a left=(${PIDS[@]+"${PIDS[@]}"}) still
   while [ "${#left[@]}" -gt 0 ]; do
     still=()
     for pid in "${left[@]}"; do
@@ -178,7 +201,7 @@ wait_for_all() {
         deadline=$((SECONDS + 30))
       fi
     done
-    left=("${still[@]}")
+    left=(${still[@]+"${still[@]}"}) # macOS's bash takes an empty list for an unset variable
     if [ "$status" != 0 ] && [ "${#left[@]}" -gt 0 ] && [ "$SECONDS" -ge "$deadline" ]; then
       kill -KILL "${left[@]}" 2>/dev/null || true
     fi

@@ -27,19 +27,12 @@ tpus() {
   run gcloud compute tpus "$@" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"}
 }
 
-need() {
-  local name
-  for name in "$@"; do
-    [ -n "${!name:-}" ] || fail "$name is not set; see $0 --help."
-  done
-}
-
 # upload NODE: the committed files of this repository, to all workers.
 upload() {
   local archive="${TMPDIR:-/tmp}/flashjax.tgz"
-  run git -C "$ROOT" archive --format=tar.gz --output="$archive" HEAD
-  tpus tpu-vm scp "$archive" "$1:flashjax.tgz" --worker=all --quiet
-  tpus tpu-vm ssh "$1" --worker=all --quiet --command="mkdir -p flashjax && tar -xzf flashjax.tgz -C flashjax"
+  run git -C "$ROOT" archive --format=tar.gz --output="$archive" HEAD \
+    && tpus tpu-vm scp "$archive" "$1:flashjax.tgz" --worker=all --quiet \
+    && tpus tpu-vm ssh "$1" --worker=all --quiet --command="mkdir -p flashjax && tar -xzf flashjax.tgz -C flashjax"
 }
 
 # on_workers NODE ARG ...: launch/worker.sh on all workers; its status is that of the first worker that fails.
@@ -54,21 +47,53 @@ on_workers() {
     --command="cd flashjax && ${settings}bash launch/worker.sh tpu$(printf ' %q' "$@")"
 }
 
-# The state of a queued resource: ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, FAILED, ...
-state() {
+# look NAME: what gcloud says of a queued resource: ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, FAILED, ...
+look() {
   gcloud compute tpus queued-resources describe "$1" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
     --format='value(state.state)'
 }
 
-# queue NAME OPTION ...: asks for a queued resource and waits until its machines are there.
+# The state of a queued resource. That gcloud does not answer is none: machines would be given up, or taken for there.
+state() {
+  local tries
+  for ((tries = 0; tries < 5; tries++)); do
+    look "$1" && return
+    sleep "${FLASHJAX_PAUSE:-60}"
+  done
+  fail "gcloud does not tell the state of the queued resource $1; the lines above say why."
+}
+
+# gone NAME STATUS: whether the machines were taken away. Their workers were told (75), do not come (77), or fall silent
+# (255), before the queued resource says so.
+gone() {
+  local now looks
+  for ((looks = 0; looks < 5; looks++)); do
+    now="$(state "$1")" || exit
+    [ "$now" = ACTIVE ] || return 0
+    case "$2" in
+      75 | 77 | 255) sleep "${FLASHJAX_PAUSE:-60}" ;;
+      *) return 1 ;;
+    esac
+  done
+  return 1
+}
+
+# queue NAME OPTION ...: asks for a queued resource and waits until its machines are there. One that is there already is
+# of this script, started before.
 queue() {
-  local name="$1" now
+  local name="$1" now made=1
   shift
   tpus queued-resources create "$name" --accelerator-type="$FLASHJAX_TPU" \
-    --runtime-version="${FLASHJAX_RUNTIME:-v2-alpha-tpuv6e}" ${FLASHJAX_SPOT:+--spot} "$@"
+    --runtime-version="${FLASHJAX_RUNTIME:-v2-alpha-tpuv6e}" ${FLASHJAX_SPOT:+--spot} "$@" || made=0
   [ "$DRY_RUN" = 0 ] || return 0
-  while now="$(state "$name")" && [ "$now" != ACTIVE ]; do
+  if [ "$made" = 0 ]; then
+    look "$name" >/dev/null || fail "The queued resource $name cannot be made; the lines above say why."
+    say "$name is there already: going on with it"
+  fi
+  while true; do
+    now="$(state "$name")" || exit
     case "$now" in
+      ACTIVE) return ;;
       FAILED | SUSPENDED) fail "The queued resource $name is $now; gcloud compute tpus queued-resources describe says why." ;;
     esac
     say "$name is $now"
@@ -93,7 +118,7 @@ queued() {
       at_once "$nodes" "$@" || status=$?
     fi
     [ "$DRY_RUN" = 0 ] || return 0
-    [ "$status" != 0 ] && [ "$(state "$name")" != ACTIVE ] || return "$status"
+    [ "$status" != 0 ] && gone "$name" "$status" || return "$status"
     tries=$((tries + 1))
     [ "$tries" -le "${FLASHJAX_RESTARTS:-100}" ] || return "$status"
     say "the machines of $name were taken away; asking for them again"

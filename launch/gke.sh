@@ -8,7 +8,8 @@ usage() {
 launch/gke.sh [--help | --dry-run] ARGUMENTS OF flashjax
 
 A JobSet on a GKE cluster with TPU node pools, from launch/jobset.yaml, by the kubectl of the current context. The
-JobSet controller starts all pods again when one ends, but for status 2, an error that somebody has to mend.
+JobSet controller starts all pods again when one ends, also one that waited for others in vain (status 77: their nodes
+may still be looked for), but for status 2, an error that somebody has to mend.
 
     FLASHJAX_NAME=mine FLASHJAX_IMAGE=eu.gcr.io/me/flashjax FLASHJAX_ACCELERATOR=tpu-v6e-slice \
       FLASHJAX_TOPOLOGY=4x4 FLASHJAX_HOSTS=4 launch/gke.sh train --config=configs/postcards.py --workdir=/mnt/run
@@ -48,9 +49,8 @@ manifest() {
 }
 
 arguments "$@"
-for name in FLASHJAX_NAME FLASHJAX_IMAGE FLASHJAX_ACCELERATOR FLASHJAX_TOPOLOGY; do
-  [ -n "${!name:-}" ] || fail "$name is not set; see $0 --help."
-done
+need FLASHJAX_NAME FLASHJAX_IMAGE FLASHJAX_ACCELERATOR FLASHJAX_TOPOLOGY
+whole FLASHJAX_HOSTS 1 FLASHJAX_CHIPS 1 FLASHJAX_SLICES 1 FLASHJAX_RESTARTS 0 FLASHJAX_WAIT 1
 : "${FLASHJAX_HOSTS:=1}" "${FLASHJAX_CHIPS:=4}" "${FLASHJAX_SLICES:=1}" "${FLASHJAX_CLAIM:=run}"
 : "${FLASHJAX_RESTARTS:=100}" "${FLASHJAX_WAIT:=600}"
 if [ "$DRY_RUN" = 1 ]; then

@@ -21,4 +21,5 @@ END
 }
 
 arguments "$@"
+whole FLASHJAX_DEVICES 0 FLASHJAX_RESTARTS 0
 again processes 1 "${FLASHJAX_DEVICES:-8}" "${ARGS[@]}"

@@ -44,6 +44,7 @@ END
 }
 
 arguments "$@"
+whole FLASHJAX_NODES 1 FLASHJAX_GPUS 1
 if [ "$DRY_RUN" = 1 ]; then
   job
 else

@@ -10,7 +10,8 @@ usage() {
 launch/tpu_multislice.sh [--help | --dry-run] ARGUMENTS OF flashjax
 
 Several TPU slices as one run, joined by the data centre's network: a queued resource of FLASHJAX_SLICES nodes, NAME-0,
-NAME-1, ... Else as launch/tpu_queued.sh.
+NAME-1, ... Else as launch/tpu_queued.sh. Data goes from slice to slice: --config.mesh.data=4 holds the whole state in
+each of four slices, --config.mesh.data=1 --config.mesh.fsdp=-1 divides it over all of them.
 
     FLASHJAX_NAME=mine FLASHJAX_ZONE=us-east5-a FLASHJAX_TPU=v6e-16 FLASHJAX_SLICES=4 \
       launch/tpu_multislice.sh train --config=configs/postcards.py --workdir=/mnt/run
@@ -27,6 +28,7 @@ END
 
 arguments "$@"
 need FLASHJAX_NAME FLASHJAX_ZONE FLASHJAX_TPU
+whole FLASHJAX_SLICES 1
 nodes=""
 for ((i = 0; i < ${FLASHJAX_SLICES:-2}; i++)); do
   nodes+="$FLASHJAX_NAME-$i "

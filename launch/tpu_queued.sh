@@ -10,8 +10,8 @@ usage() {
 launch/tpu_queued.sh [--help | --dry-run] ARGUMENTS OF flashjax
 
 Asks for a TPU slice as a queued resource, waits for it, and runs on all its workers. Where its machines are taken away
-they are asked for again, and the run goes on from its newest checkpoint. The slice is kept at the end; delete it with
-gcloud compute tpus queued-resources delete.
+they are asked for again, and the run goes on from its newest checkpoint. Started again it goes on with the slice
+that it has asked for before. The slice is kept at the end; delete it with gcloud compute tpus queued-resources delete.
 
     FLASHJAX_NAME=mine FLASHJAX_ZONE=us-east5-a FLASHJAX_TPU=v6e-16 FLASHJAX_SPOT=1 \
       launch/tpu_queued.sh train --config=configs/postcards.py --workdir=/mnt/run

@@ -56,15 +56,18 @@ tpu() {
 }
 
 slurm() {
+  need SLURM_STEP_NODELIST SLURM_NTASKS SLURM_PROCID
   identify "$(scontrol show hostnames "$SLURM_STEP_NODELIST" | head -n 1)" "$SLURM_NTASKS" "$SLURM_PROCID"
 }
 
 jobset() {
+  need FLASHJAX_JOBSET FLASHJAX_SLICES FLASHJAX_HOSTS JOB_INDEX JOB_COMPLETION_INDEX
   identify "$FLASHJAX_JOBSET-slice-0-0.$FLASHJAX_JOBSET" $((FLASHJAX_SLICES * FLASHJAX_HOSTS)) \
     $((JOB_INDEX * FLASHJAX_HOSTS + JOB_COMPLETION_INDEX))
 }
 
 arguments "$@"
+whole FLASHJAX_PORT 1 FLASHJAX_RESTARTS 0
 case "${ARGS[0]}" in
   tpu | slurm | jobset) "${ARGS[0]}" ;;
   plain) ;;

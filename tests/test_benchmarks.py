@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shlex
 from types import SimpleNamespace
 
@@ -96,6 +97,21 @@ def test_the_page_of_plans_is_what_the_plans_say(request):
             words = shlex.split(made["command"])
             config = next(word for word in words if word.startswith("--config=")).removeprefix("--config=")
             assert words[:2] == ["flashjax", "plan"] and (docs.parent / config.partition(":")[0]).exists()
+
+
+def test_configurations_say_of_memory_what_the_plans_say(request):
+    """"43.8 of 88.5 GiB" in the docstring of a configuration is the total of one of its plans, and the chip's limit."""
+    planned, told = {}, {}
+    for path in (request.config.rootpath / "docs" / "plans").glob("[!s]*.json"):
+        for made in json.loads(path.read_text()):
+            name = made["command"].partition("--config=")[2].partition(".py")[0]
+            figures = tuple(f"{made[part] / 2**30:.1f}" for part in ("total_bytes", "limit_bytes"))
+            planned.setdefault(name, set()).add(figures)
+    for name, plans in planned.items():
+        text = (request.config.rootpath / f"{name}.py").read_text().split('"""')[1]
+        told[name] = set(re.findall(r"([\d.]+)\s+of\s+(\d+\.\d)", text))
+        assert told[name] and told[name] <= plans, name
+    assert sorted(told) == ["configs/qwen_image", "configs/qwen_image_21"]
 
 
 def test_a_matrix_of_plans(request):

@@ -35,6 +35,15 @@ def complaint(capsys):
     return run
 
 
+def test_a_process_that_waited_in_vain_has_a_status_of_its_own(monkeypatch, capsys, command):
+    """By which a cluster knows that it may try again."""
+    environment = dict(FLASHJAX_COORDINATOR="localhost:9", FLASHJAX_PROCESSES="2", FLASHJAX_PROCESS="1")
+    for name, value in (environment | dict(FLASHJAX_WAIT="0.1")).items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(command()) == 77
+    assert capsys.readouterr().err.count("flashjax train: Process 1 finds no process 0 at localhost:9") == 1
+
+
 def model_config():
     return models.make_config(qwen_image_21, configs.load([f"--config={CONFIG}"]).model)
 

@@ -124,6 +124,43 @@ def test_who_takes_part_is_never_guessed():
         hlo._group(", channel_id=1, replica_groups=all, dimensions={0}", 8)
 
 
+HOST = """HloModule jit_f, is_scheduled=true
+
+ENTRY %main (w: bf16[6,128,512], v: bf16[512,512]) -> bf16[1,512,512] {
+  %w = bf16[6,128,512]{2,1,0:T(8,128)(2,1)S(5)} parameter(0)
+  %v = bf16[512,512]{1,0:T(8,128)(2,1)} parameter(1)
+  %i = s32[]{:T(128)} constant(0)
+  %start = ((bf16[6,128,512]{2,1,0:S(5)}, s32[], s32[], s32[]), bf16[1,128,512]{2,1,0}, u32[]{:S(2)}) dynamic-slice-start(%w, %i, %i, %i), dynamic_slice_sizes={1,128,512}
+  %layer = bf16[1,128,512]{2,1,0:T(8,128)(2,1)} dynamic-slice-done(%start)
+  %near = (bf16[512,512]{1,0:S(1)}, bf16[512,512]{1,0}, u32[]{:S(2)}) copy-start(%v)
+  %v.near = bf16[512,512]{1,0:T(8,128)(2,1)S(1)} copy-done(%near)
+  %streams = bf16[6,512,512]{2,1,0:T(8,128)(2,1)S(5)} custom-call(), custom_call_target="AllocateBuffer"
+  %stream = bf16[1,512,512]{2,1,0:T(8,128)(2,1)} bitcast(%v)
+  %put = ((bf16[6,512,512]{2,1,0:S(5)}, bf16[1,512,512]{2,1,0}, s32[], s32[], s32[]), bf16[6,512,512]{2,1,0:S(5)}, u32[]{:S(2)}) dynamic-update-slice-start(%streams, %stream, %i, %i, %i)
+  %kept = bf16[6,512,512]{2,1,0:T(8,128)(2,1)S(5)} dynamic-update-slice-done(%put)
+  ROOT %back = bf16[1,512,512]{2,1,0:T(8,128)(2,1)} slice(%kept), slice={[0:1], [0:512], [0:512]}
+}
+"""  # noqa: E501  as compiled for a v6e, of a stack of weights in the host's memory and of a stream that remat puts there
+
+
+def test_what_comes_from_the_host_and_goes_there():
+    layer, stream = 128 * 512 * 2, 512 * 512 * 2
+    program = hlo.parse(HOST)
+    assert hlo.host(*program) == {"from": layer + stream, "to": stream}
+    assert hlo.host(*hlo.parse(TPU)) == {"from": 0, "to": 0}
+
+
+def test_what_is_asynchronous_touches_memory_once():
+    """Its beginning names its operands among its results: once read as if they were written too."""
+    layer, stream = 128 * 512 * 2, 512 * 512 * 2
+    computations, entry = hlo.parse(HOST)
+    by_name = {one.name: hlo._touched(one, computations, entry) for one in computations[entry].values()}
+    assert by_name["start"] == layer  # what comes from the host is written
+    assert by_name["near"] == stream  # what stays on the chip is read
+    assert by_name["put"] == stream
+    assert hlo.traffic(computations, entry) == layer + 3 * stream
+
+
 def test_bytes_of_arrays_agree_with_numpy():
     for kind, dtype in dict(f32=np.float32, s64=np.int64, pred=np.bool_, u8=np.uint8).items():
         assert hlo.arrays(f"{kind}[3,5]{{1,0}}") == [np.zeros((3, 5), dtype).nbytes]

@@ -97,6 +97,15 @@ def test_no_python(bash, tmp_path):
     assert "There is no Python 3.11 or newer here" in done.stderr
 
 
+def test_an_image_has_what_git_has(request):
+    """Runs, data and environments beside the code would be gigabytes of it."""
+    ignored, left_out = (
+        {line.removeprefix("**/") for line in (request.config.rootpath / name).read_text().splitlines()}
+        for name in (".gitignore", ".dockerignore")
+    )
+    assert ignored | {".git/"} <= left_out
+
+
 def test_shellcheck(request):
     shellcheck = os.path.join(os.path.dirname(sys.executable), "shellcheck")
     if not os.path.exists(shellcheck):

@@ -175,6 +175,58 @@ def test_a_queue_that_fails_is_told(bash, bin):
     assert all(call[1][3] != "ssh" for call in calls(bin))
 
 
+@pytest.mark.parametrize(("status", "asked_again"), [(75, True), (255, True), (2, False)])
+def test_machines_are_taken_away_before_the_queue_says_so(bash, bin, status, asked_again):
+    """The workers end, as they were told to stop or fell silent, while the resource still calls itself active."""
+    script = (bin / "gcloud").read_text()
+    (bin / "gcloud").write_text(
+        script + f"""
+states = folder / "states"
+if "describe" in sys.argv:
+    left = states.read_text().split()
+    print(left[0])
+    states.write_text(" ".join(left[1:]))
+if "worker.sh" in " ".join(sys.argv) and not (folder / "failed").exists():
+    (folder / "failed").touch()
+    sys.exit({status})
+"""
+    )
+    (bin / "states").write_text("ACTIVE ACTIVE SUSPENDING ACTIVE")
+    assert bash("tpu_queued", *RUN, **GCLOUD).returncode == (0 if asked_again else status)
+    assert ("delete" in [call[1][3] for call in calls(bin)]) == asked_again
+
+
+def test_a_queue_that_was_asked_before_is_gone_on_with(bash, bin):
+    """The script's own machine was started anew; the slice is there, and its name taken."""
+    answers(bin, "gcloud", (["create"], "", 1), (["describe"], "ACTIVE", 0))
+    done = bash("tpu_queued", *RUN, **GCLOUD)
+    assert done.returncode == 0 and "mine is there already: going on with it" in done.stdout
+    answers(bin, "gcloud", (["create"], "", 1), (["describe"], "", 1))
+    (bin / "calls").unlink()
+    done = bash("tpu_queued", *RUN, **GCLOUD)
+    assert done.returncode == 2 and "The queued resource mine cannot be made" in done.stderr
+    assert [call[1][3] for call in calls(bin)] == ["create", "describe"]
+
+
+def test_no_answer_is_no_state(bash, bin):
+    """Of a run that has failed the machines stay, though gcloud does not tell that they are there."""
+    answers(bin, "gcloud", (["describe"], "once", 1), (["describe"], "ACTIVE", 0))
+    assert bash("tpu_queued", *RUN, **GCLOUD).returncode == 0  # asked twice
+    answers(bin, "gcloud", (["describe"], "", 1))
+    (bin / "calls").unlink()
+    done = bash("tpu_queued", *RUN, **GCLOUD)
+    assert done.returncode == 2 and "gcloud does not tell the state of the queued resource mine" in done.stderr
+    assert {call[1][3] for call in calls(bin)} == {"create", "describe"}
+
+
+def test_an_archive_that_cannot_be_made_is_not_replaced_by_an_older_one(bash, bin):
+    answers(bin, "gcloud", (["describe"], "ACTIVE", 0))
+    (bin / "git").write_text("#!/bin/sh\nexit 128\n")
+    for script in ("tpu_vm", "tpu_queued"):
+        assert bash(script, *RUN, **GCLOUD).returncode == 128
+    assert {call[1][3] for call in calls(bin)} == {"create", "describe"}
+
+
 def test_slices_run_together(bash, bin):
     answers(bin, "gcloud", (["describe"], "ACTIVE", 0))
     assert bash("tpu_multislice", *RUN, **GCLOUD, FLASHJAX_SLICES="3").returncode == 0
@@ -271,6 +323,29 @@ def test_a_worker_elsewhere_says_so(bash, bin, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("script", "environment", "words"),
+    [
+        ("local_multi", dict(FLASHJAX_PROCESSES="two"), "FLASHJAX_PROCESSES is two; it has to be a whole number."),
+        ("local_multi", dict(FLASHJAX_PROCESSES="0"), "FLASHJAX_PROCESSES is 0; it has to be 1 or more."),
+        ("local", dict(FLASHJAX_DEVICES="-1"), "FLASHJAX_DEVICES is -1; it has to be a whole number."),
+        ("tpu_multislice", GCLOUD | dict(FLASHJAX_SLICES="0"), "FLASHJAX_SLICES is 0; it has to be 1 or more."),
+        ("gke", GKE | dict(FLASHJAX_HOSTS="4 "), "FLASHJAX_HOSTS is 4 ; it has to be a whole number."),
+        ("slurm", dict(FLASHJAX_NODES="0"), "FLASHJAX_NODES is 0; it has to be 1 or more."),
+    ],
+)
+def test_numbers_are_numbers(bash, bin, tmp_path, script, environment, words):
+    done = bash(script, *RUN, **environment)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr == f"[flashjax] {words}\n"
+    assert calls(bin) == [] and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("cluster", "name"), [("slurm", "SLURM_STEP_NODELIST"), ("jobset", "FLASHJAX_JOBSET")])
+def test_a_worker_outside_of_its_cluster_says_so(bash, cluster, name):
+    done = bash("worker", cluster, "train")
+    assert done.returncode == 2 and f"{name} is not set; see" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("statuses", "restarts", "status", "count"),
     [("75 76 134 0", "9", 0, 4), ("75 75 75", "1", 75, 2), ("2 0", "9", 2, 1), ("75 1", "9", 1, 2)],
 )
@@ -292,6 +367,19 @@ def test_a_process_that_fails_decides_the_status(bash, bin, tmp_path):
     program = tmp_path / "venv" / "bin" / "flashjax"
     program.write_text('#!/bin/sh\ncase $FLASHJAX_PROCESS in 0) sleep 0.3; kill -ABRT $$ ;; 1) exit 2 ;; esac\n')
     assert bash("local_multi", "train").returncode == 2
+
+
+def test_sigterm_between_two_starts_is_final_too(bin, tmp_path):
+    """There is no process then that could hear of it."""
+    program = tmp_path / "venv" / "bin" / "flashjax"
+    program.write_text(f"#!/bin/sh\necho x >>{tmp_path}/starts\nexit 75\n")
+    env = os.environ | dict(FLASHJAX_VENV=str(tmp_path / "venv"), FLASHJAX_PAUSE="1", FLASHJAX_RESTARTS="3")
+    script = subprocess.Popen(["bash", str(ROOT / "launch" / "local.sh"), "train"], env=env, stdout=subprocess.PIPE)
+    script.stdout.readline()  # that it starts again, before it pauses
+    script.send_signal(signal.SIGTERM)
+    script.communicate(timeout=30)
+    assert script.returncode == 75
+    assert (tmp_path / "starts").read_text() == "x\n"
 
 
 def test_sigterm_to_the_script_is_passed_on_and_final(bin, tmp_path):

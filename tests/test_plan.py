@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flashjax import cli, cost, flow, models, optim, plan, settings
+from flashjax import cli, cost, flow, models, optim, plan, programs, settings
 from flashjax import config as configs
 from flashjax.commands import plan as command
 from flashjax.distill import guidance, schedule, steps
+from flashjax.errors import UserError
 from flashjax.models import flops, held
-from flashjax.parallel import chips, sharding
+from flashjax.parallel import chips, memory, sharding
 from flashjax.parallel import mesh as meshes
 from flashjax.recipe import make_recipe, make_table
 
@@ -42,10 +43,10 @@ def test_edits_bring_their_own_nulls_and_all_their_pictures():
 def test_what_is_on_the_host_takes_nothing_of_a_device():
     mesh = meshes.make_mesh(dict(data=1, fsdp=2, context=1, tensor=1), jax.devices()[:2])
     form = {"blocks": {"to_q": {"kernel": jax.ShapeDtypeStruct((4, 64, 64), jnp.bfloat16)}}}
-    for memory, taken in (("device", 4 * 64 * 64 * 2 // 2), ("pinned_host", 0)):
-        places = held.placed(sharding.shardings(form, mesh), memory)
+    for where, taken in (("device", 4 * 64 * 64 * 2 // 2), ("pinned_host", 0)):
+        places = held.placed(sharding.shardings(form, mesh), where)
         (leaf,) = jax.tree.leaves(sharding.with_places(form, places))
-        assert plan.bytes_on_device(leaf) == taken
+        assert memory.bytes_on_device(leaf) == taken
 
 
 def test_a_cycle_in_forward_passes():
@@ -80,6 +81,7 @@ def test_counted_devices(capsys):
     assert gpu["fits"] is None and cpu["limit_bytes"] is None and gpu["mesh"]["data"] == 8
     hours = sum(gpu["flops_of_a_cycle"].values()) * gpu["cycles"] / chips.named("h200").flops / 3600
     assert gpu["chip_hours_at_peak"] == pytest.approx(hours)
+    assert gpu["left_out"] == []  # nothing is compiled for a GPU
     # Four float32 networks of the run, two moments each of student and critic, whole on every device.
     assert gpu["resident_bytes"] == pytest.approx(8 * 4 * gpu["parameters"], rel=0.01)
 
@@ -140,10 +142,29 @@ def test_the_compilers_refusal_is_an_answer():
     assert found["refused"] == {"student t2i": "29.33G wanted of 15.75G, 13.58G too much"}
 
 
-def compiled(temporaries: float, arguments: float = 0, moved: float = 0, traffic: float = 0) -> dict:
+def test_what_the_compiler_refuses_a_run_is_a_sentence():
+    class Lowered:
+        def __init__(self, words: str):
+            self.words = words
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(self.words)
+
+    words = "RESOURCE_EXHAUSTED: Ran out of memory.\nUsed 29.33G of 15.75G hbm. Exceeded hbm capacity by 13.58G."
+    with pytest.raises(UserError, match="student t2i does not fit: 29.33G wanted of 15.75G, 13.58G too much;") as told:
+        programs.compile_one(Lowered(words), "student t2i")
+    assert "\n" not in str(told.value)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        programs.compile_one(Lowered("INTERNAL: a crash"), "student t2i")
+
+
+def compiled(
+    temporaries: float, arguments: float = 0, moved: float = 0, traffic: float = 0, host: float = 0
+) -> dict:
     return dict(
         temporaries_bytes=temporaries, arguments_bytes=arguments, code_bytes=0, links_bytes={"all-gather": moved},
-        traffic_bytes=traffic, largest=[dict(bytes=2**30, shape="f32[2]", what="copy", knob="mesh.fsdp")], seconds=1.0,
+        traffic_bytes=traffic, host_bytes={"from": host, "to": host / 2},
+        largest=[dict(bytes=2**30, shape="f32[2]", what="copy", knob="mesh.fsdp")], seconds=1.0,
     )  # fmt: skip
 
 
@@ -159,16 +180,33 @@ def test_the_least_time_is_that_of_the_slowest_part():
     """tpu7x has two devices a chip, each with half of its bandwidth: what a device moves takes twice as long."""
     target = plan.Target("tpu7x:2x2x1", chips.named("tpu7x"), 4)
     parts = plan.roofline(target, 4 * 2307e12, compiled(0, moved=600e9, traffic=7380e9))
-    assert parts == pytest.approx(dict(operations=1, memory=2, links=2))
+    assert parts == pytest.approx(dict(operations=1, memory=2, links=2, host=0))
+    slow = plan.roofline(plan.Target("v6e:2x2", chips.named("v6e"), 4), 0, compiled(0, host=64e9))
+    assert slow == dict(operations=0, memory=0, links=0, host=2)  # each way has its own
     table = schedule.flow_matching_table(3)
     config = models.architecture("qwen_image").Config()
     counted = cost.Cost("qwen_image", config, None, batch=1, sizes={0: flops.Sizes(64, 8)}, nulls=(8,))
-    found = plan.speed(target, table, counted, {"flow_matching t2i": compiled(0, moved=300e9, traffic=7380e9)})
+    moves = compiled(0, moved=300e9, traffic=7380e9, host=8e9)
+    found = plan.speed(target, table, counted, {"flow_matching t2i": moves})
+    assert found["host_bytes_of_a_cycle"] == {"from": 8e9, "to": 4e9}
     assert found["least_cycle_seconds"] == pytest.approx(2) and found["links_bytes_of_a_cycle"] == {"all-gather": 300e9}
     assert found["least_chip_hours"] == pytest.approx(3 * 2 * 4 / 3600)
     assert max(found["cycle_seconds_by_bound"], key=found["cycle_seconds_by_bound"].get) == "memory"
     told = command.describe(
-        dict(target="t", chips=4, mesh=dict(data=4), parameters=1, teachers=0)
+        dict(target="t", chips=4, mesh=dict(data=4), parameters=1, teachers=0, left_out=["critic t2i"])
         | plan.fit(target, 0, {"flow_matching t2i": compiled(2**30)}) | found
     )  # fmt: skip
+    assert "not compiled, so that nothing is known of them: critic t2i" in told
+    assert "from                    8.000 GB a cycle from the host's memory" in told
     assert "bound by memory" in told and "1.000 GiB f32[2]" in told and "all-gather" in told
+
+
+def test_the_cheapest_is_by_what_bounds_it():
+    """By operations alone the faster chip would always win; of plans in part nothing else is known."""
+    fits = [dict(target=name, fits=True, chips=4) for name in ("v5e", "v6e")]
+    peak, least = [dict(chip_hours_at_peak=hours) for hours in (5.0, 1.0)], [6.0, 7.0]
+    whole = [a | b | dict(least_chip_hours=hours) for a, b, hours in zip(fits, peak, least, strict=True)]
+    assert command.cheapest(whole) == "Fewest chip-hours where it fits: v5e, 6 at the least."
+    assert "v6e, 1 at the chips' peak" in command.cheapest([whole[0], fits[1] | peak[1]])
+    assert command.cheapest([whole[0] | dict(fits=False), whole[1]]).endswith("v6e, 7 at the least.")
+    assert command.cheapest([fits[0] | dict(fits=None)]) == "It is not known to fit on any of these."

@@ -41,6 +41,7 @@ def test_sizes_go_together(which):
     name, _, arg = which.partition(":")
     config = configs.load([f"--config=configs/{name}.py:{arg}"])
     settings.check_settings(config)
+    assert config.watchdog_minutes > 0  # a pod that is stuck costs until somebody looks
     recipe.make_table(config, recipe.make_recipe(config.distill))
     model = models.architecture(config.model.architecture)
     sizes, rules = models.make_config(model, config.model), prompts.FAMILIES[FAMILIES[name]]

@@ -8,7 +8,9 @@ import pytest
 
 from flashjax import checkpoint, metrics, pictures, train
 from flashjax import config as configs
+from flashjax.errors import UserError
 from flashjax.evaluate import watch
+from flashjax.parallel import memory
 
 pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
 
@@ -16,13 +18,43 @@ pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
 def test_speed_is_seen(given, tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(train, "note", lines.append)
+    ends, wait, end = [], checkpoint.Checkpoints.wait, train.Watchdog.__exit__
+    monkeypatch.setattr(checkpoint.Checkpoints, "wait", lambda self: (ends.append("saved"), wait(self)))
+    monkeypatch.setattr(train.Watchdog, "__exit__", lambda *args: (ends.append("unwatched"), end(*args))[1])
     train.train(configs.load([given["dmd"], "--config.profile=5,6"]), str(tmp_path))
     names = ("ms_student", "ms_critic", "ms_data", "ms_saving", "images_per_s_per_device")
     curves = metrics.read(tmp_path)
     assert all(min(curves[name][1]) >= 0 for name in names)
     assert curves["ms_saving"][0] == [3, 7]
     assert any(line.startswith("goodput ") for line in lines)
+    assert ends == ["saved", "unwatched"]  # a last save that hangs is seen by the watchdog
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize(("objective", "mesh"), [("dmd", "fsdp=8"), ("flow_matching", "data=8")])
+def test_a_state_too_large_for_its_mesh_is_told_before_anything_is_read(given, tmp_path, monkeypatch, objective, mesh):
+    """Of the tiny network, also where a checkpoint of a larger mesh is in the folder: what is kept is the same."""
+    argv, asked = [given[objective], f"--config.mesh.{mesh}"], []
+    check = memory.check_room
+    monkeypatch.setattr(memory, "check_room", lambda kept: (asked.append(kept), check(kept)))
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
+    monkeypatch.setattr(train, "load_weights", None)
+    with pytest.raises(UserError, match=r"State and teachers take \S+ GiB of every device, and a cpu has .* take more"):
+        train.train(configs.load(argv), str(tmp_path))
+    needed = sum(map(memory.bytes_on_device, jax.tree.leaves(asked[0])))
+    whole = 4 * sum(leaf.size for leaf in jax.tree.leaves(asked[0]))
+    # Student, average, critic, two moments each, and the teacher; or the network, its average and two moments.
+    assert needed == pytest.approx(whole / (8 if objective == "dmd" else 1), rel=0.1)
+    monkeypatch.setattr(memory, "limit", lambda: needed)
+    check(asked[0])
+
+
+def test_all_processes_go_on_from_the_checkpoint_that_process_0_sees(given, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(train.hosts, "of_first", lambda own: (told.append(own), dict(start=8))[1])  # the last step
+    monkeypatch.setattr(train, "note", told.append)
+    assert train.train(configs.load([given["dmd"]]), str(tmp_path)) == tmp_path
+    assert told[-2:] == [dict(start=0), "finished before; there is nothing left to do"]
 
 
 def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypatch):

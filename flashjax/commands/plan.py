@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--programs", default="", metavar="REGEX",
-        help="compile only those whose names it finds, beside the rollout's beginning: student, which needs the most",
+        help="compile only those that it finds by name, and the rollout's beginning: '^(student|critic)' need the most",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print numbers for programs")
     parser.set_defaults(takes_settings=True)
@@ -64,6 +64,8 @@ def describe(found: dict) -> str:
     lines = [f"{found['target']}: {found['chips']} chips as {mesh}; {found['parameters']:,} parameters, "
              f"{found['teachers']} teachers"]  # fmt: skip
     lines.append(f"  {verdict(found)}")
+    if found["left_out"]:
+        lines.append(f"  not compiled, so that nothing is known of them: {', '.join(found['left_out'])}")
     for name, size in (("state, teachers, batches", "resident"), ("largest temporaries", "temporaries"),
                        ("total", "total"), ("limit", "limit")):  # fmt: skip
         value = found[f"{size}_bytes"]
@@ -106,6 +108,9 @@ def bounds(found: dict) -> list[str]:
     lines += [f"    {what:<12}{seconds:>9.4g} s if nothing else took time" for what, seconds in parts.items()]
     for kind, moved in sorted(found["links_bytes_of_a_cycle"].items(), key=lambda pair: -pair[1]):
         lines.append(f"    {kind:<20}{moved / 1e9:>9.3f} GB a cycle over a device's links")
+    for way, moved in found["host_bytes_of_a_cycle"].items():
+        if moved:
+            lines.append(f"    {way:<20}{moved / 1e9:>9.3f} GB a cycle {way} the host's memory")
     return lines
 
 
@@ -119,9 +124,12 @@ def verdict(found: dict) -> str:
 
 
 def cheapest(found: list[dict]) -> str:
-    """Of the targets on which the run fits the one that takes the fewest chip-hours."""
+    """Of the targets on which the run fits the one that takes the fewest chip-hours: by what bounds each, where all
+    programs are compiled for all of them, else by operations alone."""
     fitting = [plan for plan in found if plan["fits"]]
     if not fitting:
         return "It is not known to fit on any of these."
-    best = min(fitting, key=lambda plan: (plan["chip_hours_at_peak"], plan["chips"]))
-    return f"Fewest chip-hours where it fits: {best['target']}, {best['chip_hours_at_peak']:.4g} at peak."
+    whole = all("least_chip_hours" in plan for plan in fitting)
+    hours, told = ("least_chip_hours", "at the least") if whole else ("chip_hours_at_peak", "at the chips' peak")
+    best = min(fitting, key=lambda plan: (plan[hours], plan["chips"]))
+    return f"Fewest chip-hours where it fits: {best['target']}, {best[hours]:.4g} {told}."

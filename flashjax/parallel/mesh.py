@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flashjax.axes import AXES, BATCH
@@ -50,12 +51,36 @@ def make_mesh(wanted: Mapping[str, int], devices: Sequence[Any] | None = None) -
     # Auto, spelled out: jax.make_mesh defaults to Explicit axes, under which plain embeddings and convolutions fail.
     auto = (AxisType.Auto,) * len(AXES)
     try:
+        if _slices(devices[:count]) > 1:  # which jax.make_mesh refuses
+            return Mesh(_across_slices(sizes, devices[:count]), AXES, axis_types=auto)
         return jax.make_mesh(sizes, AXES, axis_types=auto, devices=devices[:count])
     except NotImplementedError as error:  # of JAX, which lays axes along the links between TPUs
         raise UserError(
             f"config.mesh has {_told(wanted)}, which cannot be laid along the links of this TPU slice; an axis has to "
             "be a side of the slice or a product of sides, as fsdp = 4, tensor = 4 of a slice of 4x4."
         ) from error
+
+
+def _slices(devices: Sequence[Any]) -> int:
+    """How many TPU slices the devices are of, which the data centre's network joins."""
+    tpus = devices[0].platform == "tpu"
+    return len({getattr(device, "slice_index", 0) for device in devices}) if tpus else 1
+
+
+def _across_slices(sizes: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
+    """The devices of several slices, [axis, ...] of ``sizes``: ``data`` goes from slice to slice, or else ``fsdp``, and
+    every other axis stays on the links of one. Raises UserError where neither divides over the slices."""
+    slices = _slices(devices)
+    across = next((i for i, name in enumerate(AXES) if name in BATCH and sizes[i] % slices == 0), None)
+    if across is None:
+        raise UserError(
+            f"config.mesh has {_told(dict(zip(AXES, sizes, strict=True)))} on {slices} TPU slices; data or fsdp has to "
+            f"divide by {slices}, as the network between slices is too slow for the other axes."
+        )
+    over = tuple(slices if i == across else 1 for i in range(len(AXES)))
+    inside = tuple(size // count for size, count in zip(sizes, over, strict=True))
+    may_split = devices[0].device_kind == "TPU v5 lite"  # as in jax.make_mesh
+    return mesh_utils.create_hybrid_device_mesh(inside, over, devices, allow_split_physical_axes=may_split)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -19,7 +19,14 @@ from typing import NamedTuple
 from flashjax.errors import UserError
 
 NAMES = ("FLASHJAX_COORDINATOR", "FLASHJAX_PROCESSES", "FLASHJAX_PROCESS")
+ABSENT = 77  # status of a process that waited for others in vain: a cluster that still looks for machines may try again
 LONGEST = 1 << 20  # bytes of a message: a configuration is a few thousand
+
+
+class Absent(UserError):
+    """Processes did not come in time."""
+
+    status = ABSENT
 
 
 class Place(NamedTuple):
@@ -63,17 +70,18 @@ def meet(where: Place, facts: Mapping[str, str], seconds: float) -> None:
     """Returns when all processes have come and have the same ``facts``.
 
     Raises UserError, the same on every process that has come: for processes that did not come within ``seconds``, that
-    claim the same number, or whose facts differ from process 0's. Where process 0 is missing, the others say so."""
+    claim the same number, or whose facts differ from process 0's. Where process 0 is missing, the others say so. Of
+    processes that did not come it is `Absent`."""
     deadline = time.monotonic() + seconds
     facts = {**facts, "FLASHJAX_PROCESSES": str(where.processes)}
     error = _listen(where, facts, deadline) if where.process == 0 else _report(where, facts, deadline)
     if error:
-        raise UserError(error)
+        raise error
 
 
-def _listen(where: Place, facts: Mapping[str, str], deadline: float) -> str:
-    """Process 0: hears the others and answers them; the answer is empty, or what is wrong."""
-    began, heard, error = time.monotonic(), {0: dict(facts)}, ""
+def _listen(where: Place, facts: Mapping[str, str], deadline: float) -> UserError | None:
+    """Process 0: hears the others, and tells them what is wrong, or nothing."""
+    began, heard, error = time.monotonic(), {0: dict(facts)}, None
     with contextlib.ExitStack() as opened:
         server, answered = opened.enter_context(_server(where.coordinator[1])), []
         while len(heard) < where.processes and not error and time.monotonic() < deadline:
@@ -86,12 +94,15 @@ def _listen(where: Place, facts: Mapping[str, str], deadline: float) -> str:
                 continue  # the deadline, or a stranger: open ports get scanned
             answered.append(connection)
             if process in heard:
-                error = f"Two processes say that they are number {process}; give each its own FLASHJAX_PROCESS."
+                error = UserError(
+                    f"Two processes say that they are number {process}; give each its own FLASHJAX_PROCESS."
+                )
             heard[process] = theirs
         error = error or _verdict(where, heard, time.monotonic() - began)
         for connection in answered:
             with contextlib.suppress(OSError):  # one that has gone meanwhile is missed later
-                connection.sendall(json.dumps({"error": error}).encode() + b"\n")
+                answer = dict(error=str(error or ""), absent=isinstance(error, Absent))
+                connection.sendall(json.dumps(answer).encode() + b"\n")
     return error
 
 
@@ -104,29 +115,29 @@ def _server(port: int) -> socket.socket:
         ) from error
 
 
-def _verdict(where: Place, heard: dict[int, dict[str, str]], waited: float) -> str:
-    """What is wrong with the processes that were heard, in a sentence; nothing is the empty string."""
+def _verdict(where: Place, heard: dict[int, dict[str, str]], waited: float) -> UserError | None:
+    """What is wrong with the processes that were heard."""
     ours = heard[0]
     for process, theirs in sorted(heard.items()):
         names = [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]
         if names:
             told = "; ".join(f"{n} is {theirs.get(n)} there and {ours.get(n)} on 0" for n in names[:3])
             more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
-            return (
+            return UserError(
                 f"Process {process} differs from process 0: {told}{more}. Start all processes with the same code, "
                 "packages, configuration and arguments."
             )
     missing = sorted(set(range(where.processes)) - set(heard))
     if missing:
         named = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
-        return (
+        return Absent(
             f"{len(missing)} of {where.processes} processes ({named}) did not come to port {where.coordinator[1]} of "
             f"process 0 within {waited:.0f} s; look at their logs, or wait longer with FLASHJAX_WAIT."
         )
-    return ""
+    return None
 
 
-def _report(where: Place, facts: Mapping[str, str], deadline: float) -> str:
+def _report(where: Place, facts: Mapping[str, str], deadline: float) -> UserError | None:
     """Every other process: tells process 0 its facts and returns the answer."""
     host, port = where.coordinator
     message = json.dumps(dict(process=where.process, facts=dict(facts))).encode() + b"\n"
@@ -136,11 +147,13 @@ def _report(where: Place, facts: Mapping[str, str], deadline: float) -> str:
             with socket.create_connection((host, port), timeout=2) as connection:
                 connection.sendall(message)
                 # It answers when all have come, or at its own deadline, which may have begun later than ours.
-                return str(_read(connection, seconds=2 * (deadline - began) + 5)["error"])
+                answer = _read(connection, seconds=2 * (deadline - began) + 5)
+                kind = Absent if answer.get("absent") else UserError
+                return kind(answer["error"]) if answer["error"] else None
         except (OSError, ValueError, KeyError) as error:  # not there yet, or not known by this name yet
             reason = getattr(error, "strerror", None) or reason
             time.sleep(0.2)
-    return (
+    return Absent(
         f"Process {where.process} finds no process 0 at {host}:{port} ({reason}) within "
         f"{time.monotonic() - began:.0f} s; start it, correct FLASHJAX_COORDINATOR, or wait longer with FLASHJAX_WAIT."
     )

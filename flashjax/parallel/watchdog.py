@@ -2,9 +2,11 @@
 
 Each process leaves a small file in the work directory every few seconds: the last row that it has given to its
 devices, and what it is doing. Where no row was finished for too long, every process reads all of them, says who is
-behind, prints the stacks of its threads and ends.
+behind, prints the stacks of its threads and ends. The clock is watched apart from the files: a work directory that does
+not answer may be what all wait for.
 """
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from flashjax.parallel import hosts
 
+ANSWER = 10  # seconds that the work directory has to answer in, when it is read to say who is behind
 STUCK = 76  # the run was ended as no row of it was finished any more; starting again may help
 
 
@@ -31,7 +34,8 @@ class Watchdog:
         self._at = time.monotonic()
         if self._limit:
             self._folder.mkdir(exist_ok=True)
-            threading.Thread(target=self._watch, daemon=True).start()
+            for loop in (self._leave_lines, self._watch):
+                threading.Thread(target=loop, daemon=True).start()
         return self
 
     def __exit__(self, *_) -> None:
@@ -48,12 +52,25 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._over.wait(self._period):
-            self._tell()
             if time.monotonic() - self._at > self._limit:
-                print(f"flashjax: {self.report()}", file=sys.stderr, flush=True)
+                print(f"flashjax: {self._said()}", file=sys.stderr, flush=True)
                 faulthandler.dump_traceback(sys.stderr, all_threads=True)
                 hosts.leave(STUCK)
                 os._exit(STUCK)
+
+    def _said(self) -> str:
+        """The report, if the work directory gives what it is made of in time."""
+        said: list[str] = []
+        reader = threading.Thread(target=lambda: said.append(self.report()), daemon=True)
+        reader.start()
+        reader.join(ANSWER)
+        why = f"{self._folder.parent} does not answer: process {self._process} is at row {self._row} ({self._doing()})"
+        return said[0] if said else self._sentence(why)
+
+    def _leave_lines(self) -> None:
+        while not self._over.wait(self._period):
+            with contextlib.suppress(OSError):  # who cannot write shows the others no sign of life, which is true
+                self._tell()
 
     def _tell(self) -> None:
         file = self._folder / f"{self._process}.json"
@@ -65,8 +82,10 @@ class Watchdog:
         """Who is behind, in a sentence."""
         told = {}
         for process in range(self._processes):
-            file = self._folder / f"{process}.json"
-            told[process] = json.loads(file.read_text()) if file.exists() else dict(row=-1, doing="nothing", at=0)
+            try:
+                told[process] = json.loads((self._folder / f"{process}.json").read_text())
+            except (OSError, ValueError):  # not there, or only in part
+                told[process] = dict(row=-1, doing="nothing", at=0)
         silent = [p for p, t in told.items() if time.time() - t["at"] > self._limit / 2]
         least, most = (pick(t["row"] for t in told.values()) for pick in (min, max))
         behind = [p for p, t in told.items() if t["row"] == least]
@@ -78,6 +97,9 @@ class Watchdog:
         else:
             doing = ", ".join(sorted({t["doing"] for t in told.values()}))
             why = f"all are at row {least} ({doing}): a device, or the network between them, does not answer"
+        return self._sentence(why)
+
+    def _sentence(self, why: str) -> str:
         return (
             f"no row was finished for {self._limit / 60:g} min (config.watchdog_minutes); {why}. The stacks of process "
             f"{self._process} follow; the run ends with status {STUCK}."

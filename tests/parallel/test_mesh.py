@@ -9,6 +9,7 @@ import pytest
 from flashjax.axes import AXES
 from flashjax.distill import micro_batches
 from flashjax.errors import UserError
+from flashjax.parallel import hosts
 from flashjax.parallel import mesh as meshes
 
 
@@ -47,16 +48,38 @@ def test_meshes_that_cannot_be(wanted, said):
     assert "\n" not in str(error.value)
 
 
-def test_axes_lie_along_the_links_of_a_tpu():
-    """An axis of 8 would have to be one side of 4x4 and half of the other."""
-    slice_of_16 = [
+def slice_of_16(number: int = 0) -> list[types.SimpleNamespace]:
+    """The devices of a v6e of 4x4, which is slice ``number`` of several."""
+    return [
         types.SimpleNamespace(
-            id=i, platform="tpu", device_kind="TPU v6 lite", coords=(i % 4, i // 4, 0), core_on_chip=0, process_index=0
+            id=16 * number + i, platform="tpu", device_kind="TPU v6 lite", coords=(i % 4, i // 4, 0), core_on_chip=0,
+            process_index=number, slice_index=number,
         )
         for i in range(16)
-    ]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "axis"), [((2, 16, 1, 1), 0), ((1, 8, 1, 4), 1), ((8, 1, 1, 4), 0), ((1, 32, 1, 1), 1)]
+)
+def test_data_or_else_fsdp_goes_from_slice_to_slice(wanted, axis):
+    """Along every other axis all devices are of one slice; jax.make_mesh refuses several slices."""
+    laid = meshes._across_slices(wanted, slice_of_16(1) + slice_of_16(0))
+    slices = np.vectorize(lambda device: device.slice_index)(laid)
+    assert slices.shape == wanted
+    first, second = np.split(slices, 2, axis)
+    assert (first == 0).all() and (second == 1).all()
+
+
+def test_what_two_slices_cannot_divide():
+    with pytest.raises(UserError, match="fsdp = 3, context = 1, tensor = 4 on 2 TPU slices; data or fsdp has to"):
+        meshes._across_slices((1, 3, 1, 4), slice_of_16(0)[:6] + slice_of_16(1)[:6])
+
+
+def test_axes_lie_along_the_links_of_a_tpu():
+    """An axis of 8 would have to be one side of 4x4 and half of the other."""
     with pytest.raises(UserError, match="fsdp = 8, context = 1, tensor = 2, which cannot be laid along the links"):
-        meshes.make_mesh(sizes(1, 8, 1, 2), slice_of_16)
+        meshes.make_mesh(sizes(1, 8, 1, 2), slice_of_16())
 
 
 @pytest.mark.parametrize(
@@ -84,6 +107,17 @@ def test_a_batch_is_divided_over_data_and_fsdp():
     batch = meshes.put_batch(dict(x=np.arange(8)), meshes.make_mesh(sizes(2, 2, 1, 2)))
     assert {shard.data.shape for shard in batch["x"].addressable_shards} == {(2,)}
     assert np.array_equal(batch["x"], np.arange(8))
+
+
+def test_a_process_reads_the_rows_of_its_devices():
+    """Each once, ascending, though devices of a tensor axis have the same ones and the mesh another order."""
+    held = [slice(6, 8), slice(2, 4), slice(6, 8), slice(2, 4)]
+    sharding = types.SimpleNamespace(
+        addressable_devices_indices_map=lambda shape: {i: (rows,) for i, rows in enumerate(held)}
+    )
+    assert hosts.rows_of(sharding, 8).tolist() == [2, 3, 6, 7]
+    whole = meshes.batch_sharded(meshes.make_mesh(sizes(2, 2, 1, 2)))
+    assert hosts.rows_of(whole, 8).tolist() == list(range(8))  # of one process
 
 
 def test_every_device_cuts_micro_batches_from_its_own_rows():

@@ -10,6 +10,7 @@ import pytest
 from flashjax.errors import UserError
 from flashjax.parallel import rollcall
 
+statuses: set[int] = set()  # of all errors of a test
 FACTS = {"config.seed": "0", "the step table": "abc"}
 
 
@@ -22,6 +23,7 @@ def port() -> int:
 def meet(port: int, *who: tuple[int, dict], processes: int, seconds: float = 0.7) -> list[str]:
     """What each process is told: empty, or its error."""
     told = [""] * len(who)
+    statuses.clear()
 
     def come(i: int, process: int, facts: dict) -> None:
         where = rollcall.Place(("localhost", port), processes, process)
@@ -29,6 +31,7 @@ def meet(port: int, *who: tuple[int, dict], processes: int, seconds: float = 0.7
             rollcall.meet(where, facts, seconds)
         except UserError as error:
             told[i] = str(error)
+            statuses.add(error.status)
 
     threads = [threading.Thread(target=come, args=(i, *args)) for i, args in enumerate(who)]
     for thread in threads:
@@ -56,6 +59,7 @@ def test_one_that_differs_is_named_to_all(port):
     told = meet(port, (0, FACTS), (1, FACTS), (2, FACTS | {"config.seed": "1"}), processes=3, seconds=10)
     assert len(set(told)) == 1
     assert "Process 2 differs from process 0: config.seed is 1 there and 0 on 0. Start all processes" in told[0]
+    assert statuses == {2}
 
 
 def test_another_number_of_processes_is_a_difference(port):
@@ -79,6 +83,7 @@ def test_who_did_not_come_is_named_to_all(port):
     told = meet(port, (0, FACTS), (2, FACTS), processes=5)
     assert len(set(told)) == 1
     assert f"3 of 5 processes (1, 3, 4) did not come to port {port} of process 0 within" in told[0]
+    assert statuses == {rollcall.ABSENT}  # a cluster that lost a machine may still be looking for another
 
 
 def test_one_number_twice(port):
@@ -89,7 +94,7 @@ def test_one_number_twice(port):
 @pytest.mark.parametrize("host", ["localhost", "no.such.host.invalid"])
 def test_no_coordinator_is_told_within_seconds(port, host):
     began = time.monotonic()
-    with pytest.raises(UserError, match=rf"Process 1 finds no process 0 at {host}:{port} \(.+\) within \d s; start it"):
+    with pytest.raises(rollcall.Absent, match=rf"Process 1 finds no process 0 at {host}:{port} \(.+\) within \d s;"):
         rollcall.meet(rollcall.Place((host, port), 2, 1), FACTS, 0.5)
     assert time.monotonic() - began < 5
 

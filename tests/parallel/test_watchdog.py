@@ -1,8 +1,10 @@
 """Who is behind, by what the processes have left in the work directory; a stuck run ends, one that goes on does not."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -35,6 +37,38 @@ def test_who_is_behind(tmp_path, told, words):
 def test_one_that_never_came(tmp_path):
     report(tmp_path, (3, "steps", 1), (3, "steps", 1))
     assert "process 2 shows no sign of life" in watchdog.Watchdog(tmp_path, 0, 3, 10, lambda: "steps").report()
+
+
+def test_a_work_directory_that_does_not_answer_keeps_no_watchdog_from_its_end(tmp_path, monkeypatch, capsys):
+    """Neither writing its line nor reading the others' ever comes back, as on a network's disk that is gone."""
+    ended = threading.Event()
+    monkeypatch.setattr(watchdog, "ANSWER", 0.1)
+    monkeypatch.setattr(watchdog.Watchdog, "_tell", lambda self: ended.wait(20))
+    monkeypatch.setattr(watchdog.faulthandler, "dump_traceback", lambda *_, **__: None)
+    monkeypatch.setattr(watchdog.hosts, "leave", lambda code: (ended.set(), dog.__exit__()))
+    monkeypatch.setattr(watchdog.os, "_exit", lambda code: None)
+    (tmp_path / "hosts").mkdir()
+    os.mkfifo(tmp_path / "hosts" / "0.json")  # whose reader waits for a writer
+    with watchdog.Watchdog(tmp_path / "hosts", 0, 1, 0.2 / 60, lambda: "saving") as dog:
+        dog.dispatched(7)
+        assert ended.wait(10)
+    assert f"{tmp_path} does not answer: process 0 is at row 7 (saving). The stacks" in capsys.readouterr().err
+    os.close(os.open(tmp_path / "hosts" / "0.json", os.O_RDWR | os.O_NONBLOCK))
+
+
+def test_a_line_that_cannot_be_written_or_read_is_no_sign_of_life(tmp_path, monkeypatch):
+    tries = []
+
+    def full(self):
+        tries.append(self)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(watchdog.Watchdog, "_tell", full)
+    with watchdog.Watchdog(tmp_path / "hosts", 1, 2, 1 / 60, lambda: "steps") as dog:
+        while len(tries) < 2:  # it tries again
+            time.sleep(0.02)
+        (tmp_path / "hosts" / "0.json").write_text("")
+        assert "process 0, 1 shows no sign of life" in dog.report()
 
 
 SCRIPT = """
