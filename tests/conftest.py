@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,26 @@ os.environ["XLA_FLAGS"] = " ".join(
     ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", "")]
 )
 
+# Many tests run the same miniature programs. All processes of a test run share what they have compiled: this one, those
+# that it divides the tests among, and those that tests start.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = (
+    os.environ.get("JAX_COMPILATION_CACHE_DIR") or tempfile.mkdtemp(prefix="flashjax-tests-")
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
 from absl import flags
 from hypothesis import settings
-from tiny_training import compile_cache, fast, given, uninterrupted  # noqa: F401  fixtures
+from tiny_training import fast, given, uninterrupted  # noqa: F401  fixtures
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which nobody parses under pytest
 settings.register_profile("flashjax", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("flashjax")
+
+
+def pytest_unconfigure(config):
+    cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    if cache.name.startswith("flashjax-tests-") and not hasattr(config, "workerinput"):
+        shutil.rmtree(cache)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from flashjax.distill import schedule
 from flashjax.errors import UserError
 from flashjax.models import text
 
-pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
+pytestmark = pytest.mark.usefixtures("fast")
 MAKE_EDIT_DRAWER = pictures.make_edit_drawer  # which "fast" takes away
 
 

@@ -15,7 +15,7 @@ from flashjax.convert import adapters
 from flashjax.errors import UserError
 from flashjax.models import lora, qwen_image_21, text
 
-pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
+pytestmark = pytest.mark.usefixtures("fast")
 LORA = ("--config.lora.rank=2", "--config.lora.alpha=4.0")
 BLOCKS = ((r"blocks/.*/kernel", True), (r".*", False))
 EVERY = ((r".*/kernel", True), (r".*", False))
@@ -167,6 +167,7 @@ def test_a_teacher_may_be_an_adapter_file(given, base, tmp_path):
         train.load_weights(config, base, str(tmp_path))
 
 
+@pytest.mark.long  # two runs of programs of their own; tests/models/test_lora.py has the products
 def test_a_specialist_of_factors_is_the_merged_one(run, given, base, tmp_path):
     """A specialist that is an adapter is held as its factors, with the numbers of the whole network."""
     tree = lora.init(lora.Lora(2, 1.0, EVERY), base, jax.random.key(1))

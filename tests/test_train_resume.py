@@ -20,7 +20,7 @@ from flashjax.distill import schedule
 from flashjax.errors import UserError
 from flashjax.models import qwen_image_21, text
 
-pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 def test_what_a_checkpoint_holds(uninterrupted):
@@ -179,6 +179,7 @@ def test_teachers_in_the_hosts_memory_are_the_same_run(given, uninterrupted, tmp
     assert_same_runs(uninterrupted("dmd")[0], tmp_path)
 
 
+@pytest.mark.long  # a run of programs of its own; tests/models/test_held.py has the numbers
 def test_a_run_of_int8_teachers_is_another_run_and_nearly_the_same(given, uninterrupted, tmp_path):
     train.train(configs.load([given["dmd"], "--config.teacher_dtype=int8"]), str(tmp_path))
     start = "['ema']"
@@ -194,7 +195,7 @@ def test_a_run_of_int8_teachers_is_another_run_and_nearly_the_same(given, uninte
         train.train(configs.load([given["dmd"]]), str(tmp_path))
 
 
-def test_sigkill_and_resume(given, uninterrupted, compile_cache, tmp_path):
+def test_sigkill_and_resume(given, uninterrupted, tmp_path):
     folder = uninterrupted("dmd")[0]
     code = """
 import os, signal, sys
@@ -207,7 +208,7 @@ train.train(config.load([sys.argv[2]]), sys.argv[3])
 """
     argv = [os.path.dirname(__file__), given["dmd"], str(tmp_path)]
     # The flags are part of the cache's key, and conftest would add its own a second time.
-    env = os.environ | dict(JAX_COMPILATION_CACHE_DIR=str(compile_cache), XLA_FLAGS="")
+    env = os.environ | dict(XLA_FLAGS="")
     killed = subprocess.run([sys.executable, "-c", code, *argv], env=env, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "checkpoints" / str(STEPS)).exists()

@@ -12,7 +12,7 @@ from flashjax.errors import UserError
 from flashjax.evaluate import watch
 from flashjax.parallel import memory
 
-pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 def test_speed_is_seen(given, tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from flashjax import checkpoint, convert, metrics, models, paths, pictures, train
 from flashjax import config as configs
@@ -49,18 +48,6 @@ def stop_at(step: int, stop) -> None:
         add(self, now, values)
 
     metrics.MetricsWriter.__init__, metrics.MetricsWriter.add = remember, add_or_stop
-
-
-@pytest.fixture(scope="module")
-def compile_cache(tmp_path_factory):
-    """Compiling is nearly all that these runs cost, and most are of the same programs; the quickstart does so too."""
-    folder = tmp_path_factory.mktemp("cache")
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    compilation_cache.reset_cache()  # else what was decided at the process's first compilation stays
-    yield folder
-    jax.config.update("jax_compilation_cache_dir", before)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

@@ -47,8 +47,7 @@ def setting(tmp_path_factory):
     program.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FLASHJAX_")} | dict(
         FLASHJAX_VENV=str(folder / "venv"), FLASHJAX_PAUSE="0", FLASHJAX_WAIT="30", GLIBC_TUNABLES="",
-        XLA_FLAGS="--xla_backend_optimization_level=0", JAX_COMPILATION_CACHE_DIR=str(folder / "cache"),
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.1",
+        XLA_FLAGS="--xla_backend_optimization_level=0",
     )  # fmt: skip
     config = f"--config={file}:data={data},weights={folder}/teacher.safetensors"
     return types.SimpleNamespace(environment=environment, config=config, program=str(program))
