@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flashjax import cost, models, optim, pictures, settings, workdir
-from flashjax.checkpoint import Checkpoints, digest, flat
+from flashjax.checkpoint import Checkpoints, flat
 from flashjax.clock import Clock, Profile, Speed
 from flashjax.data import said
 from flashjax.data.loader import make_loader
@@ -34,7 +34,7 @@ from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
-from flashjax.weights import frozen_forms, kept, load_decoder, load_specialist, load_weights
+from flashjax.weights import content, frozen_forms, kept, load_decoder, load_specialist, load_weights
 
 
 def note(line: str) -> None:
@@ -129,9 +129,10 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
 
     ############################ 6. Weights, and the state: begun, or resumed on any mesh
     weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
-    trees = [load_weights(config, whole, path) for path in weights[:1]]  # the base, or what flow matching begins with
-    trees += [load_specialist(config, trees[0], path) for path in weights[1 : len(named)]]
-    trees += [load_weights(config, trained, path) for path in weights[max(len(named), 1) :]]
+    # The base teacher comes first, or what flow matching begins with.
+    trees = [load_weights(config, whole, path, mesh) for path in weights[:1]]
+    trees += [load_specialist(config, trees[0], path, mesh) for path in weights[1 : len(named)]]
+    trees += [load_weights(config, trained, path, mesh) for path in weights[max(len(named), 1) :]]
     # What trains begins as what config.init names, else as the base teacher, else as noise.
     init = (trees[len(named) :] or trees[:1] or [None])[0]
     if init is None:
@@ -142,11 +143,12 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         init = trees[len(named)] if distilling and config.init else critic
     # By content: a path says nothing of a data set that was prepared anew, or of weights that were replaced.
     data = {config.sources[name].path: manifest["sha256"][:16] for name, manifest in manifests.items()}
-    begun_with = dict(zip(weights, map(digest, trees), strict=True))
+    begun_with = dict(zip(weights, map(content, weights, trees), strict=True))
     hosts.check_same(data | begun_with)
     frozen = [kept(tree, config.teacher_dtype) for tree in frozen]
     places = (held.placed(sharding.shardings(tree, mesh), config.teacher_memory) for tree in frozen)
     teachers = tuple(map(jax.device_put, frozen, places))
+    del trees, frozen  # what devices hold of them makes room for the state
     trains = f" trains {optim.parameter_count(init):,} of its adapters' in place of" if adapted else ":"
     note(f"{config.model.architecture}{trains} {optim.parameter_count(whole):,} parameters, {len(named)} teachers")
     abstract = sharding.with_shapes(jax.eval_shape(create, init, critic=critic), mesh)
@@ -159,7 +161,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         state, position = checkpoints.restore(start, abstract, meta, freed)
         loader.set_state(position["loader"])
         note(f"resumed from step {start}")
-    del init, trees, critic, frozen  # the state has its own copies
+    del init, critic  # the state has its own copies
 
     ############################ 7. Programs: compiled before the first step
     # Padded to the text length where it takes the place of dropped captions, else of its true two tokens.

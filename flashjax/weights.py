@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from flashjax import convert, flow, models, paths, workdir
 from flashjax.checkpoint import digest, restore_params
 from flashjax.checkpoint import form as checkpoint_form
-from flashjax.convert import adapters
+from flashjax.convert import adapters, manifest, pods
 from flashjax.convert.sources import open_weights
 from flashjax.errors import UserError
 from flashjax.models import held, latents, lora, pixels
@@ -25,10 +25,14 @@ from flashjax.parallel import sharding
 RANDOM = "random"  # in place of a path: a configuration can be tried out before its weights are there
 
 
-def load_weights(config: ConfigDict, form: flow.Params, path: str) -> flow.Params:
+def load_weights(config: ConfigDict, form: flow.Params, path: str, mesh: Mesh | None = None) -> flow.Params:
     """A parameter tree of ``form``: from PyTorch-named weights, from the average of a run's newest checkpoint, from an
     adapter file, which is merged with the base teacher; or, where ``form`` is an adapter's, a LoRA run's adapter. For
-    "random" they are numbers."""
+    "random" they are numbers.
+
+    What ``convert --to orbax`` wrote is read onto ``mesh``, if there is one: global arrays, divided as training divides
+    them, of which each process has read its devices' part. All else is whole on every host.
+    """
     if path == RANDOM and not lora.is_adapter(form):
         return random(form)
     folder = workdir.existing(path, "weights")
@@ -36,6 +40,8 @@ def load_weights(config: ConfigDict, form: flow.Params, path: str) -> flow.Param
         return _load_adapter(config, form, path)
     if (file := _adapter_file(path)) is not None:
         return _merge_file(config, form, file, path)
+    if mesh is not None and manifest.is_orbax(folder):
+        return pods.load(folder, sharding.with_shapes(form, mesh))
     if not (folder / "checkpoints").is_dir():
         return convert.load(config.model.architecture, folder, form)
     params, _, _ = load_run(folder)
@@ -43,17 +49,23 @@ def load_weights(config: ConfigDict, form: flow.Params, path: str) -> flow.Param
     return params
 
 
-def load_specialist(config: ConfigDict, base: flow.Params, path: str) -> flow.Params:
+def content(path: str, tree: flow.Params) -> str:
+    """What the meta of a run calls the weights ``tree`` that were read from ``path``: their digest; of what ``convert
+    --to orbax`` wrote, which no host has to hold, its manifest's."""
+    return manifest.content(Path(path)) if path != RANDOM and manifest.is_orbax(Path(path)) else digest(tree)
+
+
+def load_specialist(config: ConfigDict, base: flow.Params, path: str, mesh: Mesh | None = None) -> flow.Params:
     """A teacher beside the base, as the run holds it: of an adapter file, or of a LoRA run over ``base``, the factors
     alone, for the run's scale (`scale_of`), so that a specialist costs no second network; else as `load_weights`."""
     if (file := _adapter_file(path)) is not None:
         adapter = adapters.read(file, config.model.architecture, base)
         return _rescaled(paths.unflatten(adapter.factors), adapter.alpha / adapter.rank / scale_of(config))
-    if (run := _lora_run(path)) is not None and run.base_sha256 == digest(base):
+    if (run := _lora_run(path)) is not None and run.base_sha256 == content(base_path(config), base):
         params, _, _ = restore_params(Path(path) / "checkpoints")
         _check_sizes(params, lora.form(lora.of(run.config), base), path)
         return _rescaled(params, lora.of(run.config).scale / scale_of(config))
-    return load_weights(config, base, path)
+    return load_weights(config, base, path, mesh)
 
 
 def specialist_form(config: ConfigDict, base: flow.Params, path: str) -> flow.Params:
@@ -174,7 +186,7 @@ def load_exported_adapter(folder: Path) -> tuple[flow.Params, ConfigDict]:
 def _adapted_base(config: ConfigDict, sha256: str, folder: str | Path) -> flow.Params:
     model, path = models.architecture(config.model.architecture), base_path(config)
     base = load_weights(config, model.abstract(models.make_config(model, config.model)), path)
-    if digest(base) != sha256:
+    if content(path, base) != sha256:
         raise UserError(f"The weights in {path} are not those that {folder} adapts; bring them back.")
     return base
 

@@ -38,7 +38,7 @@ def describe(path: Path) -> dict[str, str]:
 
     if (path / "checkpoints").is_dir():
         return _run(path)
-    if (path / manifest.ORBAX).is_dir():
+    if manifest.is_orbax(path):
         return _orbax(path)
     reader = convert.open_weights(path)
     folder = path if path.is_dir() else path.parent

@@ -83,7 +83,7 @@ def load(
     Args:
       model_name: a key of `MODELS`.
       path: a .safetensors file, or a folder with one or with shards and index, or what
-        `flashjax convert` wrote (of an Orbax checkpoint, all of it: `pods.load` reads a host's part).
+        `flashjax convert` wrote (of an Orbax checkpoint, all of it: `pods.load` reads a process's part).
       target_abstract: nested dict of `jax.ShapeDtypeStruct` (or arrays): the parameters of the
         model.
       dtype: floating dtype of the result; None takes each leaf's own from `target_abstract`.
@@ -121,7 +121,7 @@ def _table_for(model_name: str, path: str | Path) -> Table:
 
 def is_flax(path: Path) -> bool:
     """Whether `flashjax convert` wrote this file or folder."""
-    if (path / manifest.ORBAX).is_dir():
+    if manifest.is_orbax(path):
         return True
     index = FLAX_WEIGHTS.removesuffix(".safetensors") + INDEX
     return path.name in (FLAX_WEIGHTS, index) or any((path / name).is_file() for name in (FLAX_WEIGHTS, index))

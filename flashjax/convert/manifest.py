@@ -56,6 +56,18 @@ def read(folder: Path) -> dict[str, Any]:
     return found
 
 
+def content(folder: Path) -> str:
+    """16 digits of sha256 over names, dtypes, shapes and sha256 of all tensors, as the manifest tells them: the content
+    of weights that nobody has to hold for it. What `check` compares with the manifest are the weights themselves.
+
+    Raises:
+      ConversionError: as `read`.
+    """
+    tensors = sorted(read(folder)["tensors"].items())
+    told = [(name, *(about[fact] for fact in ("dtype", "shape", "sha256"))) for name, about in tensors]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
 def files_of(folder: Path) -> set[str]:
     """The names of all files that a conversion wrote into ``folder``; none where no conversion did."""
     return {NAME, *read(folder)["files"]} if (folder / NAME).is_file() else set()
@@ -100,9 +112,14 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in inner)
 
 
+def is_orbax(folder: Path) -> bool:
+    """Whether a folder holds an Orbax checkpoint, for many devices, and no safetensors."""
+    return (folder / ORBAX).is_dir()
+
+
 def weights(folder: Path) -> Any:
     """The reader of a converted folder: of safetensors, or of an Orbax checkpoint."""
-    if not (folder / ORBAX).is_dir():
+    if not is_orbax(folder):
         return open_weights(folder)
     from flashjax.convert import pods  # Orbax takes seconds to import
 

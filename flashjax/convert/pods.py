@@ -25,7 +25,7 @@ from flashjax import paths
 from flashjax.convert import manifest
 from flashjax.convert.manifest import ORBAX
 from flashjax.convert.reader import ConversionError, Spec
-from flashjax.parallel import sharding
+from flashjax.parallel import hosts, sharding
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,17 +172,22 @@ def load(path: str | Path, target: Mapping[str, Any]) -> dict[str, Any]:
     """Read a converted folder onto devices.
 
     Args:
-      path: what `flashjax convert --to orbax` wrote.
+      path: what `flashjax convert --to orbax` wrote, for this mesh or another.
       target: nested dict of `jax.ShapeDtypeStruct` with shardings: the parameters of the model. Every process reads the
-        chunks that its own devices hold.
+        chunks that its own devices hold, and all have to call this.
+
+    Returns:
+      Nested dict of global arrays with the form, shapes, dtypes and shardings of ``target``.
 
     Raises:
-      ConversionError: there is no such checkpoint, or it is of another model.
+      ConversionError: there is no such checkpoint, it is not whole, or it is of another model.
+      UserError: the same, of what another process reads.
     """
-    stored = {name: spec.shape for name, spec in Stored(Path(path)).shapes().items()}
-    wanted = {name: tuple(leaf.shape) for name, leaf in paths.flatten(target).items()}
-    if odd := sorted(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name)):
-        raise ConversionError(f"{path} does not fit the model: {', '.join(odd[:5])} differ; convert it again.")
+    with hosts.together():  # behind it all processes wait for each other
+        stored = {name: spec.shape for name, spec in Stored(Path(path)).shapes().items()}
+        wanted = {name: tuple(leaf.shape) for name, leaf in paths.flatten(target).items()}
+        if odd := sorted(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name)):
+            raise ConversionError(f"{path} does not fit the model: {', '.join(odd[:5])} differ; convert it again.")
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(Path(path).absolute() / ORBAX, target)
 

@@ -49,7 +49,9 @@ class OnHost:
 
 def keep(tree: flow.Params, dtype: str) -> flow.Params:
     """A network's parameters as they are to be kept: in ``dtype``, one of `DTYPES`. "" leaves them as they are, int8 is
-    for the blocks' kernels, the rest in bfloat16. No product is computed in it. Of numpy arrays it is made by numpy."""
+    for the blocks' kernels, the rest in bfloat16. No product is computed in it. Of numpy arrays it is made by numpy,
+    of arrays on devices there: XLA multiplies by an inverse, so that what lies between two int8 values may round to the
+    other one."""
     if not dtype:
         return tree
     leaves: dict[str, Any] = {}
