@@ -14,7 +14,7 @@ from flashjax.errors import UserError
 from flashjax.models import lora, qwen_image_21
 from flashjax.parallel import mesh as meshes
 
-pytestmark = pytest.mark.usefixtures("compile_cache", "fast")
+pytestmark = pytest.mark.usefixtures("fast")
 FSDP = "--config.mesh.fsdp=8"
 LORA = ("--config.lora.rank=2", "--config.lora.alpha=4.0")
 
