@@ -130,15 +130,18 @@ def _load_exported(folder: Path) -> Pipeline:
 
 def _load_adapted(folder: Path) -> Pipeline:
     params, config = load_exported_adapter(folder)
-    model = models.architecture(config.model.architecture)
-    return _pipeline(model, models.make_config(model, config.model), params, describe(config), folder)
+    return _trained(config, params, folder)
 
 
 def _load_run(folder: Path, which: str, step: int | None) -> Pipeline:
     params, meta, step = load_run(folder, which, step)
-    config = ConfigDict(meta["config"])
+    return _trained(ConfigDict(meta["config"]), params, folder, step)
+
+
+def _trained(config: ConfigDict, params: flow.Params, path: Path, step: int | None = None) -> Pipeline:
+    """The model of a run's configuration with its parameters, whole."""
     model = models.architecture(config.model.architecture)
-    return _pipeline(model, models.make_config(model, config.model), params, describe(config), folder, step)
+    return _pipeline(model, models.make_config(model, config.model), params, describe(config), path, step)
 
 
 def describe(config: ConfigDict) -> dict:
