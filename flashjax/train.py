@@ -125,7 +125,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     student_optimizer, critic_optimizer = (sharding.divided(o, mesh) if o else None for o in optimizers)
     create = partial(TrainState.create, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer)
     beside = frozen_forms(config, whole, mesh, [teacher.weights for teacher in named])
-    memory.check_room((sharding.with_shapes(jax.eval_shape(create, trained), mesh), beside))
+    abstract = sharding.with_shapes(jax.eval_shape(create, trained), mesh)
+    memory.check_room((abstract, beside))
 
     ############################ 6. Weights, and the state: begun, or resumed on any mesh
     weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
@@ -151,7 +152,6 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     del trees, frozen  # what devices hold of them makes room for the state
     trains = f" trains {optim.parameter_count(init):,} of its adapters' in place of" if adapted else ":"
     note(f"{config.model.architecture}{trains} {optim.parameter_count(whole):,} parameters, {len(named)} teachers")
-    abstract = sharding.with_shapes(jax.eval_shape(create, init, critic=critic), mesh)
     meta = dict(config=workdir.identity(config), table=table.digest(), data=data, sha256=begun_with)
     if not start:
         begin = jax.jit(create, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))
