@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -96,6 +97,22 @@ def test_a_stuck_process_ends_and_shows_its_stacks(tmp_path, beats, silence, sta
     assert ("waits_for_something" in done.stderr) == (status != 0)
     if status:
         assert "all are at row 2 (data)" in done.stderr
+
+
+@pytest.mark.parametrize(("process", "processes", "waits"), [(0, 2, [20.0]), (1, 2, []), (0, 1, [])])
+def test_process_0_lets_the_others_speak(tmp_path, monkeypatch, process, processes, waits):
+    """Its end is theirs, and they may see the silence up to a period (10 s) after it did."""
+    done = []
+    clock = types.SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=done.append)
+    monkeypatch.setattr(watchdog, "time", clock)
+    monkeypatch.setattr(watchdog.faulthandler, "dump_traceback", lambda *_, **__: done.append("stacks"))
+    monkeypatch.setattr(watchdog.hosts, "leave", lambda code: done.append("left"))
+    monkeypatch.setattr(watchdog.os, "_exit", lambda code: dog.__exit__())
+    dog = watchdog.Watchdog(tmp_path / "hosts", process, processes, 10, lambda: "data")
+    monkeypatch.setattr(dog._over, "wait", lambda seconds: dog._over.is_set())
+    monkeypatch.setattr(dog, "_at", time.monotonic() - 601)
+    dog._watch()
+    assert done == ["stacks", *waits, "left"]
 
 
 def test_without_minutes_nothing_is_written(tmp_path):
