@@ -2,6 +2,7 @@
 the text encoder, and may be told to do something at a step."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def setting(tmp_path_factory):
     program.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FLASHJAX_")} | dict(
         FLASHJAX_VENV=str(folder / "venv"), FLASHJAX_PAUSE="0", FLASHJAX_WAIT="30", GLIBC_TUNABLES="",
-        XLA_FLAGS="--xla_backend_optimization_level=0",
+        XLA_FLAGS=re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"]),
     )  # fmt: skip
     config = f"--config={file}:data={data},weights={folder}/teacher.safetensors"
     return types.SimpleNamespace(environment=environment, config=config, program=str(program))
