@@ -255,6 +255,7 @@ def census(x):
     return near.mean(axis=0)
 
 
+@pytest.mark.long  # 3,500 updates of a network: the other closed forms tell a wrong formula sooner
 def test_a_mixture_is_recovered_with_its_modes_and_their_weights():
     """A network trained on data (flow_matching_step), then distilled to two steps with the exact teacher. Of 4,096
     samples: the modes' shares among those near a mode are within 0.05 of their weights; at most 10 % lie between the
