@@ -38,7 +38,7 @@ def test_json_lines_to_a_source(tmp_path):
     assert (manifest["categories"], manifest["task"], manifest["size"]) == (["sea", "text"], "t2i", None)
     assert {name: at.tolist() for name, at in places(manifest).items()} == dict(sea=[0, 1], text=[2, 3])
     sources, _ = open_sources(dict(own=dict(path=str(path), weight=dict(sea=1, text=3))))
-    mixture = Mixture(sources, np.zeros(2, int), batch_size=4, seed=0, classes=("text", "sea"))
+    mixture = Mixture(sources, np.zeros(2, int), np.zeros(2, int), batch_size=4, seed=0, classes=("text", "sea"))
     read = [mixture[n] for n in range(8)]
     assert [r["category_id"] for r in read].count(1) == 2
     assert {(r["category"], r["category_id"]) for r in read} == {("sea", 1), ("text", 0)}
@@ -89,7 +89,7 @@ def test_several_pictures_to_edit(tmp_path):
     for found, name in zip(records.sources(second), "ac", strict=True):
         np.testing.assert_array_equal(found[0, 0], colours[name])
     sources, _ = open_sources(dict(own=dict(path=str(path), task="edit")))
-    mixture = Mixture(sources, np.ones(2, int), batch_size=2, seed=0, classes=("both",))
+    mixture = Mixture(sources, np.ones(2, int), np.zeros(2, int), batch_size=2, seed=0, classes=("both",))
     batch = next(make_loader(mixture, batch_size=2, max_text_tokens=12))
     assert [x.shape for x in records.sources(batch)] == [(2, 4, 4, 3)] * 2
     assert batch["source_2"].max() <= 1 and batch["source_2"].dtype == np.float32
