@@ -25,9 +25,13 @@ STUDY = grid.Study(
 )  # fmt: skip
 
 
+code_version = grid.code_version  # reads all of the code, which every list of cells would do anew
+
+
 @pytest.fixture(autouse=True)
 def at_the_root(request, monkeypatch):
     monkeypatch.chdir(request.config.rootpath)
+    monkeypatch.setattr(grid, "code_version", lambda: "of today")
 
 
 def execute(cell, settings):
@@ -128,11 +132,17 @@ def test_contrasts_are_paired(tmp_path):
 
 
 def test_an_interval_knows_that_seeds_differ():
-    """Three seeds far apart, prompts all alike: only resampling seeds shows it. A figure of whole sets, of which a seed
-    has one, is the same case; one seed of it has no interval at all, and no contrast of it is ever clear of 0."""
+    """Three seeds far apart, prompts all alike: Student's t of three, 4.303 times the error of their mean. A figure of
+    whole sets, of which a seed has one, is the same case; one seed of it has no interval at all, and no contrast of it
+    is ever clear of 0. Of one seed, and of seeds that agree, prompts are resampled."""
+    half = 4.302653 * 0.5 / 3**0.5
     for prompts in (50, 1):
         wide = contrasts.interval(np.repeat([[0.0], [0.5], [1.0]], prompts, axis=1))
-        assert (wide.low, wide.high) == (0.0, 1.0)
+        assert wide[1:] == pytest.approx((0.5 - half, 0.5 + half))
+    prompts = np.random.default_rng(0).normal(0, 1, (1, 100))
+    one, three = contrasts.interval(prompts), contrasts.interval(np.repeat(prompts, 3, axis=0))
+    assert one.high - one.low == pytest.approx(2 * 1.96 * prompts.std() / 10, rel=0.1)
+    assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.1)
     assert np.isnan(contrasts.interval(np.ones((1, 1)))[1:]).all()
     assert not contrasts.clear(dict(value=1.0, low=None, high=None, seeds=3))
     figure = dict(value=1.0, low=0.5, high=1.5)
@@ -181,20 +191,22 @@ def test_curves_are_means_over_the_seeds(tmp_path):
 def test_pages_and_comments_do_not_decide_the_numbers(tmp_path, monkeypatch):
     """A study goes on after its page was mended or a sentence was, and begins anew after the code of its numbers was.
     """
-    copy = tmp_path / "flashjax"
-    shutil.copytree(Path(grid.flashjax.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    copy, names = tmp_path / "flashjax", ("studies/page.py", "evaluate/charts.py", "bench/rubrics.py")
+    for name in ("__init__.py", "flow.py", "studies/measuring.py", *names):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(grid.flashjax.__file__).parent / name, copy / name)
     monkeypatch.setattr(grid.flashjax, "__file__", str(copy / "__init__.py"))
-    versions = [grid.code_version()]
-    for name in ("studies/page.py", "evaluate/charts.py", "bench/rubrics.py", "studies/measuring.py"):
+    versions = [code_version()]
+    for name in (*names, "studies/measuring.py"):
         (copy / name).write_text((copy / name).read_text() + "\nCHANGED = True\n")
-        versions.append(grid.code_version())
+        versions.append(code_version())
     assert len(set(versions[:4])) == 1
     assert versions[4] != versions[0]
     said = (copy / "flow.py").read_text()
     again = said.replace('"""', '"""Now: ', 1)
     for text, same in ((f"# changed\n{said}", True), (again, True), (f"{said}x = 1", False)):
         (copy / "flow.py").write_text(text)
-        assert (grid.code_version() == versions[4]) is same
+        assert (code_version() == versions[4]) is same
 
 
 def test_the_command_lists_and_writes(tmp_path, monkeypatch, capsys):
