@@ -6,6 +6,7 @@ A row has ``prompt`` and ``category``, and may have ``source``, the path of a pi
 
 from __future__ import annotations
 
+import codecs
 import functools
 import hashlib
 import itertools
@@ -137,12 +138,13 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    """Lines end with line feeds alone: a prompt may hold what else Unicode calls an end of line."""
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
         if line.strip():
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise PrepareError(f"Line {number} of {path} is not JSON ({error}).") from error
+                raise PrepareError(f"Line {number} of {path} is not JSON in UTF-8 ({error}).") from error
 
 
 def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:

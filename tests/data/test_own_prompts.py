@@ -10,7 +10,7 @@ from flashjax.data import prepare, records
 from flashjax.data.loader import make_loader
 from flashjax.data.manifest import places, read_manifest
 from flashjax.data.mixture import Mixture, open_sources
-from flashjax.data.prompts import prepare_prompts
+from flashjax.data.prompts import prepare_prompts, read_rows
 from flashjax.data.writing import PrepareError
 
 
@@ -112,6 +112,16 @@ def test_several_pictures_to_edit(tmp_path):
 def test_rows_that_cannot_be_used(tmp_path, rows, said):
     with pytest.raises(PrepareError, match=said):
         prepared(tmp_path, write(tmp_path, rows))
+
+
+def test_prompts_may_hold_any_character(tmp_path):
+    """What Unicode calls an end of line, and what editors put before the first: only a line feed ends a row."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('\ufeff{"prompt": "a\u2028b\x85", "category": "c"}\r\n', encoding="utf-8", newline="")
+    assert [row["prompt"] for row in read_rows(path)] == ["a\u2028b\x85"]
+    path.write_text('{"prompt": "caf\xe9", "category": "c"}', encoding="latin-1")
+    with pytest.raises(PrepareError, match="Line 1 of .* is not JSON in UTF-8"):
+        list(read_rows(path))
 
 
 def test_files_that_are_none(tmp_path):
