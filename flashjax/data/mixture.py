@@ -165,6 +165,11 @@ class Mixture:
                 f"Record {int(at[order[position]])} of the source {source.name!r} is of the category {found!r}, where "
                 f"its manifest has {category!r}; prepare the set anew."
             )
+        if task and not pictures_to_edit(record):
+            raise RecordError(
+                f"Record {int(at[order[position]])} of the source {source.name!r} is an edit without a picture to "
+                "edit; prepare the set anew."
+            )
         return record | {"category_id": label}
 
     def counts(self, row: int) -> dict[str, tuple[float, float]]:

@@ -15,7 +15,7 @@ CLASSES = ("landscape", "portrait", "text")
 
 
 class Records:
-    """Record i is its number."""
+    """Record i is its number, and an edit of it."""
 
     def __init__(self, count):
         self._count = count
@@ -24,7 +24,7 @@ class Records:
         return self._count
 
     def __getitem__(self, i):
-        return dict(i=i)
+        return dict(i=i, source=i)
 
 
 def source(name="a", counts=(10, 20, 30), task=0, weight=1.0):
@@ -148,6 +148,9 @@ def test_a_record_is_of_the_category_that_was_planned():
     wrong = dataclasses.replace(source(), records=[dict(category="landscape")] * 60)
     with pytest.raises(RecordError, match="of the source 'a' is of the category 'landscape', where its manifest has"):
         [mixture(wrong)[n] for n in range(6)]
+    wrong = dataclasses.replace(source(task=1), records=[{}] * 60)
+    with pytest.raises(RecordError, match="of the source 'a' is an edit without a picture to edit"):
+        mixture(wrong, tasks=[1])[0]
 
 
 @pytest.mark.parametrize(
