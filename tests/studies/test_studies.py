@@ -267,6 +267,19 @@ def test_a_study_goes_on_elsewhere_and_under_later_code(tmp_path, monkeypatch, c
     assert [(result["cell"], result["code"]) for result in found] == [("a", earlier), ("b", "later")]
     pictures = re.findall("base64,([^\"]*)", (docs / "rates.html").read_text())
     assert [base64.b64decode(text) for text in pictures] == [b"a picture of a", b"a picture of b"]
+    # A process of earlier code that began before the file was there loses nothing of what others wrote meanwhile.
+    monkeypatch.setattr(grid, "code_version", lambda: earlier)
+    kept.write(docs / "rates.jsonl", grid.cells(grid.load(file), tmp_path / "first"))
+    found = kept.read(docs / "rates.jsonl").values()
+    assert [(result["cell"], result["code"]) for result in found] == [("a", earlier), ("b", "later")]
+    assert "nothing to repeat" in study("third", "--repeat", "--cells", "b")[1]
+    # A cell that two versions have finished is one cell, and the file keeps both.
+    monkeypatch.setattr(grid, "code_version", lambda: "later")
+    list(grid.run(grid.cells(grid.load(file), tmp_path / "fourth")[:1], STUDY, drawing))
+    assert study("fourth", "--accept", earlier, "--page")[0] == 0
+    found = kept.read(docs / "rates.jsonl").values()
+    assert [(result["cell"], result["code"]) for result in found] == [("a", "later"), ("b", "later"), ("a", earlier)]
+    assert study("fourth", "--accept", earlier, "--page")[0] == 0
     (docs / "rates.jsonl").rename(tmp_path / "rates.jsonl")
     assert "rates.json tells of cells that" in study("second")[1]
     (docs / "rates.jsonl").write_text('{"key": "x"}\n')
@@ -333,23 +346,24 @@ def test_a_cell_that_is_run_again_is_compared(tmp_path):
     assert told.endswith(": all 2 figures and curves are the same to the last digit")
 
     def other(cell, settings):
-        return dict(values=execute(cell, settings)["values"] | dict(score=[1.0]))
+        assert cell.again
+        return dict(values=dict(score=[1.0]))
 
     told = grid.repeat(every[0], STUDY, other, tmp_path / "other")
     assert told.startswith("slow, seed 0, of code ")
-    assert told.endswith("1 of 2 figures and curves differ: score")
+    assert told.endswith("2 of 2 figures and curves differ: score, word")  # and what it does not tell any more
 
 
 def test_a_cell_begins_with_the_weights_that_are_there(tmp_path):
     """A teacher that was trained anew under the same path makes other cells."""
     study = dataclasses.replace(STUDY, base="configs/postcards.py:study")
     (model := tmp_path / "model").mkdir()
-    teacher = {"distill.teachers": {"base": {"weights": str(model)}}}
-    keys = set()
-    for content in ("one", "another"):
-        (model / "weights").write_text(content)
-        keys.add(grid.cells(dataclasses.replace(study, settings=teacher), tmp_path)[0].key)
-    assert len(keys) == 2
+    adapter, keys = tmp_path / "adapter.safetensors", set()
+    given = {"base": {"weights": str(model)}, "faces": {"weights": str(adapter)}}
+    for file, content in ((model / "weights", "one"), (model / "weights", "another"), (adapter, "a"), (adapter, "b")):
+        file.write_text(content)
+        keys.add(grid.cells(dataclasses.replace(study, settings={"distill.teachers": given}), tmp_path)[0].key)
+    assert len(keys) == 4
 
 
 @pytest.mark.parametrize(
