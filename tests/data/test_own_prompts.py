@@ -10,7 +10,7 @@ from flashjax.data import prepare, records
 from flashjax.data.loader import make_loader
 from flashjax.data.manifest import places, read_manifest
 from flashjax.data.mixture import Mixture, open_sources
-from flashjax.data.prompts import prepare_prompts, read_rows
+from flashjax.data.prompts import prepare_prompts, read_rows, read_square
 from flashjax.data.writing import PrepareError
 
 
@@ -122,6 +122,16 @@ def test_prompts_may_hold_any_character(tmp_path):
     path.write_text('{"prompt": "caf\xe9", "category": "c"}', encoding="latin-1")
     with pytest.raises(PrepareError, match="Line 1 of .* is not JSON in UTF-8"):
         list(read_rows(path))
+
+
+def test_pictures_stand_upright(tmp_path):
+    """A phone writes a picture as its sensor lies, and beside it how it was held."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[:, :4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees
+    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_square(tmp_path / "a.png", 8), np.rot90(picture, -1))
 
 
 def test_files_that_are_none(tmp_path):
