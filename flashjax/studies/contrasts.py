@@ -79,14 +79,15 @@ def interval(values: np.ndarray, seed: int = 0) -> Interval:
 
 
 def _curves(found: Mapping[str, Mapping[int, Mapping]]) -> dict[str, dict[str, tuple[list, list]]]:
-    """Of figures that all seeds of a cell have: those of a version of the code that knew fewer have fewer."""
+    """Of figures that all seeds of a cell have, at the same rows: those of a version of the code that knew fewer have
+    fewer, and how often a run draws is no part of what it is."""
     out: dict[str, dict] = {}
     for cell, runs in found.items():
         curves = [run["curves"] for run in runs.values() if "curves" in run]
         for name in curves[0] if curves else ():
-            if any(name not in each for each in curves):
-                continue
             steps = curves[0][name][0]
+            if any(name not in each or each[name][0] != steps for each in curves):
+                continue
             out.setdefault(name, {})[cell] = (steps, np.mean([each[name][1] for each in curves], axis=0).tolist())
     return out
 

@@ -176,6 +176,7 @@ def test_models_that_are_there_are_measured_once_and_not_trained(tmp_path):
 def test_curves_are_means_over_the_seeds(tmp_path):
     def with_curves(cell, settings):
         more = {"watch/edit_kept": ([10, 20], [0.5, 0.5])} if cell.seed == 0 else {}
+        more["watch/adherence"] = ([10, 20], [0.5, 0.5]) if cell.seed == 0 else ([20], [0.5])  # drawn less often
         return execute(cell, settings) | dict(curves={"watch/frechet": ([10, 20], [cell.seed, 2.0])} | more)
 
     every = grid.cells(STUDY, tmp_path)
