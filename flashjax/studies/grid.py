@@ -224,16 +224,18 @@ def run(todo: Sequence[Cell], study: Study, execute: Execute) -> Iterator[str]:
     """Runs the cells that have no result, and says after each how long the rest will take. A cell that is interrupted
     goes on from its own checkpoint; those that are finished stay. One that another process is running is left to it.
     One that cannot be run (its rate makes it diverge, its teacher is not there) is told and keeps no other from it."""
-    missing, began = [cell for cell in todo if cell.result is None], time.monotonic()
+    missing, began, ran = [cell for cell in todo if cell.result is None], time.monotonic(), 0
     version = code_version()  # of what runs: the files may change meanwhile
     for done, cell in enumerate(missing, 1):
         cell.folder.mkdir(parents=True, exist_ok=True)
         with held(cell.folder) as free:
             if not free:
                 told = "another process is running it"
-            else:  # it may have been finished since
-                told = _finish(cell, study, execute, version) if cell.result is None else "finished meanwhile"
-        left = (time.monotonic() - began) / done * (len(missing) - done)
+            elif cell.result is not None:
+                told = "finished meanwhile"
+            else:
+                told, ran = _finish(cell, study, execute, version), ran + 1
+        left = (time.monotonic() - began) / max(ran, 1) * (len(missing) - done)  # by those that this process ran
         to_go = f"{len(missing) - done} cells to go, about {left / 60:.0f} min"
         yield f"{cell.name}, seed {cell.seed}: {told}; {to_go}"
 
