@@ -60,9 +60,12 @@ def prepare_prompts(
         raise PrepareError(f"--source-size is for edits, and {rows[0]['where']} has no 'source'.")
     if see and not edits:
         raise PrepareError(f"{encoder_name} is for edits, and {rows[0]['where']} has no 'source'.")
+    names = [Path(file).name for file in files]
+    called = [name if names.count(name) == 1 else str(file) for name, file in zip(names, files, strict=True)]
+    hashes = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
     request = {
         "what": "prompts", "split": name, "task": "edit" if edits else "t2i", "encoder": encoder_name,
-        "files": {Path(file).name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files},
+        "files": dict(zip(called, hashes, strict=True)),
         "size": size if any(row["pictures"] for row in rows) else None,
     }  # fmt: skip
     request |= dict(source_size=source_size or size, sources=len(_sources(edits[0]))) if edits else {}

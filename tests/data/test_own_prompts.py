@@ -47,6 +47,12 @@ def test_json_lines_to_a_source(tmp_path):
     write(tmp_path, ROWS[:2])
     with pytest.raises(PrepareError, match="already holds another set"):
         prepared(tmp_path, tmp_path / "a.jsonl")
+    (other := tmp_path / "other").mkdir()
+    both = tmp_path / "a.jsonl", write(other, ROWS)  # of one name
+    prepared(tmp_path, *both, name="both")
+    write(tmp_path, ROWS[2:])
+    with pytest.raises(PrepareError, match="already holds another set"):
+        prepared(tmp_path, *both, name="both")
 
 
 def test_parquet_is_as_json_lines(tmp_path):
