@@ -1,6 +1,7 @@
 """From a configuration to what a run does: the recipe of its steps, its lambda table and its step table."""
 
 import difflib
+import math
 import numbers
 from collections.abc import Mapping
 from typing import Any
@@ -120,13 +121,24 @@ def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.Step
         return schedule.flow_matching_table(config.steps, **ratios)
     starts, lambdas = make_lambdas(config.distill)
     edit = len(config.distill.classes)  # the class behind the categories
-    common = dict(lambdas=lambdas, starts=starts, classes=(tuple(range(edit)), (edit,)), seed=config.seed, **ratios)
+    common = dict(lambdas=lambdas, starts=starts, classes=(_classes_read(config), (edit,)), seed=config.seed, **ratios)
     if config.objective == "trajectory":
         return schedule.trajectory_table(config.student_updates, **common)
     return schedule.distillation_table(
         config.student_updates, critic_rows=config.distill.critic_rows, critic_warmup=config.distill.critic_warmup,
         **common,
     )  # fmt: skip
+
+
+def _classes_read(config: ConfigDict) -> tuple[int, ...]:
+    """The classes of prompts that config.sources can hold: a teacher that is heard in others alone is never run."""
+    found: set[str] = set()
+    for source in config.sources.to_dict().values():
+        if source.get("task", schedule.TASKS[0]) == schedule.TASKS[0]:
+            for _, weight in schedule.over_time(source.get("weight", 1.0)):
+                by_class = weight if isinstance(weight, Mapping) else dict.fromkeys(config.distill.classes, weight)
+                found |= {name for name, each in by_class.items() if each}
+    return tuple(c for c, name in enumerate(config.distill.classes) if name in found)
 
 
 def describe(config: ConfigDict, table: schedule.StepTable) -> str:
@@ -150,6 +162,12 @@ def in_vain(config: ConfigDict, table: schedule.StepTable) -> list[str]:
             told.append(f"config.sources.{name} is never read, as config.edit_share leaves no row to the task {task}.")
         elif all(_nothing(weight) for _, weight in schedule.over_time(source.get("weight", 1.0))):
             told.append(f"config.sources.{name} is never read, as its weight is 0.")
+    one_in = math.lcm(config.sample_every, config.checkpoint_every) // config.sample_every
+    if config.keep_best and one_in > 1:
+        told.append(
+            f"config.keep_best for drawings that no checkpoint follows, all but one in {one_in}; make "
+            "config.sample_every a multiple of config.checkpoint_every."
+        )
     if config.objective == "flow_matching":
         return told
     named = {c: int(c == "edit") for _, given in guidance_tables(config.distill) for c in given}

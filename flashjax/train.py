@@ -79,7 +79,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         watched = watch.load(config)
         known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
         mixture = Mixture(
-            sources, table.task, batch_size=config.batch_size, seed=config.seed,
+            sources, table.task, table.phase, batch_size=config.batch_size, seed=config.seed,
             classes=config.distill.classes if distilling else tuple(known),
         )  # fmt: skip
     note(mixture.describe())

@@ -167,7 +167,7 @@ def test_edits_train_with_the_nulls_of_their_records(edits):
     config = configs.load(["--config=configs/qwen_image.py:tiny,edit", f"--config.sources.prompts.path={path}"])
     sources, manifests = open_sources(config.sources)
     assert said.of(config.sources, manifests).encode([]) == []
-    mixture = Mixture(sources, np.ones(1, int), batch_size=2, seed=0, classes=("fox",))
+    mixture = Mixture(sources, np.ones(1, int), np.zeros(1, int), batch_size=2, seed=0, classes=("fox",))
     batch = next(make_loader(mixture, batch_size=2, max_text_tokens=300))
     assert batch["null"].shape == batch["text"].shape
     assert (batch["null_length"] < batch["text_length"]).all()

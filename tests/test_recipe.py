@@ -71,6 +71,16 @@ def test_what_is_said_in_vain():
         "the teacher 'faces' is never heard, and its weights are loaded all the same; take it out.",
     ]
     assert "without effect: config.sources.edits is never read" in recipe.describe(config, made(config))
+    config = joint(sources__prompts__weight={"text": 1.0, "portrait": 0}, distill__guidance_table={
+        "portrait": {"pictures": "linear"}, "text": {}})
+    assert recipe.in_vain(config, made(config)) == [
+        "the teacher 'pictures' is never heard, and its weights are loaded all the same; take it out."
+    ]
+    assert {p.active for p in made(config).programs() if p.active} == {(0,)}  # so it is never run
+    config = joint(keep_best="watch/frechet", sample_every=60, checkpoint_every=300)
+    assert "config.keep_best for drawings that no checkpoint follows, all but one in 5;" in recipe.in_vain(
+        config, made(config)
+    )[0]
     for nothing in (0.0, {"text": 0}, ((0, 0.0), (0.5, {"text": 0.0, "portrait": 0}))):
         config = joint(sources__more=dict(path="more", weight=nothing))
         assert recipe.in_vain(config, made(config)) == ["config.sources.more is never read, as its weight is 0."]

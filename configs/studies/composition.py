@@ -5,7 +5,8 @@ a larger set is then seen less often, at equal epochs.
     flashjax prepare --out data/heldout --split heldout --count 300
     flashjax study configs/studies/composition.py --docs docs/studies
 
-Seven cells, three seeds. Cost and result: docs/studies/README.md.
+The prompts are fewer than those that configs/postcards.py names for the same folder: a study knows a set by its path,
+so prepare them anew if others are there. Seven cells, three seeds. Cost and result: docs/studies/README.md.
 """
 
 from flashjax.studies.grid import Study

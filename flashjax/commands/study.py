@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from flashjax.commands import quiet
+    from flashjax.errors import UserError
     from flashjax.studies import grid, kept
 
     quiet()
@@ -40,10 +41,14 @@ def run(args: argparse.Namespace) -> int:
 
     chosen, failed = grid.chosen(every, args.cells, args.part), False
     if args.repeat:
+        finished = [cell for cell in chosen if cell.result is not None]
+        if not finished:
+            raise UserError("None of these cells is finished, so there is nothing to repeat; --list says which are.")
         with tempfile.TemporaryDirectory() as folder:
-            for cell in (cell for cell in chosen if cell.result is not None):
-                print(grid.repeat(cell, study, train_and_measure, Path(folder)), flush=True)
-        return 0
+            for cell in finished:
+                print(line := grid.repeat(cell, study, train_and_measure, Path(folder)), flush=True)
+                failed |= " differ: " in line
+        return int(failed)
     try:
         for line in grid.run([] if args.page else chosen, study, train_and_measure):
             print(line, flush=True)

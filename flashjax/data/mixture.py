@@ -1,9 +1,10 @@
 """What a run reads, in order: sources with weights by category, a task a row, all known before the first row.
 
-Sample n of the run follows from the seed and n alone: row ``n // batch_size`` of the step table gives the task; among
-that task's (source, category) cells a periodic pattern gives the cell, with every cell's share met to within one sample
-in every stretch; and the cell's own shuffled order gives the record. Nothing is kept between samples, so that a run
-resumes from a step number, on any number of processes.
+Sample n of the run follows from the seed and n alone: row ``n // batch_size`` of the step table gives phase and task;
+among that task's (source, category) cells a periodic pattern gives the cell, with every cell's share met to within one
+sample in every stretch of the student's rows, and of the critic's; and the cell's own shuffled order gives the record.
+Each phase counts for itself, as phases take turns too: of a pattern over all rows the student could always meet the
+same place. Nothing is kept between samples, so that a run resumes from a step number, on any number of processes.
 """
 
 from __future__ import annotations
@@ -77,38 +78,41 @@ def open_sources(settings: Mapping[str, Mapping[str, Any]]) -> tuple[list[Source
 
 @dataclasses.dataclass(frozen=True)
 class _Stretch:
-    """A part of a task's samples with constant weights: from sample ``first`` on, cells by ``pattern``, of whose first
-    r entries ``counts[r]`` are of each cell; ``begun`` samples of each were taken before."""
+    """A part of the run with constant weights of a task's cells: from ``row`` on, cells by ``pattern``, of whose first
+    r entries ``counts[r]`` are of each cell."""
 
-    first: int
+    row: int
     pattern: np.ndarray
     counts: np.ndarray
-    begun: np.ndarray
 
-    def before(self, n: np.ndarray) -> np.ndarray:
-        """int64 [..., cells]: how many of each cell were taken before sample n of the task."""
-        rounds, place = np.divmod(n - self.first, len(self.pattern))
-        return self.begun + rounds[..., None] * self.counts[-1] + self.counts[place]
+    def taken(self, n: np.ndarray) -> np.ndarray:
+        """int64 [..., cells]: how many of each cell are among its first n samples."""
+        rounds, place = np.divmod(n, len(self.pattern))
+        return rounds[..., None] * self.counts[-1] + self.counts[place]
 
 
 class Mixture:
     """All samples of a run, by number. ``len`` is rows times ``batch_size``; ``mixture[n]`` the record, with the number
-    of its class as ``category_id``: the category's place in ``classes``, or the one behind them for edits."""
+    of its class as ``category_id``: the category's place in ``classes``, or the one behind them for edits.
+
+    tasks, phases: of every row (schedule.StepTable)."""
 
     def __init__(
-        self, sources: Sequence[Source], tasks: np.ndarray, *, batch_size: int, seed: int, classes: Sequence[str]
-    ) -> None:
-        self._sources, self._tasks, self._batch, self._seed = list(sources), np.asarray(tasks), batch_size, seed
-        self._classes = tuple(classes)
+        self, sources: Sequence[Source], tasks: np.ndarray, phases: np.ndarray, *, batch_size: int, seed: int,
+        classes: Sequence[str],
+    ) -> None:  # fmt: skip
+        self._sources, self._tasks, self._phases = list(sources), np.asarray(tasks), np.asarray(phases)
+        self._batch, self._seed, self._classes = batch_size, seed, tuple(classes)
         self.cells = [
             [(s, c) for s in self._sources if s.task == task for c in s.places] for task in range(len(schedule.TASKS))
         ]
-        # The number of a row among those of its task.
-        self._ordinal = np.zeros(len(self._tasks), np.int64)
-        for task in np.unique(self._tasks):
-            rows = self._tasks == task
-            self._ordinal[rows] = np.arange(rows.sum())
         self._stretches = {int(task): self._plan(int(task)) for task in np.unique(self._tasks)}
+        # The number of a row among those of its phase and task, and what these have read before each stretch.
+        self._ordinal, self._begun = np.zeros(len(self._tasks), np.int64), {}
+        for phase, task in dict.fromkeys(zip(self._phases.tolist(), self._tasks.tolist(), strict=True)):
+            rows = np.flatnonzero((self._phases == phase) & (self._tasks == task))
+            self._ordinal[rows] = np.arange(len(rows))
+            self._begun[phase, task] = self._before(self._stretches[task], rows)
 
     def _plan(self, task: int) -> list[_Stretch]:
         mine = [s for s in self._sources if s.task == task]
@@ -119,16 +123,20 @@ class Mixture:
             )
         over = {s.name: schedule.over_time(s.weight) for s in mine}
         starts = sorted({start for pairs in over.values() for start, _ in pairs})
-        rows, stretches = schedule.rows_of(starts, len(self._tasks)), []
-        begun = np.zeros(len(self.cells[task]), np.int64)
-        for start, row in zip(starts, rows, strict=True):
+        stretches = []
+        for start, row in zip(starts, schedule.rows_of(starts, len(self._tasks)).tolist(), strict=True):
             now = {s.name: s.weights([w for at, w in over[s.name] if at <= start][-1]) for s in mine}
             weights = [now[s.name][category] for s, category in self.cells[task]]
-            first = int((self._tasks[:row] == task).sum()) * self._batch
-            if stretches:
-                begun = stretches[-1].before(np.array(first))
-            stretches.append(_stretch(first, weights, begun, [s.name for s in mine]))
+            stretches.append(_stretch(row, weights, [s.name for s in mine]))
         return stretches
+
+    def _before(self, stretches: Sequence[_Stretch], rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """For each stretch (the sample of ``rows`` that it begins with, int64 [cells] that were taken before)."""
+        firsts = (np.searchsorted(rows, [stretch.row for stretch in stretches]) * self._batch).tolist()
+        begun = [(0, np.zeros_like(stretches[0].counts[0]))]
+        for stretch, first, end in zip(stretches, firsts, firsts[1:], strict=False):
+            begun.append((end, begun[-1][1] + stretch.taken(np.array(end - first))))
+        return begun
 
     def __len__(self) -> int:
         return len(self._tasks) * self._batch
@@ -136,11 +144,11 @@ class Mixture:
     def locate(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """(cell, number within the cell), int64 [batch_size] each, of a row's samples; cells as in ``cells[task]``."""
         task = int(self._tasks[row])
-        n = self._ordinal[row] * self._batch + np.arange(self._batch)
-        # A stretch begins with a row: one serves the whole batch.
-        stretch = [s for s in self._stretches[task] if s.first <= n[0]][-1]
-        cell = stretch.pattern[(n - stretch.first) % len(stretch.pattern)].astype(np.int64)
-        return cell, np.take_along_axis(stretch.before(n), cell[:, None], axis=1)[:, 0]
+        which = max(i for i, stretch in enumerate(self._stretches[task]) if stretch.row <= row)
+        stretch, (first, begun) = self._stretches[task][which], self._begun[int(self._phases[row]), task][which]
+        n = self._ordinal[row] * self._batch + np.arange(self._batch) - first
+        cell = stretch.pattern[n % len(stretch.pattern)]
+        return cell, np.take_along_axis(begun + stretch.taken(n), cell[:, None], axis=1)[:, 0]
 
     def __getitem__(self, n: int) -> dict[str, Any]:
         row, place = divmod(int(n), self._batch)
@@ -149,13 +157,18 @@ class Mixture:
         source, category = self.cells[task][cells[place]]
         at = source.places[category]
         epoch, position = divmod(int(numbers[place]), len(at))
-        order = _order(self._seed, f"{source.name}|{category}", epoch, len(at))
+        order = _order(self._seed, int(self._phases[row]), f"{source.name}|{category}", epoch, len(at))
         label = len(self._classes) if task else self._classes.index(category)
         record = source.records[int(at[order[position]])]
         if (found := record.get("category", category)) != category:
             raise RecordError(
                 f"Record {int(at[order[position]])} of the source {source.name!r} is of the category {found!r}, where "
                 f"its manifest has {category!r}; prepare the set anew."
+            )
+        if task and not pictures_to_edit(record):
+            raise RecordError(
+                f"Record {int(at[order[position]])} of the source {source.name!r} is an edit without a picture to "
+                "edit; prepare the set anew."
             )
         return record | {"category_id": label}
 
@@ -174,14 +187,14 @@ class Mixture:
         lines = []
         for task, stretches in self._stretches.items():
             for s in stretches:
-                lines.append(f"mixture of {schedule.TASKS[task]}, from its sample {s.first} on")
+                lines.append(f"mixture of {schedule.TASKS[task]}, from row {s.row} on")
                 for (source, category), count in zip(self.cells[task], s.counts[-1], strict=True):
                     size, share = len(source.places[category]), count / len(s.pattern)
                     lines.append(f"  {source.name:<14}{category:<14}{share:>7.2%} of {size} records")
         return "\n".join(lines)
 
 
-def _stretch(first: int, weights: Sequence[float], begun: np.ndarray, names: Sequence[str]) -> _Stretch:
+def _stretch(row: int, weights: Sequence[float], names: Sequence[str]) -> _Stretch:
     if not np.isfinite(weights).all() or min(weights) < 0 or sum(weights) <= 0:
         raise UserError(
             f"The weights of the sources {', '.join(names)} are {[float(w) for w in weights]} by source and category; "
@@ -190,7 +203,7 @@ def _stretch(first: int, weights: Sequence[float], begun: np.ndarray, names: Seq
     whole = _whole(np.asarray(weights, np.float64))
     pattern = schedule.diffuse(whole, sum(whole))
     taken = np.cumsum(pattern[:, None] == np.arange(len(weights)), axis=0)
-    return _Stretch(first, pattern, np.concatenate([np.zeros((1, len(weights)), np.int64), taken]), begun)
+    return _Stretch(row, pattern, np.concatenate([np.zeros((1, len(weights)), np.int64), taken]))
 
 
 def _whole(weights: np.ndarray) -> list[int]:
@@ -210,6 +223,6 @@ def _whole(weights: np.ndarray) -> list[int]:
 
 
 @functools.lru_cache(maxsize=256)
-def _order(seed: int, name: str, epoch: int, size: int) -> np.ndarray:
-    """The shuffled order of a cell's records in one of its epochs."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode()), epoch]).permutation(size)
+def _order(seed: int, phase: int, name: str, epoch: int, size: int) -> np.ndarray:
+    """The shuffled order of a cell's records in one of its epochs, of a phase's rows."""
+    return np.random.default_rng([seed, phase, zlib.crc32(name.encode()), epoch]).permutation(size)

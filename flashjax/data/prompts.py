@@ -6,6 +6,7 @@ A row has ``prompt`` and ``category``, and may have ``source``, the path of a pi
 
 from __future__ import annotations
 
+import codecs
 import functools
 import hashlib
 import itertools
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import tqdm
-from PIL import Image
+from PIL import Image, ImageOps
 
 from flashjax.data import records
 from flashjax.data.parquet import read_parquet
@@ -59,9 +60,12 @@ def prepare_prompts(
         raise PrepareError(f"--source-size is for edits, and {rows[0]['where']} has no 'source'.")
     if see and not edits:
         raise PrepareError(f"{encoder_name} is for edits, and {rows[0]['where']} has no 'source'.")
+    names = [Path(file).name for file in files]
+    called = [name if names.count(name) == 1 else str(file) for name, file in zip(names, files, strict=True)]
+    hashes = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
     request = {
         "what": "prompts", "split": name, "task": "edit" if edits else "t2i", "encoder": encoder_name,
-        "files": {Path(file).name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files},
+        "files": dict(zip(called, hashes, strict=True)),
         "size": size if any(row["pictures"] for row in rows) else None,
     }  # fmt: skip
     request |= dict(source_size=source_size or size, sources=len(_sources(edits[0]))) if edits else {}
@@ -137,12 +141,13 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    """Lines end with line feeds alone: a prompt may hold what else Unicode calls an end of line."""
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
         if line.strip():
             try:
                 yield json.loads(line)
             except ValueError as error:
-                raise PrepareError(f"Line {number} of {path} is not JSON ({error}).") from error
+                raise PrepareError(f"Line {number} of {path} is not JSON in UTF-8 ({error}).") from error
 
 
 def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:
@@ -162,9 +167,11 @@ def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:
 
 
 def read_square(path: str, size: int) -> np.ndarray:
-    """uint8 [size, size, 3] of the middle of a picture. Raises PrepareError for a file that is none."""
+    """uint8 [size, size, 3] of the middle of a picture, upright as its camera says. Raises PrepareError for a file that
+    is none."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
             side = min(image.size)
             left, top = ((extent - side) / 2 for extent in image.size)
             box = (left, top, left + side, top + side)

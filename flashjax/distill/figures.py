@@ -11,11 +11,13 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]
 def health(seen: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Figures of a batch from those of its samples [B] that ``dmd_gradient`` gives. The cosine is that of how critic
     and teachers would correct the sample: their velocities have the noise in common, and are alike whatever they say.
+    It is 0 where one of them would correct nothing.
     """
     mean = {name: value.mean() for name, value in seen.items()}
+    sizes = jnp.sqrt(mean["fake"]) * jnp.sqrt(mean["real"])  # not of their product, which is 0 much sooner
     return dict(
         dmd_grad_abs=mean["grad"], dmd_direction_rms=jnp.sqrt(mean["direction"]),
-        fake_real_cosine=mean["both"] / jnp.sqrt(mean["fake"] * mean["real"]),
+        fake_real_cosine=mean["both"] / jnp.maximum(sizes, jnp.finfo(sizes.dtype).tiny),
     )  # fmt: skip
 
 

@@ -138,7 +138,7 @@ def rows_of(starts: Sequence[float], rows: int) -> np.ndarray:
 
 
 def diffuse(ratios: Sequence[float], count: int) -> np.ndarray:
-    """int8 [count] of choices whose running shares never stray from ``ratios`` by more than one row.
+    """int64 [count] of choices whose running shares never stray from ``ratios`` by more than one row.
 
     Among the choices that may come next without running ahead, the one that is due first (Tijdeman's rule). Always
     taking what is owed most, plain error diffusion, strays further from four choices on.
@@ -146,7 +146,7 @@ def diffuse(ratios: Sequence[float], count: int) -> np.ndarray:
     shares = np.asarray(ratios, np.float64)
     if len(shares) == 0 or (shares < 0).any() or shares.sum() <= 0:
         raise ValueError(f"Ratios {list(ratios)} have to be non-negative with a positive sum.")
-    shares, owed, rows = shares / shares.sum(), np.zeros(len(shares)), np.zeros(count, np.int8)
+    shares, owed, rows = shares / shares.sum(), np.zeros(len(shares)), np.zeros(count, np.int64)
     slack = 1 / max(2 * np.count_nonzero(shares) - 2, 1)
     for i in range(count):
         owed += shares

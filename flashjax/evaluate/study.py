@@ -268,7 +268,7 @@ def guidance_tables(config: ConfigDict) -> dict[str, tuple]:
         return {}
     starts, tables = recipe.make_lambdas(config.distill)
     classes = recipe.class_names(config.distill)[: None if config.edit_share else -1]
-    when = [f"From {start:.0%} of the run on" if len(starts) > 1 else "All through the run" for start in starts]
+    when = [f"From {start * 100:g}% of the run on" if len(starts) > 1 else "All through the run" for start in starts]
     return {name: (classes, teachers, table[:, : len(classes)]) for name, table in zip(when, tables, strict=True)}
 
 

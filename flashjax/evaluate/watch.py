@@ -122,7 +122,9 @@ def load_edits(settings: ConfigDict, judge: Any) -> Edits:
     watched = Edits(read(settings, "edit_data"), judge)
     # The exact edits are judged once, so that a reader of words that is not installed, or pictures of a size that is
     # not the classifier's, are told of before the run and not at its first drawing.
-    edit_figures(watched, np.stack([record["image"] for record in watched.records]))
+    exact = edit_figures(watched, np.stack([record["image"] for record in watched.records]))
+    if absent := [name for name in EDIT_FIGURES if name not in exact]:
+        raise UserError(f"None of the {settings.count} watched edits has {absent[0]}; raise config.watch.count.")
     return watched
 
 
@@ -169,8 +171,9 @@ def figures(watched: Prompts, images: np.ndarray) -> dict[str, float]:
 
 def edit_figures(watched: Edits, images: np.ndarray) -> dict[str, float]:
     """EDIT_FIGURES of pictures uint8 [N, 32, 32, 3] that were made of the sources: means of what ``edits.scores`` tells
-    of each edit."""
+    of each edit, without those that no edit has."""
     from flashjax.evaluate import edits
 
     found = edits.scores(images, watched.records, watched.judge)
-    return {name: float(np.nanmean(found[name.removeprefix("watch/edit_")])) for name in EDIT_FIGURES}
+    values = {name: found[name.removeprefix("watch/edit_")] for name in EDIT_FIGURES}
+    return {name: float(np.nanmean(each)) for name, each in values.items() if np.isfinite(each).any()}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from flashjax.evaluate.metrics import Interval
 from flashjax.studies.grid import Cell, Study
@@ -19,8 +20,8 @@ SEEDS = 3  # fewer runs say nothing of how runs differ
 def summary(study: Study, every: Sequence[Cell], seed: int = 0) -> dict[str, Any]:
     """{"figures": cell -> figure -> value, low, high, seeds, prompts; "contrasts": the same for a minus b; "curves":
     figure -> cell -> (steps, values), means over the seeds; "cells": what was run, for how long, with which code;
-    "missing"}. Intervals resample seeds and prompts; a contrast resamples both cells alike and takes the seeds that
-    both have. Where there is one seed and one value, low and high are None."""
+    "missing"}. Intervals: `interval`; a contrast resamples both cells alike and takes the seeds that both have. Where
+    there is one seed and one value, low and high are None."""
     found: dict[str, dict[int, dict]] = {}
     for cell in every:
         if (result := cell.result) is not None:
@@ -60,25 +61,33 @@ def _figures(runs: Mapping[int, Mapping], others: Mapping[int, Mapping] | None, 
 
 
 def interval(values: np.ndarray, seed: int = 0) -> Interval:
-    """The mean of [seeds, prompts] and its 95 % interval, resampling seeds and prompts with replacement. With one seed
-    the interval is of that run alone; with one prompt, a figure of whole sets, it is about the span of the seeds; with
-    one of both there is none (NaN)."""
+    """The mean of [seeds, prompts] and its 95 % interval. With one seed it is of that run alone, resampling prompts;
+    with several it reaches as far as resampling seeds and prompts does, and as far as Student's t of the means of the
+    seeds: of three seeds the resampled ones never leave their span, which leaves out the truth once in four times. With
+    one prompt, a figure of whole sets, t is all; with one of both there is none (NaN)."""
     rng, (runs, prompts) = np.random.default_rng(seed), values.shape
+    mean, ends = float(values.mean()), []
     if values.size == 1:
-        return Interval(float(values.mean()), math.nan, math.nan)
-    draws = [values[rng.integers(0, runs, runs)][:, rng.integers(0, prompts, prompts)].mean() for _ in range(DRAWS)]
-    return Interval(float(values.mean()), *(float(x) for x in np.percentile(draws, [2.5, 97.5])))
+        return Interval(mean, math.nan, math.nan)
+    if prompts > 1:
+        draws = [values[rng.integers(0, runs, runs)][:, rng.integers(0, prompts, prompts)].mean() for _ in range(DRAWS)]
+        ends += np.percentile(draws, [2.5, 97.5]).tolist()
+    if runs > 1:
+        half = float(stats.t.ppf(0.975, runs - 1) * values.mean(axis=1).std(ddof=1) / math.sqrt(runs))
+        ends += [mean - half, mean + half]
+    return Interval(mean, min(ends), max(ends))
 
 
 def _curves(found: Mapping[str, Mapping[int, Mapping]]) -> dict[str, dict[str, tuple[list, list]]]:
-    """Of figures that all seeds of a cell have: those of a version of the code that knew fewer have fewer."""
+    """Of figures that all seeds of a cell have, at the same rows: those of a version of the code that knew fewer have
+    fewer, and how often a run draws is no part of what it is."""
     out: dict[str, dict] = {}
     for cell, runs in found.items():
         curves = [run["curves"] for run in runs.values() if "curves" in run]
         for name in curves[0] if curves else ():
-            if any(name not in each for each in curves):
-                continue
             steps = curves[0][name][0]
+            if any(name not in each or each[name][0] != steps for each in curves):
+                continue
             out.setdefault(name, {})[cell] = (steps, np.mean([each[name][1] for each in curves], axis=0).tolist())
     return out
 

@@ -73,6 +73,8 @@ class Study:
 class Cell:
     """One run of a study, or (then ``config`` is None) the ``model`` at a path. ``folder`` holds the run's work
     directory and, when the cell is finished here, result.json; ``elsewhere`` is the result of one finished elsewhere.
+    ``keys``: its own, and what it is called under the other versions of the code that are accepted. ``again``: it is
+    run to be compared with what it gave before, and takes no pictures that were kept of it.
     """
 
     name: str
@@ -81,6 +83,8 @@ class Cell:
     folder: Path
     model: str = ""
     elsewhere: Mapping[str, Any] | None = None
+    keys: Sequence[str] = ()
+    again: bool = False
 
     @property
     def key(self) -> str:
@@ -136,7 +140,8 @@ def cells(
             digest = hashlib.sha256(text.encode()).hexdigest()[:12]
             folder = out / f"{re.sub('[^a-zA-Z0-9.]+', '_', name)}_{seed}_{digest}"
             candidates.append(Cell(name, seed, folder=folder, elsewhere=elsewhere.get(folder.name), **given))
-        return next((each for each in candidates if each.result is not None), candidates[0])
+        best = next((each for each in candidates if each.result is not None), candidates[0])
+        return dataclasses.replace(best, keys=[each.key for each in candidates])
 
     made = [
         cell(name, first, [path, content(path)], config=None, model=path) for name, path in study.drawn.items()
@@ -157,9 +162,11 @@ def begun_with(config: ConfigDict) -> dict[str, str]:
 
 
 def content(path: str) -> str:
-    """A hash of a model: of an exported one its files, of a run its configuration and its figures, which another run
-    does not have; of what is not there yet of nothing."""
+    """A hash of a model: of an exported one its files, of an adapter's file that, of a run its configuration and its
+    figures, which another run does not have; of what is not there yet of nothing."""
     root, digest = Path(path), hashlib.sha256()
+    if root.is_file():
+        return hashlib.sha256(root.read_bytes()).hexdigest()[:16]
     run = [root / "config.json", root / "metrics.jsonl"]
     for file in run if run[1].is_file() else sorted(file for file in root.rglob("*") if file.is_file()):
         digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
@@ -217,16 +224,18 @@ def run(todo: Sequence[Cell], study: Study, execute: Execute) -> Iterator[str]:
     """Runs the cells that have no result, and says after each how long the rest will take. A cell that is interrupted
     goes on from its own checkpoint; those that are finished stay. One that another process is running is left to it.
     One that cannot be run (its rate makes it diverge, its teacher is not there) is told and keeps no other from it."""
-    missing, began = [cell for cell in todo if cell.result is None], time.monotonic()
+    missing, began, ran = [cell for cell in todo if cell.result is None], time.monotonic(), 0
     version = code_version()  # of what runs: the files may change meanwhile
     for done, cell in enumerate(missing, 1):
         cell.folder.mkdir(parents=True, exist_ok=True)
         with held(cell.folder) as free:
             if not free:
                 told = "another process is running it"
-            else:  # it may have been finished since
-                told = _finish(cell, study, execute, version) if cell.result is None else "finished meanwhile"
-        left = (time.monotonic() - began) / done * (len(missing) - done)
+            elif cell.result is not None:
+                told = "finished meanwhile"
+            else:
+                told, ran = _finish(cell, study, execute, version), ran + 1
+        left = (time.monotonic() - began) / max(ran, 1) * (len(missing) - done)  # by those that this process ran
         to_go = f"{len(missing) - done} cells to go, about {left / 60:.0f} min"
         yield f"{cell.name}, seed {cell.seed}: {told}; {to_go}"
 
@@ -260,13 +269,13 @@ def held(folder: Path) -> Iterator[bool]:
 def repeat(cell: Cell, study: Study, execute: Execute, folder: Path) -> str:
     """Runs a finished cell once more, in an empty folder, and says in a line how its figures and curves compare: on the
     machine that made them they are the same to the last digit."""
-    before, again = cell.result, dataclasses.replace(cell, folder=folder / cell.key, elsewhere=None)
+    before, again = cell.result, dataclasses.replace(cell, folder=folder / cell.key, elsewhere=None, again=True)
     again.folder.mkdir(parents=True)
     after = json.loads(json.dumps(execute(again, study.measure), default=list))
     told = {
-        name: each == before.get(group, {}).get(name)
+        name: after.get(group, {}).get(name) == before.get(group, {}).get(name)
         for group in ("values", "curves")
-        for name, each in after.get(group, {}).items()
+        for name in {**before.get(group, {}), **after.get(group, {})}
     }
     other = [name for name, same in told.items() if not same]
     where = f"{cell.name}, seed {cell.seed}, of code {before['code']} on {before['machine']}"

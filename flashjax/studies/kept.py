@@ -31,7 +31,7 @@ def check_none_lost(path: Path, elsewhere: Mapping[str, Mapping], every: Sequenc
     which writing them anew would lose."""
     if not path.is_file() and (page := path.with_suffix(".json")).is_file():
         raise UserError(f"{page} tells of cells that {path} does not have; move it away, or give another --docs.")
-    keys = {cell.key for cell in every}
+    keys = {key for cell in every for key in cell.keys}
     if others := [result for key, result in elsewhere.items() if key not in keys]:
         cells = ", ".join(dict.fromkeys(result["cell"] for result in others))
         versions = " ".join(dict.fromkeys(result["code"] for result in others))
@@ -42,11 +42,13 @@ def check_none_lost(path: Path, elsewhere: Mapping[str, Mapping], every: Sequenc
 
 
 def write(path: Path, every: Sequence[Cell]) -> None:
-    """All finished cells, those from elsewhere too, with the pictures that the page shows: of one seed each."""
-    lines, shown = [], set()
+    """All finished cells, those from elsewhere too, with the pictures that the page shows: of one seed each; and behind
+    them what the file has besides, which another process wrote meanwhile by other code."""
+    lines, shown, keys = [], set(), {cell.key for cell in every}
     for cell in every:
         if (result := cell.result) is not None:
             told = {"key": cell.key, **result, "sheet": "" if cell.name in shown else cell.sheet}
             lines.append(json.dumps(told, separators=(",", ":")) + "\n")
             shown.add(cell.name)
+    lines += [json.dumps(told, separators=(",", ":")) + "\n" for key, told in read(path).items() if key not in keys]
     write_whole(path, "".join(lines).encode())

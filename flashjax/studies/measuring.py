@@ -3,6 +3,7 @@ what only a whole set of pictures has, as a list of one value."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from flashjax.evaluate import classifier, edits, metrics, ocr, study, suite
 from flashjax.models import text
 from flashjax.studies.grid import Cell
 from flashjax.train import train
+from flashjax.workdir import existing
 
 SHOWN = 12  # pictures of a cell in the report
 KEEP = ".cache/pictures"  # of models that are there already, which are drawn for every study
@@ -25,11 +27,26 @@ CURVES = ("watch/", "samples/")  # what a run measured of its own pictures on th
 def train_and_measure(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Trains a cell to its end (or goes on with it) and measures it; a model that is there already is measured only.
     ``curves``: figure to (steps, values) of the run."""
+    check(settings)  # before the minutes of training
     if cell.config is None:
         return measure(cell.model, cell, **settings)
     workdir = train(cell.config, str(cell.folder / "run"))
     curves = {name: curve for name, curve in run_metrics.read(workdir).items() if name.startswith(CURVES)}
     return measure(str(workdir), cell, **settings) | dict(curves=curves)
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Raises UserError for arguments of `measure` that it does not take, or that name nothing."""
+    takes = [name for name, each in inspect.signature(measure).parameters.items() if each.kind is each.KEYWORD_ONLY]
+    if unknown := [name for name in settings if name not in takes]:
+        raise UserError(f"The study's 'measure' has no {unknown[0]!r}; it takes {', '.join(takes)}.")
+    if not settings.get("data") and not settings.get("edit_data"):
+        raise UserError("The study measures nothing; give its 'measure' the paths data or edit_data.")
+    if settings.get("teacher") and not settings.get("data"):
+        raise UserError("The study's 'measure' compares prompts with its teacher; give it data, or leave teacher out.")
+    for name in takes:
+        if name != "limit" and settings.get(name):
+            existing(settings[name], f"{name} of the study's 'measure'")
 
 
 def measure(
@@ -40,13 +57,9 @@ def measure(
     for edits success, kept and outside. With a ``teacher`` also the diversity of some prompts and, in lists of one
     number, the Fréchet distance to its pictures of the same prompts from other seeds. A sheet of pictures goes to the
     cell's folder."""
-    if not data and not edit_data:
-        raise UserError("The study measures nothing; give its 'measure' the paths data or edit_data.")
-    if teacher and not data:
-        raise UserError("The study's 'measure' compares prompts with its teacher; give it data, or leave teacher out.")
     judge, encoder = classifier.load(classifier_path), text.load_text_encoder(text.default_minilm_source())
     pipe, values, rows = pipeline.load(workdir), {}, []
-    keep = Path(KEEP) if cell.config is None else cell.folder / "drawn"
+    keep = Path(KEEP) if cell.config is None and not cell.again else cell.folder / "drawn"
     if data:
         records = study.load_cards(data, limit)
         said, count = [r["caption"] for r in records], len(records)

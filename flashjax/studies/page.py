@@ -64,8 +64,9 @@ svg .line{{ loop.index0 }} { stroke: {{ color }}; } .legend .line{{ loop.index0 
 {% endfor %}
 </table></div>
 {% endfor %}
-<p class="soft">In brackets: 95 % intervals, resampling seeds and prompts; of figures of whole sets the span of the
-seeds. Marked: contrasts of three seeds whose interval leaves out 0.</p>
+<p class="soft">In brackets: 95 % intervals, as wide as resampling seeds and prompts makes them and as Student's t of
+the seeds' means, which alone is that of figures of whole sets. Marked: contrasts of three seeds whose interval leaves
+out 0; of those that are none, about one in twenty is marked too.</p>
 {% if intervals %}
 <h2>Contrasts</h2>
 <div class="charts">{% for name, svg in intervals %}<figure><figcaption>{{ name }}</figcaption>{{ svg }}</figure>

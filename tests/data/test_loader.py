@@ -36,7 +36,7 @@ def prepared(tmp_path_factory):
 def loader(path, table_rows=100, batch_size=4, seed=1, rows=None, max_text_tokens=32):
     """Of the one source."""
     sources, _ = open_sources({"cards": {"path": str(path)}})
-    mixture = Mixture(sources, np.zeros(table_rows, int), batch_size=batch_size, seed=seed, classes=CLASSES)
+    mixture = Mixture(sources, *np.zeros((2, table_rows), int), batch_size=batch_size, seed=seed, classes=CLASSES)
     return make_loader(mixture, batch_size=batch_size, max_text_tokens=max_text_tokens, rows=rows)
 
 

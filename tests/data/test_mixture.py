@@ -15,7 +15,7 @@ CLASSES = ("landscape", "portrait", "text")
 
 
 class Records:
-    """Record i is its number."""
+    """Record i is its number, and an edit of it."""
 
     def __init__(self, count):
         self._count = count
@@ -24,7 +24,7 @@ class Records:
         return self._count
 
     def __getitem__(self, i):
-        return dict(i=i)
+        return dict(i=i, source=i)
 
 
 def source(name="a", counts=(10, 20, 30), task=0, weight=1.0):
@@ -33,8 +33,9 @@ def source(name="a", counts=(10, 20, 30), task=0, weight=1.0):
     return Source(name, Records(sum(counts)), places, task, weight)
 
 
-def mixture(*sources, tasks=(0,) * 200, batch_size=6, seed=0):
-    return Mixture(sources, np.array(tasks), batch_size=batch_size, seed=seed, classes=CLASSES)
+def mixture(*sources, tasks=(0,) * 200, phases=None, batch_size=6, seed=0, classes=CLASSES):
+    phases = np.zeros(len(tasks), int) if phases is None else phases
+    return Mixture(sources, np.array(tasks), phases, batch_size=batch_size, seed=seed, classes=classes)
 
 
 def cells(mix, rows):
@@ -60,6 +61,29 @@ def test_shares_are_met_in_every_stretch(weight, shares):
         assert np.abs(windows - size * np.array(shares)).max() <= 2 + size / 1e4
 
 
+@pytest.mark.parametrize("weight", [1.0, ((0, 1.0), (0.4, {"landscape": 1, "portrait": 1, "text": 1}))])
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_the_student_and_the_critic_meet_every_share(batch_size, weight):
+    """Three rows a cycle and three categories keep step: of one pattern for all rows the student would always meet the
+    same place, and of batches of one only landscapes."""
+    phases = np.array([2, *[1, 2, 2] * 60])
+    mix = mixture(
+        source(counts=(20, 20, 20), weight=weight), tasks=[0] * 181, phases=phases, batch_size=batch_size
+    )  # fmt: skip
+    for phase in (1, 2):
+        counts = np.bincount(cells(mix, np.flatnonzero(phases == phase)), minlength=3)
+        assert counts.max() - counts.min() <= 2
+        read = [mix[row * batch_size]["i"] for row in np.flatnonzero(phases == phase)[:60]]
+        assert batch_size > 1 or len(set(read)) == 60  # each goes through its own epoch
+
+
+def test_there_may_be_many_categories():
+    many = tuple(f"c{i}" for i in range(200))
+    one_each = Source("a", Records(200), {name: np.array([i]) for i, name in enumerate(many)})
+    mix = mixture(one_each, tasks=[0] * 25, batch_size=8, classes=many)
+    assert sorted(mix[n]["category_id"] for n in range(200)) == list(range(200))
+
+
 def test_every_record_of_a_cell_comes_once_an_epoch_in_another_order():
     mix = mixture(source(counts=(5, 7)), batch_size=12, tasks=[0] * 9)
     seen = [mix[n] for n in range(len(mix))]
@@ -73,9 +97,10 @@ def test_every_record_of_a_cell_comes_once_an_epoch_in_another_order():
 def test_a_sample_follows_from_its_number_alone():
     sources = source(weight=((0, 1.0), (0.3, {"text": 1.0}))), source("b", (9,), task=1)
     tasks = np.arange(200) % 3 == 2
-    expected = [mixture(*sources, tasks=tasks)[n] for n in range(1200)]
-    backwards = mixture(*sources, tasks=tasks)
+    forwards, backwards = mixture(*sources, tasks=tasks), mixture(*sources, tasks=tasks)
+    expected = [forwards[n] for n in range(1200)]
     assert [backwards[n] for n in reversed(range(1200))] == expected[::-1]
+    assert all(mixture(*sources, tasks=tasks)[n] == expected[n] for n in range(5, 1200, 311))
     assert [mixture(*sources, tasks=tasks, seed=1)[n] for n in range(60)] != expected[:60]
     # A longer run begins with the rows of a shorter one where nothing changes over it.
     short, long = (mixture(source(), tasks=[0] * rows) for rows in (20, 50))
@@ -123,6 +148,9 @@ def test_a_record_is_of_the_category_that_was_planned():
     wrong = dataclasses.replace(source(), records=[dict(category="landscape")] * 60)
     with pytest.raises(RecordError, match="of the source 'a' is of the category 'landscape', where its manifest has"):
         [mixture(wrong)[n] for n in range(6)]
+    wrong = dataclasses.replace(source(task=1), records=[{}] * 60)
+    with pytest.raises(RecordError, match="of the source 'a' is an edit without a picture to edit"):
+        mixture(wrong, tasks=[1])[0]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from flashjax.data import prepare, records
 from flashjax.data.loader import make_loader
 from flashjax.data.manifest import places, read_manifest
 from flashjax.data.mixture import Mixture, open_sources
-from flashjax.data.prompts import prepare_prompts
+from flashjax.data.prompts import prepare_prompts, read_rows, read_square
 from flashjax.data.writing import PrepareError
 
 
@@ -38,7 +38,7 @@ def test_json_lines_to_a_source(tmp_path):
     assert (manifest["categories"], manifest["task"], manifest["size"]) == (["sea", "text"], "t2i", None)
     assert {name: at.tolist() for name, at in places(manifest).items()} == dict(sea=[0, 1], text=[2, 3])
     sources, _ = open_sources(dict(own=dict(path=str(path), weight=dict(sea=1, text=3))))
-    mixture = Mixture(sources, np.zeros(2, int), batch_size=4, seed=0, classes=("text", "sea"))
+    mixture = Mixture(sources, np.zeros(2, int), np.zeros(2, int), batch_size=4, seed=0, classes=("text", "sea"))
     read = [mixture[n] for n in range(8)]
     assert [r["category_id"] for r in read].count(1) == 2
     assert {(r["category"], r["category_id"]) for r in read} == {("sea", 1), ("text", 0)}
@@ -47,6 +47,12 @@ def test_json_lines_to_a_source(tmp_path):
     write(tmp_path, ROWS[:2])
     with pytest.raises(PrepareError, match="already holds another set"):
         prepared(tmp_path, tmp_path / "a.jsonl")
+    (other := tmp_path / "other").mkdir()
+    both = tmp_path / "a.jsonl", write(other, ROWS)  # of one name
+    prepared(tmp_path, *both, name="both")
+    write(tmp_path, ROWS[2:])
+    with pytest.raises(PrepareError, match="already holds another set"):
+        prepared(tmp_path, *both, name="both")
 
 
 def test_parquet_is_as_json_lines(tmp_path):
@@ -89,7 +95,7 @@ def test_several_pictures_to_edit(tmp_path):
     for found, name in zip(records.sources(second), "ac", strict=True):
         np.testing.assert_array_equal(found[0, 0], colours[name])
     sources, _ = open_sources(dict(own=dict(path=str(path), task="edit")))
-    mixture = Mixture(sources, np.ones(2, int), batch_size=2, seed=0, classes=("both",))
+    mixture = Mixture(sources, np.ones(2, int), np.zeros(2, int), batch_size=2, seed=0, classes=("both",))
     batch = next(make_loader(mixture, batch_size=2, max_text_tokens=12))
     assert [x.shape for x in records.sources(batch)] == [(2, 4, 4, 3)] * 2
     assert batch["source_2"].max() <= 1 and batch["source_2"].dtype == np.float32
@@ -112,6 +118,26 @@ def test_several_pictures_to_edit(tmp_path):
 def test_rows_that_cannot_be_used(tmp_path, rows, said):
     with pytest.raises(PrepareError, match=said):
         prepared(tmp_path, write(tmp_path, rows))
+
+
+def test_prompts_may_hold_any_character(tmp_path):
+    """What Unicode calls an end of line, and what editors put before the first: only a line feed ends a row."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('\ufeff{"prompt": "a\u2028b\x85", "category": "c"}\r\n', encoding="utf-8", newline="")
+    assert [row["prompt"] for row in read_rows(path)] == ["a\u2028b\x85"]
+    path.write_text('{"prompt": "caf\xe9", "category": "c"}', encoding="latin-1")
+    with pytest.raises(PrepareError, match="Line 1 of .* is not JSON in UTF-8"):
+        list(read_rows(path))
+
+
+def test_pictures_stand_upright(tmp_path):
+    """A phone writes a picture as its sensor lies, and beside it how it was held."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[:, :4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees
+    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_square(tmp_path / "a.png", 8), np.rot90(picture, -1))
 
 
 def test_files_that_are_none(tmp_path):

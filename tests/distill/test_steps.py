@@ -339,3 +339,12 @@ def test_shapes_that_would_broadcast_are_refused():
         dmd.student_loss(x, x[:1])
     with pytest.raises(AssertionError):
         dmd.critic_loss(x, x, x[0])
+
+
+def test_corrections_of_nothing_have_no_direction_and_tiny_ones_have():
+    """A metric that is not finite ends a run."""
+    seen = dict.fromkeys(("grad", "direction", "both", "fake", "real"), jnp.zeros(2))
+    assert figures.health(seen)["fake_real_cosine"] == 0
+    tiny = seen | dict(both=jnp.full(2, 1e-24), fake=jnp.full(2, 1e-24), real=jnp.full(2, 1e-24))
+    assert figures.health(tiny)["fake_real_cosine"] == pytest.approx(1)
+    assert jnp.isnan(figures.health(seen | dict(fake=jnp.full(2, jnp.nan)))["fake_real_cosine"])

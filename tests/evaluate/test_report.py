@@ -151,6 +151,8 @@ def test_who_guides_which_step_is_drawn(tmp_path):
     assert heard == dict(landscape=[alone] * 4, portrait=portrait, text=[alone] * 4, edit=[base] * 4)
     config.edit_share = 0.0
     assert study.guidance_tables(config)["All through the run"][0] == ("landscape", "portrait", "text")
+    config.distill.guidance_table = ((0, {}), (0.004, {"text": {"pictures": "linear"}}), (0.07, {}))
+    assert list(study.guidance_tables(config)) == [f"From {x}% of the run on" for x in ("0", "0.4", "7")]  # none lost
     assert study.guidance_tables(configs.load(["--config=configs/postcards.py"])) == {}
     assert study.guidance_tables(configs.load(["--config=configs/postcards_teacher.py"])) == {}
     plain, _ = _write(tmp_path / "plain.html")

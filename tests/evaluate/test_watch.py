@@ -109,6 +109,14 @@ class Encoder:
         return [np.full((2 + len(said.split()), 3), len(said), np.float32) for said in texts]
 
 
+def test_a_figure_that_no_watched_edit_has_is_told_before_the_run(edit_data, monkeypatch):
+    """Edits that change every pixel leave nothing outside them: a mean of nothing would choose checkpoints."""
+    none = dict(success=np.ones(2), kept=np.ones(2), outside=np.full(2, np.nan))
+    monkeypatch.setattr(edits, "scores", lambda *_: none)
+    with pytest.raises(UserError, match=f"None of the {COUNT} watched edits has watch/edit_outside; raise"):
+        watch.load_edits(configured_edits(edit_data).watch, None)
+
+
 @pytest.mark.parametrize("does", ["edits", "nothing"])
 def test_edits_are_drawn_from_their_sources_and_judged(edit_data, tmp_path, monkeypatch, does):
     """By a model that does all as told, and by one that gives the sources back: better and worse as FIGURES has it, and

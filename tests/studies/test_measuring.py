@@ -63,7 +63,7 @@ def test_both_tasks_are_drawn_and_measured(judge, cards, reads_everything, monke
 
     monkeypatch.setattr(measuring.study, "draw_kept", draw_kept)
     monkeypatch.setattr(measuring.study, "load_cards", lambda path, limit: dict(a=cards, b=edits)[path])
-    cell = types.SimpleNamespace(folder=tmp_path, config={})
+    cell = types.SimpleNamespace(folder=tmp_path, config={}, again=False)
     values = measuring.measure("run", cell, data="a", edit_data="b")["values"]
     assert {"edit success", "edit kept", "edit outside", "edit text", "adherence"} <= set(values)
     assert {len(each) for each in values.values()} == {24}
@@ -73,8 +73,20 @@ def test_both_tasks_are_drawn_and_measured(judge, cards, reads_everything, monke
     assert asked["prompts"][1] == asked["edits"][1] == list(range(1, 25))
     assert (tmp_path / "pictures.png").is_file()
     assert kept == [tmp_path / "drawn"]  # a student's own; a teacher's are kept for all studies
-    with pytest.raises(UserError, match="measures nothing; give its 'measure' the paths"):
-        measuring.measure("run", cell)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "measures nothing; give its 'measure' the paths"), (dict(edit_data="a", teacher="b"), "give it data, or"),
+        (dict(dta="a"), "The study's 'measure' has no 'dta'; it takes classifier_path, data, edit_data, limit"),
+        (dict(data="held"), "There is no data of the study's 'measure' at held"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_told_before_anything_is_trained(settings, said, monkeypatch):
+    monkeypatch.setattr(measuring, "train", lambda *given: pytest.fail("it was trained"))
+    with pytest.raises(UserError, match=said):
+        measuring.train_and_measure(types.SimpleNamespace(config={}), settings)
 
 
 def test_a_teacher_is_what_sets_are_far_from(judge, cards, reads_everything, monkeypatch, tmp_path):
@@ -92,7 +104,7 @@ def test_a_teacher_is_what_sets_are_far_from(judge, cards, reads_everything, mon
         return drawn[pipe][np.arange(len(prompts)) % len(true)]
 
     monkeypatch.setattr(measuring.study, "draw_kept", draw_kept)
-    cell = types.SimpleNamespace(folder=tmp_path, config=None)
+    cell = types.SimpleNamespace(folder=tmp_path, config=None, again=False)
     same, gray = (measuring.measure(name, cell, data="a", teacher="teacher")["values"] for name in ("same", "gray"))
     names = {"Fréchet", *(f"Fréchet, {kind}" for kind in postcards.CATEGORIES)}
     assert names | {"diversity"} <= set(same)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+import types
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,13 @@ STUDY = grid.Study(
 )  # fmt: skip
 
 
+code_version = grid.code_version  # reads all of the code, which every list of cells would do anew
+
+
 @pytest.fixture(autouse=True)
 def at_the_root(request, monkeypatch):
     monkeypatch.chdir(request.config.rootpath)
+    monkeypatch.setattr(grid, "code_version", lambda: "of today")
 
 
 def execute(cell, settings):
@@ -128,11 +133,17 @@ def test_contrasts_are_paired(tmp_path):
 
 
 def test_an_interval_knows_that_seeds_differ():
-    """Three seeds far apart, prompts all alike: only resampling seeds shows it. A figure of whole sets, of which a seed
-    has one, is the same case; one seed of it has no interval at all, and no contrast of it is ever clear of 0."""
+    """Three seeds far apart, prompts all alike: Student's t of three, 4.303 times the error of their mean. A figure of
+    whole sets, of which a seed has one, is the same case; one seed of it has no interval at all, and no contrast of it
+    is ever clear of 0. Of one seed, and of seeds that agree, prompts are resampled."""
+    half = 4.302653 * 0.5 / 3**0.5
     for prompts in (50, 1):
         wide = contrasts.interval(np.repeat([[0.0], [0.5], [1.0]], prompts, axis=1))
-        assert (wide.low, wide.high) == (0.0, 1.0)
+        assert wide[1:] == pytest.approx((0.5 - half, 0.5 + half))
+    prompts = np.random.default_rng(0).normal(0, 1, (1, 100))
+    one, three = contrasts.interval(prompts), contrasts.interval(np.repeat(prompts, 3, axis=0))
+    assert one.high - one.low == pytest.approx(2 * 1.96 * prompts.std() / 10, rel=0.1)
+    assert three.high - three.low == pytest.approx(one.high - one.low, rel=0.1)
     assert np.isnan(contrasts.interval(np.ones((1, 1)))[1:]).all()
     assert not contrasts.clear(dict(value=1.0, low=None, high=None, seeds=3))
     figure = dict(value=1.0, low=0.5, high=1.5)
@@ -166,6 +177,7 @@ def test_models_that_are_there_are_measured_once_and_not_trained(tmp_path):
 def test_curves_are_means_over_the_seeds(tmp_path):
     def with_curves(cell, settings):
         more = {"watch/edit_kept": ([10, 20], [0.5, 0.5])} if cell.seed == 0 else {}
+        more["watch/adherence"] = ([10, 20], [0.5, 0.5]) if cell.seed == 0 else ([20], [0.5])  # drawn less often
         return execute(cell, settings) | dict(curves={"watch/frechet": ([10, 20], [cell.seed, 2.0])} | more)
 
     every = grid.cells(STUDY, tmp_path)
@@ -181,20 +193,22 @@ def test_curves_are_means_over_the_seeds(tmp_path):
 def test_pages_and_comments_do_not_decide_the_numbers(tmp_path, monkeypatch):
     """A study goes on after its page was mended or a sentence was, and begins anew after the code of its numbers was.
     """
-    copy = tmp_path / "flashjax"
-    shutil.copytree(Path(grid.flashjax.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    copy, names = tmp_path / "flashjax", ("studies/page.py", "evaluate/charts.py", "bench/rubrics.py")
+    for name in ("__init__.py", "flow.py", "studies/measuring.py", *names):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(grid.flashjax.__file__).parent / name, copy / name)
     monkeypatch.setattr(grid.flashjax, "__file__", str(copy / "__init__.py"))
-    versions = [grid.code_version()]
-    for name in ("studies/page.py", "evaluate/charts.py", "bench/rubrics.py", "studies/measuring.py"):
+    versions = [code_version()]
+    for name in (*names, "studies/measuring.py"):
         (copy / name).write_text((copy / name).read_text() + "\nCHANGED = True\n")
-        versions.append(grid.code_version())
+        versions.append(code_version())
     assert len(set(versions[:4])) == 1
     assert versions[4] != versions[0]
     said = (copy / "flow.py").read_text()
     again = said.replace('"""', '"""Now: ', 1)
     for text, same in ((f"# changed\n{said}", True), (again, True), (f"{said}x = 1", False)):
         (copy / "flow.py").write_text(text)
-        assert (grid.code_version() == versions[4]) is same
+        assert (code_version() == versions[4]) is same
 
 
 def test_the_command_lists_and_writes(tmp_path, monkeypatch, capsys):
@@ -255,6 +269,19 @@ def test_a_study_goes_on_elsewhere_and_under_later_code(tmp_path, monkeypatch, c
     assert [(result["cell"], result["code"]) for result in found] == [("a", earlier), ("b", "later")]
     pictures = re.findall("base64,([^\"]*)", (docs / "rates.html").read_text())
     assert [base64.b64decode(text) for text in pictures] == [b"a picture of a", b"a picture of b"]
+    # A process of earlier code that began before the file was there loses nothing of what others wrote meanwhile.
+    monkeypatch.setattr(grid, "code_version", lambda: earlier)
+    kept.write(docs / "rates.jsonl", grid.cells(grid.load(file), tmp_path / "first"))
+    found = kept.read(docs / "rates.jsonl").values()
+    assert [(result["cell"], result["code"]) for result in found] == [("a", earlier), ("b", "later")]
+    assert "nothing to repeat" in study("third", "--repeat", "--cells", "b")[1]
+    # A cell that two versions have finished is one cell, and the file keeps both.
+    monkeypatch.setattr(grid, "code_version", lambda: "later")
+    list(grid.run(grid.cells(grid.load(file), tmp_path / "fourth")[:1], STUDY, drawing))
+    assert study("fourth", "--accept", earlier, "--page")[0] == 0
+    found = kept.read(docs / "rates.jsonl").values()
+    assert [(result["cell"], result["code"]) for result in found] == [("a", "later"), ("b", "later"), ("a", earlier)]
+    assert study("fourth", "--accept", earlier, "--page")[0] == 0
     (docs / "rates.jsonl").rename(tmp_path / "rates.jsonl")
     assert "rates.json tells of cells that" in study("second")[1]
     (docs / "rates.jsonl").write_text('{"key": "x"}\n')
@@ -294,11 +321,13 @@ def test_a_cell_that_cannot_be_run_keeps_no_other_from_it(tmp_path):
         grid.status(every)
 
 
-def test_a_cell_is_run_by_one_process(tmp_path):
+def test_a_cell_is_run_by_one_process(tmp_path, monkeypatch):
     """One that another process holds is left to it, and one that was finished meanwhile is not run again."""
-    every, ran = grid.cells(STUDY, tmp_path), []
+    every, ran, now = grid.cells(STUDY, tmp_path), [], [0.0]
+    monkeypatch.setattr(grid, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
 
     def other(cell, settings):
+        now[0] += 600
         if not ran:  # the other process has the next cell, and finishes the one behind it
             every[1].folder.mkdir()
             opened.enter_context(grid.held(every[1].folder))
@@ -311,7 +340,7 @@ def test_a_cell_is_run_by_one_process(tmp_path):
         lines = run(every, execute=other)
     assert ran == ["slow0", "fast1"]
     assert "another process is running it" in lines[1]
-    assert "finished meanwhile" in lines[2]
+    assert lines[2].endswith("finished meanwhile; 1 cells to go, about 10 min")  # not 3: it ran one in 10 minutes
 
 
 def test_a_cell_that_is_run_again_is_compared(tmp_path):
@@ -321,23 +350,24 @@ def test_a_cell_that_is_run_again_is_compared(tmp_path):
     assert told.endswith(": all 2 figures and curves are the same to the last digit")
 
     def other(cell, settings):
-        return dict(values=execute(cell, settings)["values"] | dict(score=[1.0]))
+        assert cell.again
+        return dict(values=dict(score=[1.0]))
 
     told = grid.repeat(every[0], STUDY, other, tmp_path / "other")
     assert told.startswith("slow, seed 0, of code ")
-    assert told.endswith("1 of 2 figures and curves differ: score")
+    assert told.endswith("2 of 2 figures and curves differ: score, word")  # and what it does not tell any more
 
 
 def test_a_cell_begins_with_the_weights_that_are_there(tmp_path):
     """A teacher that was trained anew under the same path makes other cells."""
     study = dataclasses.replace(STUDY, base="configs/postcards.py:study")
     (model := tmp_path / "model").mkdir()
-    teacher = {"distill.teachers": {"base": {"weights": str(model)}}}
-    keys = set()
-    for content in ("one", "another"):
-        (model / "weights").write_text(content)
-        keys.add(grid.cells(dataclasses.replace(study, settings=teacher), tmp_path)[0].key)
-    assert len(keys) == 2
+    adapter, keys = tmp_path / "adapter.safetensors", set()
+    given = {"base": {"weights": str(model)}, "faces": {"weights": str(adapter)}}
+    for file, content in ((model / "weights", "one"), (model / "weights", "another"), (adapter, "a"), (adapter, "b")):
+        file.write_text(content)
+        keys.add(grid.cells(dataclasses.replace(study, settings={"distill.teachers": given}), tmp_path)[0].key)
+    assert len(keys) == 4
 
 
 @pytest.mark.parametrize(
