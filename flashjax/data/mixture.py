@@ -139,7 +139,7 @@ class Mixture:
         n = self._ordinal[row] * self._batch + np.arange(self._batch)
         # A stretch begins with a row: one serves the whole batch.
         stretch = [s for s in self._stretches[task] if s.first <= n[0]][-1]
-        cell = stretch.pattern[(n - stretch.first) % len(stretch.pattern)].astype(np.int64)
+        cell = stretch.pattern[(n - stretch.first) % len(stretch.pattern)]
         return cell, np.take_along_axis(stretch.before(n), cell[:, None], axis=1)[:, 0]
 
     def __getitem__(self, n: int) -> dict[str, Any]:

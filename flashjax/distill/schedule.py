@@ -138,7 +138,7 @@ def rows_of(starts: Sequence[float], rows: int) -> np.ndarray:
 
 
 def diffuse(ratios: Sequence[float], count: int) -> np.ndarray:
-    """int8 [count] of choices whose running shares never stray from ``ratios`` by more than one row.
+    """int64 [count] of choices whose running shares never stray from ``ratios`` by more than one row.
 
     Among the choices that may come next without running ahead, the one that is due first (Tijdeman's rule). Always
     taking what is owed most, plain error diffusion, strays further from four choices on.
@@ -146,7 +146,7 @@ def diffuse(ratios: Sequence[float], count: int) -> np.ndarray:
     shares = np.asarray(ratios, np.float64)
     if len(shares) == 0 or (shares < 0).any() or shares.sum() <= 0:
         raise ValueError(f"Ratios {list(ratios)} have to be non-negative with a positive sum.")
-    shares, owed, rows = shares / shares.sum(), np.zeros(len(shares)), np.zeros(count, np.int8)
+    shares, owed, rows = shares / shares.sum(), np.zeros(len(shares)), np.zeros(count, np.int64)
     slack = 1 / max(2 * np.count_nonzero(shares) - 2, 1)
     for i in range(count):
         owed += shares
@@ -229,8 +229,11 @@ def _tasks(phase: np.ndarray, task_ratios: Sequence, task_starts: Sequence[float
 
 
 def _steps(phase: np.ndarray, task: np.ndarray, steps: int, seed: int) -> np.ndarray:
-    """The column k, balanced within every phase and task, so that every task trains every k equally often."""
+    """The column k, balanced within every phase and task, so that every task trains every k equally often. Raises
+    ValueError for more steps than the column can count."""
     k = np.zeros_like(phase)
+    if steps - 1 > np.iinfo(k.dtype).max:
+        raise ValueError(f"A student takes {np.iinfo(k.dtype).max + 1} steps at the most, not {steps}.")
     for p in (STUDENT, CRITIC, TRAJECTORY):
         for choice in range(len(TASKS)):
             # A generator a phase and task: a longer run begins with the rows of a shorter one.
