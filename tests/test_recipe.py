@@ -71,6 +71,9 @@ def test_what_is_said_in_vain():
         "the teacher 'faces' is never heard, and its weights are loaded all the same; take it out.",
     ]
     assert "without effect: config.sources.edits is never read" in recipe.describe(config, made(config))
+    config = joint(distill__student_times__kind="logit_normal")
+    said = "config.distill.student_times.{}, as times of the kind logit_normal have none."
+    assert recipe.in_vain(config, made(config)) == [said.format("low"), said.format("high")]
     for nothing in (0.0, {"text": 0}, ((0, 0.0), (0.5, {"text": 0.0, "portrait": 0}))):
         config = joint(sources__more=dict(path="more", weight=nothing))
         assert recipe.in_vain(config, made(config)) == ["config.sources.more is never read, as its weight is 0."]
