@@ -237,6 +237,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         saves = saves or stops
         if draws or saves:
             stops = pace.drain()
+            saves = saves or stops  # told in the rows that were waited for just now
         if done % config.log_every == 0 or draws or saves:
             # All steps, where something else comes between this and the next: its time is not theirs.
             means = writer.flush(everything=draws or saves, also=speed.since(pace.times()))
