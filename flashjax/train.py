@@ -178,6 +178,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer, adapted=adapted,
         autoencoder=autoencoder, reference_at=mentioned,
     )  # fmt: skip
+    note(f"compiling {len(table.programs())} programs: a minute or more, or seconds where they are kept")
     with clock.during("compiling"):
         programs = compile_programs(table, call, (state, teachers, first), mesh)
     note(f"compiled {len(programs)} programs in {clock.seconds['compiling']:.0f} s")
