@@ -8,6 +8,7 @@ Shapes: ``x0, eps, z, v`` are [batch, ...]; ``t`` is a scalar or [batch]. Conver
 are given, so callers pass float32 (or float64): in bfloat16, ``z - t v`` loses the image near t = 1.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -92,11 +93,14 @@ def time_grid(steps: int, shift: float = 1.0) -> np.ndarray:
     """The times that a sampler visits: float32 [steps + 1], from exactly 1 (noise) down to exactly 0 (image).
 
     Training and inference call this same function with the same numbers, and the export writes its result: a student
-    is a student of its grid. ``steps=4, shift=3`` gives 1, .9, .75, .5, 0.
+    is a student of its grid. ``steps=4, shift=3`` gives 1, .9, .75, .5, 0. Raises ValueError for what is no such grid.
     """
     if steps < 1:
         raise ValueError(f"A time grid needs at least one step, not {steps}.")
-    if shift <= 0:
+    if not 0 < shift < math.inf:
         raise ValueError(f"The time shift has to be positive, not {shift}; 1 leaves the grid uniform.")
     uniform = np.linspace(1.0, 0.0, steps + 1, dtype=np.float64)
-    return shift_time(uniform, shift).astype(np.float32)
+    grid = shift_time(uniform, shift).astype(np.float32)
+    if not (np.diff(grid) < 0).all():
+        raise ValueError(f"With a time shift of {shift} two of {steps} steps are at one time; take one nearer to 1.")
+    return grid

@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import scalar
 
 from flashjax.errors import UserError
 
@@ -23,11 +26,12 @@ class MetricsWriter:
 
     def __init__(self, folder: Path, writes: bool = True):
         """Of several processes all have to flush, and find what is not finite, but only one ``writes``."""
-        path = Path(folder) / "metrics.jsonl" if writes else Path(os.devnull)
+        path, self._folder = Path(folder) / "metrics.jsonl" if writes else Path(os.devnull), folder
         if writes:
             _end_with_a_line(path)
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder), write_to_disk=writes)
+        # Not SummaryWriter: behind its queue is a thread, which dies of a full disk, and then the queue waits for ever.
+        self._board = EventsWriter(str(Path(folder) / "events")) if writes else None
         self._pending: list[tuple[int, dict]] = []
         self._last = time.monotonic()
 
@@ -61,19 +65,21 @@ class MetricsWriter:
         self._last = time.monotonic()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line of scalars at ``step``."""
+        """One line of scalars at ``step``. Raises UserError where it cannot be written."""
         try:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
+            if self._board is not None:
+                told = Summary(value=[scalar(name, value).value[0] for name, value in values.items()])
+                self._board.write_event(Event(step=step, wall_time=time.time(), summary=told))
+                self._board.flush()
         except OSError as error:
-            raise UserError(f"The metrics cannot be written to {self._file.name}: {error.strerror}.") from error
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            raise UserError(f"The metrics cannot be written to {self._folder}: {error.strerror}.") from error
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # only what write has failed at, and told, is still in the buffer
-            self._file.close()
-        self._board.close()
+        for file in filter(None, (self._file, self._board)):
+            with contextlib.suppress(OSError):  # only what write has failed at, and told, is still in the buffer
+                file.close()
 
 
 def read(folder: Path) -> dict[str, tuple[list[int], list[float]]]:

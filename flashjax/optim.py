@@ -1,5 +1,8 @@
 """Optimizers from configuration."""
 
+import math
+import numbers
+
 import jax
 import optax
 from ml_collections import ConfigDict
@@ -13,7 +16,25 @@ DECAY = ((r".*/(scale|bias)|.*_pad_token", False), (r".*/kernel(/[ab])?", True))
 # Muon is for the matrices inside the network; what reads pictures, text and time, and what writes velocities, is
 # Adam's, as Muon's authors advise.
 MUON = ((r"blocks/.*/kernel", True), (r".*", False))
-MU_DTYPES = ("float32", "bfloat16")
+KNOWN = dict(kind=("adamw", "muon"), schedule=("constant", "cosine"), mu_dtype=("float32", "bfloat16"))
+# Least, and what no longer may be: at b = 1 a moment never moves, and cut to a norm of 0 no gradient is left.
+NUMBERS = dict(lr=(0, math.inf), warmup=(0, math.inf), b1=(0, 1), b2=(0, 1), weight_decay=(0, math.inf))
+
+
+def check(config: ConfigDict, where: str) -> None:
+    """Raises UserError for settings that no optimizer can have; ``where`` they stand in the configuration."""
+    for name, known in KNOWN.items():
+        if config[name] not in known:
+            raise UserError(f"{where}.{name} is {config[name]!r}; choose {' or '.join(known)}.")
+    for name, (least, end) in NUMBERS.items():
+        if not isinstance(config[name], numbers.Real) or not least <= config[name] < end:
+            wanted = f"{least} or more" if end == math.inf else f"{least} or more, and below {end}"
+            raise UserError(f"{where}.{name} is {config[name]!r}; it has to be {wanted}.")
+    if not isinstance(config.clip, numbers.Real) or not config.clip > 0:
+        raise UserError(
+            f"{where}.clip is {config.clip!r}, the norm that gradients are cut to; it has to be above 0 (inf leaves "
+            "them as they are)."
+        )
 
 
 def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
@@ -23,11 +44,9 @@ def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(
             0.0, config.lr, config.warmup, max(steps, config.warmup + 1), config.lr / 100
         )
-    if config.schedule == "constant":
-        return optax.join_schedules(
-            [optax.linear_schedule(0.0, config.lr, config.warmup), optax.constant_schedule(config.lr)], [config.warmup]
-        )
-    raise UserError(f"Unknown learning-rate schedule {config.schedule!r}; choose constant or cosine.")
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, config.lr, config.warmup), optax.constant_schedule(config.lr)], [config.warmup]
+    )
 
 
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
@@ -37,12 +56,8 @@ def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformati
     the first moment (Muon's only one) is kept between updates: float32, or bfloat16 in half of its memory. The second
     moment stays float32: at b2 = 0.999 an update moves it by less than bfloat16 resolves. One learning rate serves both
     kinds: Muon's updates are scaled to the size of Adam's (root mean square 0.2, arXiv 2502.16982). With Muon only its
-    own matrices decay.
+    own matrices decay. ``check`` has seen the settings.
     """
-    if config.kind not in ("adamw", "muon"):
-        raise UserError(f"Unknown optimizer {config.kind!r}; choose adamw or muon.")
-    if config.mu_dtype not in MU_DTYPES:
-        raise UserError(f"Unknown mu_dtype {config.mu_dtype!r}; choose {' or '.join(MU_DTYPES)}.")
     lr, kept = learning_rate(config, steps), dict(mu_dtype=config.mu_dtype)
 
     def decays(params):

@@ -3,7 +3,7 @@
 import difflib
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from flashjax.distill import guidance, schedule, steps
 from flashjax.errors import UserError
 
 AS_THEY_ARE = ("rollout_mode", "ema_decay", "critic_updates_per_rollout", "share_sample", "substeps")  # of a Recipe
+UNREAD = {"uniform": ("mean", "std"), "logit_normal": ("low", "high")}  # of a TimeSampler, by its kind
 TEACHER = ("weights", "guidance", "negative")  # what config.distill.teachers may say of each; the last two need not be
 
 
@@ -155,7 +156,7 @@ def describe(config: ConfigDict, table: schedule.StepTable) -> str:
 
 def in_vain(config: ConfigDict, table: schedule.StepTable) -> list[str]:
     """What the configuration names and no row of the table uses: a sentence for each."""
-    tasks, told = set(table.task.tolist()), []
+    tasks, told = set(table.task.tolist()), [*_unread_times(config)]
     for name, source in config.sources.to_dict().items():
         task = source.get("task", schedule.TASKS[0])
         if schedule.TASKS.index(task) not in tasks:
@@ -178,6 +179,15 @@ def in_vain(config: ConfigDict, table: schedule.StepTable) -> list[str]:
         if m and m not in heard:
             told.append(f"the teacher {name!r} is never heard, and its weights are loaded all the same; take it out.")
     return told
+
+
+def _unread_times(config: ConfigDict) -> Iterator[str]:
+    read = dict(flow_matching=("times",), dmd=("distill.student_times", "distill.critic_times"))
+    for where in read.get(config.objective, ()):
+        *group, name = where.split(".")
+        times = (config[group[0]] if group else config).get(name, {})
+        kind = times.get("kind", steps.TimeSampler.kind)
+        yield from (f"config.{where}.{n}, as times of the kind {kind} have none." for n in UNREAD[kind] if n in times)
 
 
 def _nothing(weight: Any) -> bool:

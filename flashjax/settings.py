@@ -1,25 +1,45 @@
 """What no run can have, said before anything is compiled: settings by themselves, and settings beside their data."""
 
+import dataclasses
+import difflib
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from flashjax import flow
+from flashjax import flow, optim
+from flashjax.axes import AXES
+from flashjax.config import OPERATIONS
 from flashjax.distill import rollout, schedule, steps
 from flashjax.errors import UserError
 from flashjax.models import held, latents, lora
 from flashjax.parallel import mesh as meshes
 from flashjax.workdir import OPTIMIZERS
 
-# What a configuration has to have, beside what all have.
+# What a configuration has to have: every one, and by its objective.
+EVERY = (
+    "objective", "seed", "batch_size", "mesh", "image_size", "model", "sources", "edit_share", "max_text_tokens",
+    "log_every", "sample_every", "checkpoint_every", "keep_checkpoints",
+)  # fmt: skip
+_OPTIMIZER = (*optim.KNOWN, *optim.NUMBERS, "clip")
+_STUDENT = ("teachers", "classes", "guidance_table", "nfe", "shift", "guidance", "rollout_mode")
+_CRITIC = ("critic_rows", "critic_warmup", "critic_updates_per_rollout", "share_sample")
+_TIMES = tuple(field.name for field in dataclasses.fields(steps.TimeSampler))
 NEEDED = dict(
     flow_matching=("steps", "init", "times", "drop_rate", "optim", "ema_decay", "sample"),
     trajectory=("student_updates", "init", "distill", "student_optim"),
     dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
 )
+# What groups of them have to have, and may have beside it.
+GROUPS = {
+    "distill": (_STUDENT, (*_CRITIC, "ema_decay", "substeps", "student_times", "critic_times")),
+    "distill.student_times": ((), _TIMES), "distill.critic_times": ((), _TIMES), "times": ((), _TIMES),
+    "sample": (("steps", "shift", "guidance_scale", "mode"), ()), "mesh": (AXES, ()),
+    **dict.fromkeys(OPTIMIZERS, (_OPTIMIZER, ())),
+    **{name: ((), tuple(OPERATIONS[name])) for name in ("lora", "watch")},
+}  # fmt: skip
 SOURCE = ("path", "task", "weight")  # what config.sources may say of each; the last two need not be
 EDITS = ("qwen_image_21", "qwen_image", "flux2")  # architectures that are trained on pictures to edit
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
@@ -29,18 +49,16 @@ LEAST |= dict(watchdog_minutes=0, micro_batches=1)
 def check_settings(config: ConfigDict) -> None:
     """Raises ValueError for settings that no run can have. What the recipe, the step table and the mesh can tell is
     told where they are made, which is as early."""
-    if config.objective not in NEEDED:
-        raise UserError(f"There is no objective {config.objective!r}; choose {' or '.join(NEEDED)}.")
-    missing = [name for name in NEEDED[config.objective] if name not in config]
-    if missing:
-        raise UserError(
-            f"The objective {config.objective} needs config.{missing[0]}, which this configuration does not have; "
-            "start from another configuration file."
-        )
+    check_names(config)
     check_sources(config.sources)
     for name, least in LEAST.items():
         if config[name] < least:
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
+    if config.seed >> 32:
+        raise UserError(f"config.seed is {config.seed}; jax takes its seeds from 32 bits, so it ends at {2**32 - 1}.")
+    for name in OPTIMIZERS:
+        if name in NEEDED[config.objective]:
+            optim.check(config[name], f"config.{name}")
     for name, known in dict(teacher_dtype=held.DTYPES, teacher_memory=held.MEMORIES).items():
         if config[name] not in known:
             raise UserError(f"config.{name} is {config[name]!r}; choose {', '.join(map(repr, known))}.")
@@ -57,6 +75,37 @@ def check_settings(config: ConfigDict) -> None:
         check_flow_matching(config)
     if lora.of(config) is not None:
         check_lora(config)
+
+
+def check_names(config: ConfigDict) -> None:
+    """Raises UserError for settings that a configuration lacks, and for those that no run reads, as a misspelt one of
+    a file. Sources, teachers and the model are looked at where they are read."""
+    objective = config.get("objective")
+    needed, known = (*EVERY, *NEEDED.get(objective, ())), (*OPERATIONS, *dict.fromkeys(sum(NEEDED.values(), ())))
+    _check_group(config, "config", needed, known)
+    if objective not in NEEDED:
+        raise UserError(f"There is no objective {objective!r}; choose {' or '.join(NEEDED)}.")
+    for path, (own, more) in GROUPS.items():
+        group, (first, *rest) = config, path.split(".")
+        if first not in (*needed, *OPERATIONS) or (rest and rest[0] not in config[first]):
+            continue  # of another objective, or left to its defaults
+        for name in (first, *rest):
+            group = group[name]
+        _check_group(group, f"config.{path}", own + (_CRITIC if (objective, path) == ("dmd", "distill") else ()), more)
+
+
+def _check_group(group: Any, where: str, needed: Sequence[str], more: Sequence[str]) -> None:
+    known = tuple(dict.fromkeys((*needed, *more)))
+    if not isinstance(group, ConfigDict):
+        raise UserError(f"{where} is {group!r}; it is a group of settings: {', '.join(known)}.")
+    if unknown := [name for name in group if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {where}.{near[0]}?" if near else f"{where} has {', '.join(known)}."
+        raise UserError(f"There is no setting {where}.{unknown[0]}; {hint}")
+    if missing := [name for name in needed if name not in group]:
+        raise UserError(
+            f"The run needs {where}.{missing[0]}, which this configuration does not have; take it from a shipped one."
+        )
 
 
 def check_sources(sources: Any) -> None:
@@ -98,6 +147,8 @@ def check_flow_matching(config: ConfigDict) -> None:
     steps.TimeSampler(**config.times)
     flow.time_grid(config.sample.steps, config.sample.shift)
     rollout.check_mode(config.sample.mode)
+    if not math.isfinite(config.sample.guidance_scale):
+        raise UserError(f"config.sample.guidance_scale is {config.sample.guidance_scale}; 1.0 is no guidance.")
     if config.steps < 1:
         raise UserError(f"config.steps is {config.steps}; it has to be 1 or more.")
     for name in ("drop_rate", "ema_decay"):

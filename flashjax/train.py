@@ -178,6 +178,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         size=config.image_size, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer, adapted=adapted,
         autoencoder=autoencoder, reference_at=mentioned,
     )  # fmt: skip
+    note(f"compiling {len(table.programs())} programs: a minute or more, or seconds where they are kept")
     with clock.during("compiling"):
         programs = compile_programs(table, call, (state, teachers, first), mesh)
     note(f"compiled {len(programs)} programs in {clock.seconds['compiling']:.0f} s")
@@ -237,6 +238,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         saves = saves or stops
         if draws or saves:
             stops = pace.drain()
+            saves = saves or stops  # told in the rows that were waited for just now
         if done % config.log_every == 0 or draws or saves:
             # All steps, where something else comes between this and the next: its time is not theirs.
             means = writer.flush(everything=draws or saves, also=speed.since(pace.times()))

@@ -153,7 +153,7 @@ def test_where_parameters_lie_is_printed(capsys):
         (["--config=configs/postcards.py", "--config.student_updates=0"], "student_updates (0) has to be positive"),
         (["--config=configs/postcards.py", "--config.distill.nfe=0"], "A time grid needs at least one step, not 0."),
         (["--config=configs/postcards.py", "--config.edit_share=1.5"], "config.edit_share is 1.5; the share of edits"),
-        (["--config=configs/postcards.py", "--config.objective=flow_matching"], "needs config.steps, which this"),
+        (["--config=configs/postcards.py", "--config.objective=flow_matching"], "The run needs config.steps, which"),
     ],
 )
 def test_settings_that_are_wrong(complaint, argv, expected):
@@ -178,6 +178,8 @@ def test_settings_that_are_wrong(complaint, argv, expected):
         (["--config.model.preset=postcard"], "has no preset 'postcard'; choose one of qwen_image_21, postcards, tiny"),
         (["--config.model.preset=heads"], "qwen_image_21 has no preset 'heads'; choose one of qwen_image_21, post"),
         (["--config.model.heads=3"], "must sum to the head width"),
+        (["--config.model.heads=0"], "config.model.heads is 0; it has to be 1 or more."),
+        (["--config.model.layers=-1"], "config.model.layers is -1; it has to be 1 or more."),
         (["--config.model.width=64", "--config.model.heads=4"], "do not fit the model"),
     ],
 )
@@ -191,6 +193,9 @@ def test_runs_that_cannot_be(complaint, command, settings, expected):
         ("batch_size=0", "config.batch_size is 0; it has to be 1 or more."),
         ("mesh.data=0", "every axis has to be 1 or more, and one at most -1 (the rest)."),
         ("seed=-1", "config.seed is -1; it has to be 0 or more."),
+        ("seed=4294967296", "config.seed is 4294967296; jax takes its seeds from 32 bits, so it ends at 4294967295."),
+        ("student_optim.clip=0", "config.student_optim.clip is 0.0, the norm that gradients are cut to; it has to be"),
+        ("critic_optim.kind=sgd", "config.critic_optim.kind is 'sgd'; choose adamw or muon."),
         ("log_every=0", "config.log_every is 0; it has to be 1 or more."),
         ("sample_every=0", "config.sample_every is 0; it has to be 1 or more."),
         ("checkpoint_every=0", "config.checkpoint_every is 0; it has to be 1 or more."),
@@ -210,6 +215,7 @@ def test_runs_that_cannot_be(complaint, command, settings, expected):
         ("times.shift=-1.0", "std (1.2) and shift (-1.0) of a time distribution have to be positive."),
         ("sample.mode=hun", "Unknown rollout mode 'hun'; choose one of euler, renoise."),
         ("sample.steps=0", "A time grid needs at least one step, not 0."),
+        ("sample.guidance_scale=nan", "config.sample.guidance_scale is nan; 1.0 is no guidance."),
         ("sample.shift=0.0", "The time shift has to be positive, not 0.0"),
     ],
 )

@@ -100,7 +100,13 @@ def test_grids_fall_from_exactly_one_to_exactly_zero(steps, shift):
     assert (np.diff(grid) < 0).all()
 
 
-@pytest.mark.parametrize(("steps", "shift", "message"), [(0, 1, "one step"), (4, 0, "positive"), (4, -1, "positive")])
+@pytest.mark.parametrize(
+    ("steps", "shift", "message"),
+    [
+        (0, 1, "one step"), (4, 0, "positive"), (4, -1, "positive"), (4, np.nan, "positive"), (4, np.inf, "positive"),
+        (4, 1e12, "two of 4 steps are at one time"),
+    ],
+)  # fmt: skip
 def test_impossible_grids_are_named(steps, shift, message):
     with pytest.raises(ValueError, match=message):
         flow.time_grid(steps, shift)

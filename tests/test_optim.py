@@ -112,7 +112,22 @@ def test_a_first_moment_in_bfloat16_takes_half_of_the_bytes_and_leads_close_by(k
     assert 1e-5 < optax.tree.norm(between) / optax.tree.norm(ways[0]) < 5e-3
 
 
-@pytest.mark.parametrize("change", [dict(kind="adam"), dict(schedule="linear"), dict(mu_dtype="float16")])
-def test_unknown_names_are_errors_that_list_the_known(change):
-    with pytest.raises(UserError, match="choose adamw or muon|choose constant or cosine|choose float32 or bfloat16"):
-        optim.make_optimizer(config(**change), 10)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(kind="adam"), "config.optim.kind is 'adam'; choose adamw or muon."),
+        (dict(schedule="linear"), "config.optim.schedule is 'linear'; choose constant or cosine."),
+        (dict(mu_dtype="float16"), "config.optim.mu_dtype is 'float16'; choose float32 or bfloat16."),
+        (dict(lr=-1e-4), "config.optim.lr is -0.0001; it has to be 0 or more."), (dict(lr=np.nan), "lr is nan; it"),
+        (dict(lr="1e-4"), "lr is '1e-4'; it has to be 0 or more."), (dict(warmup=-1), "warmup is -1; it has to be 0"),
+        (dict(b1=-0.1), "b1 is -0.1; it has to be 0 or more, and below 1."), (dict(b2=1.0), "b2 is 1.0; it has"),
+        (dict(weight_decay=-1.0), "config.optim.weight_decay is -1.0; it has to be 0 or more."),
+        (dict(clip=0.0), "config.optim.clip is 0.0, the norm that gradients are cut to; it has to be above 0 (inf"),
+        (dict(clip=np.nan), "config.optim.clip is nan, the norm"),
+    ],
+)  # fmt: skip
+def test_settings_that_no_optimizer_can_have(change, said):
+    with pytest.raises(UserError) as raised:
+        optim.check(config(**change), "config.optim")
+    assert said in str(raised.value)
+    optim.check(config(lr=0.0, clip=np.inf, b1=0.0), "config.optim")

@@ -81,6 +81,9 @@ def test_what_is_said_in_vain():
     assert "config.keep_best for drawings that no checkpoint follows, all but one in 5;" in recipe.in_vain(
         config, made(config)
     )[0]
+    config = joint(distill__student_times__kind="logit_normal")
+    said = "config.distill.student_times.{}, as times of the kind logit_normal have none."
+    assert recipe.in_vain(config, made(config)) == [said.format("low"), said.format("high")]
     for nothing in (0.0, {"text": 0}, ((0, 0.0), (0.5, {"text": 0.0, "portrait": 0}))):
         config = joint(sources__more=dict(path="more", weight=nothing))
         assert recipe.in_vain(config, made(config)) == ["config.sources.more is never read, as its weight is 0."]

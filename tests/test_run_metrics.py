@@ -1,6 +1,7 @@
 """The rows of a run: what their times are of, and files that ended in the middle of a line."""
 
 import itertools
+import struct
 import types
 
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from flashjax.errors import UserError
 def clock(monkeypatch):
     """Seconds that pass only when a test says so."""
     now = types.SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(metrics, "time", types.SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(metrics, "time", types.SimpleNamespace(monotonic=lambda: now.seconds, time=lambda: 0.0))
     return now
 
 
@@ -33,6 +34,47 @@ def test_the_time_of_a_step_is_the_steps_alone(tmp_path, clock):
     writer.restart_clock()
     add(writer, clock, 2, 5)
     assert writer.flush(everything=True)["ms_per_step"] == 5000
+    writer.close()
+
+
+def events(folder):
+    """(step, tag, value) of the scalars in TensorBoard's file: length, its checksum, an event, its checksum."""
+    (path,), at = folder.glob("events.out.tfevents.*"), 0
+    content = path.read_bytes()
+    while at < len(content):
+        (length,) = struct.unpack_from("Q", content, at)
+        event = metrics.Event.FromString(content[at + 12 : at + 12 + length])
+        yield from ((event.step, each.tag, each.simple_value) for each in event.summary.value)
+        at += length + 16
+
+
+def test_rows_are_there_for_both_readers_at_once(tmp_path):
+    writer = metrics.MetricsWriter(tmp_path)
+    for step in (3, 6):
+        writer.write(step, {"loss": 0.5 * step, "loss/t0.25": 2.0})
+    assert metrics.read(tmp_path) == {"loss": ([3, 6], [1.5, 3.0]), "loss/t0.25": ([3, 6], [2.0, 2.0])}
+    assert list(events(tmp_path)) == [
+        (3, "loss", 1.5), (3, "loss/t0.25", 2.0), (6, "loss", 3.0), (6, "loss/t0.25", 2.0),
+    ]  # fmt: skip
+    writer.close()
+
+
+def test_one_that_does_not_write_makes_no_file(tmp_path):
+    writer = metrics.MetricsWriter(tmp_path, writes=False)
+    writer.write(0, dict(loss=1.0))
+    writer.close()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_disk_that_takes_no_more_events_is_told_and_nobody_waits(tmp_path, monkeypatch):
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    writer = metrics.MetricsWriter(tmp_path)
+    monkeypatch.setattr(metrics.EventsWriter, "flush", full)
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"metrics cannot be written to {tmp_path}: No space left on device"):
+            writer.write(0, {f"loss/{i}": 1.0 for i in range(20)})
     writer.close()
 
 

@@ -1,10 +1,11 @@
-"""What is said of sources, before any is opened."""
+"""What is said of a configuration by itself: names that it lacks or has in vain, and sources, before any is opened."""
 
 import pytest
 from ml_collections import ConfigDict
 
+from flashjax import config as configs
 from flashjax.errors import UserError
-from flashjax.settings import check_sources
+from flashjax.settings import check_names, check_sources
 
 MINE = dict(path="mine.arrayrecord")
 
@@ -35,3 +36,49 @@ def test_sources_that_cannot_be(sources, said):
 def test_sources_that_can_be():
     for weight in (0, 1.0, {"text": 2}, ((0, 1.0), (0.5, {"text": 2.0, "portrait": 0}))):
         check_sources(ConfigDict(dict(a=MINE | dict(weight=weight), b=MINE | dict(task="edit"))))
+
+
+@pytest.mark.parametrize(
+    ("arg", "group", "changes", "said"),
+    [
+        ("", "", dict(bacth_size=8), "There is no setting config.bacth_size; did you mean config.batch_size?"),
+        ("", "", dict(batch_size=None), "The run needs config.batch_size, which this configuration does not have; tak"),
+        ("", "", dict(objective=None), "The run needs config.objective, which this"),
+        ("", "", dict(objective="flow_matching"), "The run needs config.steps, which this configuration"),
+        ("", "distill", dict(critic_row=3), "There is no setting config.distill.critic_row; did you mean config."),
+        ("", "distill", dict(critic_rows=None), "The run needs config.distill.critic_rows, which this"),
+        ("", "distill.student_times", dict(lo=0.1), "There is no setting config.distill.student_times.lo; did"),
+        ("", "critic_optim", dict(clip=None), "The run needs config.critic_optim.clip, which this configuration"),
+        ("", "student_optim", dict(beta1=0.5), "There is no setting config.student_optim.beta1; config.student_opt"),
+        ("", "", dict(critic_optim=3e-4), "config.critic_optim is 0.0003; it is a group of settings: kind, schedule, "),
+        ("", "mesh", dict(data=None), "The run needs config.mesh.data, which"),
+        ("", "watch", dict(cuont=9), "There is no setting config.watch.cuont; did you mean config.watch.count?"),
+        ("teacher", "sample", dict(step=9), "There is no setting config.sample.step; did you mean config.sample.s"),
+        ("teacher", "times", dict(sdt=9), "There is no setting config.times.sdt; did you mean config.times.std?"),
+    ],
+)
+def test_names_that_a_file_misspells_or_leaves_out(request, arg, group, changes, said):
+    """On the command line they are errors of their own; a file is free to write what nothing reads."""
+    file = request.config.rootpath / "tests" / "configs" / "tiny_postcards.py"
+    config = configs.load([f"--config={file}:{arg}"]).unlock()
+    check_names(config)
+    found = config
+    for name in filter(None, group.split(".")):
+        found = found[name]
+    for name, value in changes.items():
+        if name in found:
+            del found[name]
+        if value is not None:
+            found[name] = value
+    with pytest.raises(UserError) as raised:
+        check_names(config)
+    assert said in str(raised.value)
+
+
+def test_what_another_objective_needs_may_be_left_out_or_lie_about(request):
+    file = request.config.rootpath / "tests" / "configs" / "tiny_postcards.py"
+    config = configs.load([f"--config={file}:trajectory"]).unlock()
+    del config.critic_optim
+    config.critic_optim = ConfigDict(dict(left="over"))
+    del config.distill["critic_rows"]
+    check_names(config)

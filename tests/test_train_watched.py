@@ -1,5 +1,7 @@
 """What a run says of itself: speed, times, its best checkpoint, its log."""
 
+import os
+import signal
 import types
 
 import jax
@@ -10,7 +12,7 @@ from flashjax import checkpoint, metrics, pictures, train
 from flashjax import config as configs
 from flashjax.errors import UserError
 from flashjax.evaluate import watch
-from flashjax.parallel import memory
+from flashjax.parallel import memory, stopping
 
 pytestmark = pytest.mark.usefixtures("fast")
 
@@ -64,7 +66,7 @@ def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypa
     def wait(*_):
         now[0] += 1000
 
-    monkeypatch.setattr(metrics, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(metrics, "time", types.SimpleNamespace(monotonic=lambda: now[0], time=lambda: 0.0))
     monkeypatch.setattr(pictures, "make_drawer", lambda *_: lambda *_: wait() or {})
     monkeypatch.setattr(checkpoint.Checkpoints, "save", lambda *args: (wait(), save(*args)))
     settings = ["--config.sample_every=3", "--config.log_every=3"]
@@ -73,6 +75,22 @@ def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypa
     assert steps == [2, 3, 5, 7]  # a row where something else came next, none of it twice
     assert times == [0, 0, 0, 0]
     assert now[0] == 5000  # drawn after 3, 6 and 8 steps, saved after 4 and 8
+
+
+def test_a_stop_that_is_heard_of_where_samples_are_due_is_saved(given, tmp_path, monkeypatch):
+    """Told in row 2, behind which samples are drawn; the next checkpoint is due a row later."""
+    add = metrics.MetricsWriter.add
+
+    def add_told(self, step, values):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        add(self, step, values)
+
+    monkeypatch.setattr(metrics.MetricsWriter, "add", add_told)
+    with pytest.raises(SystemExit) as left:
+        train.train(configs.load([given["flow_matching"], "--config.sample_every=3"]), str(tmp_path))
+    assert left.value.code == stopping.TRY_AGAIN
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
 
 
 def test_the_best_checkpoint_by_a_figure_stays(given, tmp_path, monkeypatch):

@@ -6,9 +6,10 @@ msgpack, an array as a map of its dtype, shape and bytes, so reading runs no cod
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def write_records(path: str | os.PathLike[str], records: Iterable[Mapping[str, A
         How many records were written.
 
     Raises:
-        RecordError: a record cannot be encoded, or there are none.
+        RecordError: a record cannot be encoded, there are none, or the disk has no room for them.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,14 +123,29 @@ def write_records(path: str | os.PathLike[str], records: Iterable[Mapping[str, A
 
 
 def _write_all(partial: Path, records) -> int:
-    writer, count = array_record_module.ArrayRecordWriter(str(partial), _WRITER_OPTIONS), 0
+    with _writing(partial):
+        writer = array_record_module.ArrayRecordWriter(str(partial), _WRITER_OPTIONS)
+    count = 0
     try:
         for record in records:
-            writer.write(pack(record))
+            packed = pack(record)
+            with _writing(partial):
+                writer.write(packed)
             count += 1
     finally:
-        writer.close()
+        with _writing(partial):
+            writer.close()
     return count
+
+
+@contextlib.contextmanager
+def _writing(partial: Path) -> Iterator[None]:
+    """Says what the system refused, as on a full disk: ArrayRecord has it in the text of a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        folder, why = partial.parent, str(error).partition(";")[0]
+        raise RecordError(f"Records cannot be written to {folder} ({why}); make room and start again.") from error
 
 
 class RecordSource:

@@ -17,12 +17,6 @@ from flashjax import flow
 WEIGHT_EPS = 1e-6
 
 
-def score_difference(x0_fake: jax.Array, x0_real: jax.Array, t: jax.Array) -> jax.Array:
-    """``s_fake - s_real`` at x_t, from clean predictions [B, ...] and t [B] > 0: the exact KL integrand."""
-    t = flow.expand(t, x0_fake)
-    return (1 - t) / t**2 * (x0_fake - x0_real)
-
-
 def sample_weight(x: jax.Array, x0_real: jax.Array) -> jax.Array:
     """``1 / mean |x - x0_real|`` over everything but the batch: [B, 1, ...]. Makes the gradient's size independent of
     t and of how far the teacher moves the sample."""

@@ -229,8 +229,11 @@ def _tasks(phase: np.ndarray, task_ratios: Sequence, task_starts: Sequence[float
 
 
 def _steps(phase: np.ndarray, task: np.ndarray, steps: int, seed: int) -> np.ndarray:
-    """The column k, balanced within every phase and task, so that every task trains every k equally often."""
+    """The column k, balanced within every phase and task, so that every task trains every k equally often. Raises
+    ValueError for more steps than the column can count."""
     k = np.zeros_like(phase)
+    if steps - 1 > np.iinfo(k.dtype).max:
+        raise ValueError(f"A student takes {np.iinfo(k.dtype).max + 1} steps at the most, not {steps}.")
     for p in (STUDENT, CRITIC, TRAJECTORY):
         for choice in range(len(TASKS)):
             # A generator a phase and task: a longer run begins with the rows of a shorter one.

@@ -6,6 +6,7 @@ Metrics: `figures`.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -38,8 +39,10 @@ class TimeSampler:
             raise ValueError(f"Unknown time distribution {self.kind!r}; choose {' or '.join(TIMES)}.")
         if not 0 <= self.low <= self.high <= 1:
             raise ValueError(f"Times go from low {self.low} to high {self.high}; 0 <= low <= high <= 1 has to hold.")
-        if not (self.std > 0 and self.shift > 0):
+        if not (0 < self.std < math.inf and 0 < self.shift < math.inf):
             raise ValueError(f"std ({self.std}) and shift ({self.shift}) of a time distribution have to be positive.")
+        if not math.isfinite(self.mean):
+            raise ValueError(f"The mean of a time distribution is {self.mean}; it has to be a number.")
 
     def __call__(self, key: jax.Array, batch: int) -> jax.Array:
         """float32 [batch] in (0, 1)."""

@@ -191,7 +191,7 @@ def measure(
     sets = draw_sets(plans, prompts, encoder, keep)
     spread = {
         name: draw_seeds(plans[name].pipe, prompts[:DIVERSITY_PROMPTS], encoder, keep)
-        for name in ("teacher80", "student4")
+        for name in tqdm(("teacher80", "student4"), desc="drawing seeds", unit="set")
     }
     labels = {name: plan.label for name, plan in plans.items()} | {"real": "real pictures"}
     figures = suite.evaluate(sets, records, real, judge, diversity_sets=spread, labels=labels)

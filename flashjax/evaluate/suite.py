@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from flashjax.errors import UserError
 from flashjax.evaluate import classifier as judge
@@ -62,7 +63,9 @@ def evaluate(
     sets = dict(samples)
     if len(real_images) == len(cards):
         sets["real"] = real_images
-    judged = {name: _judge(images, cards, classifier, ocr) for name, images in sets.items()}
+    judged = {
+        name: _judge(images, cards, classifier, ocr) for name, images in tqdm(sets.items(), desc="judging", unit="set")
+    }
     real = judge.features(classifier, real_images)
     seeds = {k: seed_features(classifier, v) for k, v in (diversity_sets or {}).items()}
     spread, labels = {k: metrics.diversity(v) for k, v in seeds.items()}, labels or {}

@@ -34,5 +34,7 @@ def make_config(model: ModuleType, settings: Mapping[str, Any], where: str = "co
             near = difflib.get_close_matches(override, fields, 1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(fields)}."
             raise UserError(f"{name} has no setting {override!r} ({where}.{override}); {hint}")
+        if type(value := overrides[override]) is int and value < 1:
+            raise UserError(f"{where}.{override} is {value}; it has to be 1 or more.")
     with about_settings():
         return getattr(model.Config, preset)(**overrides)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import resource
 
 import ml_dtypes
 import numpy as np
@@ -16,6 +17,7 @@ from flashjax.data.manifest import CLASSES, read_manifest
 from flashjax.data.mixture import Mixture, open_sources
 
 WIDTH = 6
+FILE_SIZE = resource.RLIMIT_FSIZE
 
 
 def encode(captions):
@@ -81,6 +83,18 @@ def test_writing_is_all_or_nothing(tmp_path):
     with pytest.raises(records.RecordError, match="no records"):
         records.write_records(tmp_path / "a.arrayrecord", [])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_gets_a_sentence(tmp_path):
+    """A limit on the size of files stands in for it: ArrayRecord meets both with the same RuntimeError."""
+    noise, before = np.random.default_rng(0).integers(0, 256, (60, 1000), np.uint8), resource.getrlimit(FILE_SIZE)
+    resource.setrlimit(FILE_SIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(records.RecordError, match=rf"written to {tmp_path} \(.*File too large\); make room"):
+            records.write_records(tmp_path / "a.arrayrecord", (dict(image=row) for row in noise))
+    finally:
+        resource.setrlimit(FILE_SIZE, before)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.5, -10])

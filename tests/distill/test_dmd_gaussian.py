@@ -48,27 +48,31 @@ def kl_of_noised(student, t):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("t", [0.02, 0.3, 0.7, 0.98])
-def test_score_difference_is_the_gradient_of_the_kl_divergence(t):
-    """The integrand is quadratic in (eps, xi), so eight points +- sqrt(4) e_i give its expectation exactly."""
+def test_the_steps_gradient_without_its_weight_is_that_of_the_kl_divergence():
+    """What ``student_step`` makes of critic and teacher, its weight taken off and the factor of the scores put on. The
+    integrand is quadratic in (eps, xi), so eight points +- sqrt(4) e_i give its expectation exactly."""
     student = jnp.array([0.3, 0.4]), jnp.array([[1.2, 0.1], [-0.3, 0.7]])
     points = 2 * np.concatenate([np.eye(4), -np.eye(4)])
-    eps, xi, times = points[:, :2], points[:, 2:], jnp.full(8, t)
+    eps, xi, classes = points[:, :2], points[:, 2:], jnp.zeros(8, jnp.int32)
 
-    def pseudo(student):
-        x = student[0] + eps @ student[1].T
+    def pseudo(student, t):
+        x, times = student[0] + eps @ student[1].T, jnp.full(8, t)
+        critic, teacher = ({"mean": m[None], "factor": f} for m, f in (student, (TARGET_MEAN, TARGET_FACTOR)))
+        grad, _ = steps.dmd_gradient(
+            x, critic, (teacher,), classes, None, classes, (times, xi), k=0, active=(0,), recipe=recipe(),
+            denoiser=DENOISER,
+        )  # fmt: skip
         x_t = flow.interpolate(x, xi, times)
-        fake, real = (
-            flow.x0_from_velocity(x_t, gaussian_velocity(*who, x_t, times), times)
-            for who in (student, (TARGET_MEAN, TARGET_FACTOR))
-        )
-        score = jax.lax.stop_gradient(dmd.score_difference(fake, real, times))
-        return jnp.mean(jnp.sum(score * (1 - t) * x, axis=-1))
+        real = flow.x0_from_velocity(x_t, gaussian_velocity(TARGET_MEAN, TARGET_FACTOR, x_t, times), times)
+        score = (1 - t) / t**2 * grad / dmd.sample_weight(x, real)
+        return jnp.mean(jnp.sum(jax.lax.stop_gradient(score) * (1 - t) * x, axis=-1))
 
-    actual, expected = jax.grad(pseudo)(student), jax.grad(kl_of_noised)(student, t)
-    assert actual[0].dtype == jnp.float64
-    for a, e in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(a, e, rtol=1e-6, atol=1e-9)
+    by_step, in_closed_form = (jax.jit(jax.grad(f)) for f in (pseudo, kl_of_noised))
+    for t in (0.02, 0.3, 0.7, 0.98):
+        actual, expected = by_step(student, t), in_closed_form(student, t)
+        assert actual[0].dtype == jnp.float64
+        for a, e in zip(actual, expected, strict=True):
+            np.testing.assert_allclose(a, e, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.usefixtures("x64")

@@ -56,6 +56,11 @@ def test_diffuse_meets_simple_ratios_exactly_and_never_takes_a_zero():
     assert {tuple(np.bincount(w, minlength=3)) for w in windows[::4]} == {(2, 1, 1)}
 
 
+def test_diffuse_takes_each_of_many_choices_once_a_round():
+    """As many (source, category) cells as prompts of one's own may have; a byte counts to 127."""
+    assert np.bincount(schedule.diffuse([1] * 300, 600)).tolist() == [2] * 300
+
+
 @pytest.mark.parametrize("ratios", [(), (0, 0), (1, -1, 3)])
 def test_impossible_ratios_are_named(ratios):
     with pytest.raises(ValueError, match="non-negative with a positive sum"):
@@ -120,6 +125,13 @@ def test_trajectory_table():
 def test_impossible_counts_are_named(bad):
     with pytest.raises(ValueError, match="has to be positive"):
         table(**bad)
+
+
+def test_a_student_of_more_steps_than_a_column_counts_is_refused():
+    longest = table(critic_rows=0, critic_warmup=0, student_updates=256, lambdas=guidance.lambda_table(128, 1)[None])
+    assert (longest.k.min(), longest.k.max()) == (0, 127)
+    with pytest.raises(ValueError, match="A student takes 128 steps at the most, not 129"):
+        table(lambdas=guidance.lambda_table(129, 1)[None])
 
 
 def test_digest_is_of_the_contents_and_changes_with_any_input():

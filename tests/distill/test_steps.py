@@ -328,6 +328,9 @@ def test_time_samplers():
     assert abs(z.std() - 0.5) < 0.03
     with pytest.raises(ValueError, match="Unknown time distribution 'beta'; choose uniform or logit_normal"):
         steps.TimeSampler("beta")(KEY, 1)
+    for bad in (dict(mean=np.nan), dict(std=np.inf), dict(std=0.0), dict(shift=np.inf), dict(low=np.nan)):
+        with pytest.raises(ValueError, match="has to be a number|have to be positive|has to hold"):
+            steps.TimeSampler(**bad)
 
 
 def test_shapes_that_would_broadcast_are_refused():
