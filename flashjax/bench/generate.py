@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from flashjax.bench.calls import upright
 from flashjax.bench.prompts import Prompt
 from flashjax.errors import UserError
 
@@ -69,11 +70,7 @@ def _save(path: Path, image: np.ndarray, facts: Mapping[str, Any]) -> None:
     info = PngImagePlugin.PngInfo()
     for name, value in facts.items():
         info.add_itxt(name, str(value))  # UTF-8: prompts may be Chinese
-    # Judges and reports know no transparency; on white, as browsers show it.
-    picture = Image.fromarray(image)
-    if picture.mode == "RGBA":
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    picture.save(path, "PNG", pnginfo=info)
+    upright(Image.fromarray(image)).save(path, "PNG", pnginfo=info)  # judges and reports know no transparency
 
 
 def _whole(path: Path, write: Callable[[Path], Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from flashjax.bench.calls import Call, Judge, Picture, read_picture
+from flashjax.bench.calls import Call, Judge, Picture, read_picture, upright
 from flashjax.bench.prompts import Prompt, is_id, spread
 from flashjax.bench.rubrics import PAIR, T2I, edit_pair, edit_rubric, t2i_user
 from flashjax.errors import UserError
@@ -147,7 +147,7 @@ def injections(
 
 def _inject(source: Path, target: Path) -> None:
     with Image.open(source) as opened:
-        image = opened.convert("RGB")
+        image = upright(opened)
     size = max(8, image.width // 24)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=size)
     draw.rectangle((0, image.height - 2 * size, image.width, image.height), (255, 255, 255))

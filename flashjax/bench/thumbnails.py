@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from flashjax.bench.calls import upright
 from flashjax.errors import UserError
 
 __all__ = ["fitting", "thumbnail"]
@@ -32,7 +33,7 @@ def thumbnail(path: Path, side: int, quality: int) -> str:
     out = io.BytesIO()
     try:
         with Image.open(path) as opened:
-            image = opened.convert("RGB")
+            image = upright(opened)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"The picture {path} cannot be shown ({error}); draw it anew.") from error
     small = max(image.size) <= 64

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import tqdm
-from PIL import Image
+from PIL import Image, ImageOps
 
 from flashjax.data import records
 from flashjax.data.parquet import read_parquet
@@ -164,7 +164,8 @@ def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:
 def read_square(path: str, size: int) -> np.ndarray:
     """uint8 [size, size, 3] of the middle of a picture. Raises PrepareError for a file that is none."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)  # cameras leave the turning to the reader
             side = min(image.size)
             left, top = ((extent - side) / 2 for extent in image.size)
             box = (left, top, left + side, top + side)
