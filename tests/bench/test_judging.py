@@ -46,11 +46,12 @@ def number(request) -> int:
     return int(request["messages"][1]["content"][0]["text"].split("prompt ")[1].split()[0])
 
 
-TROUBLE = ["429", "429-date", "500", "503", "reset", "cut"]
+WITHIN = (200, b'{"error": {"code": 429, "message": "busy"}}')  # of a router that says 200 before the model answers
+TROUBLE = ["429", "429-date", "500", "503", "reset", "cut", (522, b""), WITHIN]
 FINAL = {
     "good": "scored", "fenced": "scored", "truncated": "unparsable", "schema": "unparsable", "text-score": "unparsable",
-    "refusal": "refused", "filter": "refused", "range": "out_of_range", "nan": "out_of_range", "huge": "out_of_range",
-    "empty": "unparsable",
+    "refusal": "refused", "filter": "refused", "safety": "refused", "prohibited": "refused", "range": "out_of_range",
+    "nan": "out_of_range", "huge": "out_of_range", "empty": "unparsable",
 }  # fmt: skip
 
 
@@ -67,9 +68,9 @@ def test_every_call_ends_scored_or_with_its_reason(tmp_path, picture):
 
     with Running(FakeJudge(script)) as server:
         judges = [make_judge(server.url, name, model=name) for name in ("one", "two")]
-        calls = [c for j in judges for c in make_calls(j, picture, 66)]
+        calls = [c for j in judges for c in make_calls(j, picture, 78)]
         rows, _ = run(calls, tmp_path / "out")
-    assert [(r["judge"], r["prompt"]) for r in rows] == [(j.name, str(i)) for j in judges for i in range(66)]
+    assert [(r["judge"], r["prompt"]) for r in rows] == [(j.name, str(i)) for j in judges for i in range(78)]
     for row in rows:
         assert row["outcome"] == FINAL[ends[int(row["prompt"]) % len(ends)]], row
         assert (row.get("value") is not None) == (row["outcome"] == "scored")
@@ -98,12 +99,27 @@ def test_what_never_answers_is_a_failure_and_is_asked_again_by_the_next_run(tmp_
         assert sum(server.seen.values()) == asked + 4
 
 
-def test_a_content_filter_in_front_of_the_model_is_a_refusal(tmp_path, picture):
-    body = b'{"error": {"code": "content_filter", "message": "flagged"}}'
-    with Running(FakeJudge(lambda r, n: (400, body))) as server:
-        rows, _ = run(make_calls(make_judge(server.url), picture, 1), tmp_path)
-    assert rows[0]["outcome"] == "refused"
-    assert rows[0]["reason"] == "status 400: content_filter flagged"
+@pytest.mark.parametrize(("status", "code"), [(400, "content_filter"), (403, "moderation")])
+def test_a_content_filter_in_front_of_the_model_is_a_refusal(tmp_path, picture, status, code):
+    body = f'{{"error": {{"code": "{code}", "message": "flagged"}}}}'.encode()
+    with Running(FakeJudge(lambda r, n: (status, body) if number(r) == 0 else "good")) as server:
+        rows, _ = run(make_calls(make_judge(server.url, concurrency=1), picture, 2), tmp_path)
+    assert [r["outcome"] for r in rows] == ["refused", "scored"]
+    assert rows[0]["reason"] == f"status {status}: {code} flagged"
+
+
+def test_a_picture_that_is_gone_stops_its_own_call_alone(tmp_path, picture):
+    """What is on its way is paid for, and is not called back."""
+    Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(tmp_path / "b.png")
+    other = read_picture(tmp_path / "b.png")
+    (tmp_path / "b.png").unlink()
+    with Running(FakeJudge(latency=0.05)) as server:
+        judge = make_judge(server.url)
+        lost = dataclasses.replace(make_calls(judge, other, 1)[0], user="lost")
+        rows, _ = run([*make_calls(judge, picture, 2), lost, *make_calls(judge, picture, 5)[2:]], tmp_path / "out")
+    assert [r["outcome"] for r in rows] == ["scored", "scored", "not_asked", "scored", "scored", "scored"]
+    assert rows[2]["reason"] == f"not asked: The picture {tmp_path}/b.png cannot be read: No such file or directory."
+    assert sum(server.seen.values()) == len(server.completed) == 5
 
 
 @pytest.mark.parametrize(
@@ -201,6 +217,20 @@ def test_concurrency_rate_and_retry_after_hold(tmp_path, picture):
         assert server.starts[1] - server.starts[0] > 0.29
 
 
+def test_what_waits_for_its_turn_is_not_in_doubt(tmp_path, picture):
+    """A run that is killed books a highest price for each try in doubt: only what was sent can be."""
+    written, sent = [], []
+
+    def script(request, nth):
+        sent.append(1)
+        written.append(sum(r["kind"] == "asked" for r in journal.read_rows(tmp_path / "journal.jsonl")) - len(sent))
+        return "good"
+
+    with Running(FakeJudge(script)) as server:
+        run(make_calls(make_judge(server.url, per_minute=1200), picture, 4), tmp_path)
+    assert written == [0] * 4
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("2", 2.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("inf", None), ("soon", None), ("", None)],
@@ -277,6 +307,15 @@ def test_tries_of_a_killed_run_stay_booked(tmp_path):
         book._append(journal._line(dict(kind="reply", key="a", tries=1, dollars=0.125)))
     with Journal(tmp_path) as book:
         assert (list(book.replies), len(book.doubtful["a"]), book.spent) == (["a"], 2, 1.125)
+
+
+def test_a_reply_leaves_the_process_before_anything_else_happens(tmp_path):
+    """Ctrl-C, or a kill while the disk is slow, must not lose what was paid for."""
+    with Journal(tmp_path) as book:
+        book.asked(dict(kind="asked", key="a", judge="j", most=0.5))
+        book.finish(dict(kind="reply", key="a", tries=1, dollars=0.125))
+        again = Journal(tmp_path).read()
+    assert (list(again.replies), again.spent) == (["a"], 0.125)
 
 
 def test_two_runs_in_one_folder(tmp_path):
