@@ -117,18 +117,20 @@ def calls(frozen: Frozen, judges: Sequence[Judge], day: str) -> list[Call]:
 
 
 def compared(rows: Sequence[Row], folder: Path) -> list[Row]:
-    """The rows of a run, those of the frozen set with ``since``, the judge's first day, and ``before``, its score then;
-    without both on the first day itself. Their scores are added to the set's."""
+    """The rows of a run, those of the frozen set with ``since``, the judge's first day, and ``before``, the picture's
+    first score, None if that is today's; without both on the first day itself. Their scores are added to the set's."""
     known = _recorded(folder / _SCORES, [r for r in rows if r["kind"] == "drift" and r["outcome"] == "scored"])
-    first: dict[tuple, str] = {}
-    for r in known:
-        first[_judge(r)] = min(r["day"], first.get(_judge(r), r["day"]))
-    before = {(*_judge(r), r["prompt"]): r["value"] for r in known if r["day"] == first[_judge(r)]}
+    days, first = {}, {}
+    for r in sorted(known, key=lambda r: r["day"]):
+        days.setdefault(_judge(r), r["day"])
+        # A budget may end within the first day: its pictures without a score begin on a later one.
+        first.setdefault((*_judge(r), r["prompt"]), r)
 
     def told(r: Row) -> Row:
-        if r["kind"] != "drift" or first.get(_judge(r), r["day"]) == r["day"]:
+        if r["kind"] != "drift" or days.get(_judge(r), r["day"]) == r["day"]:
             return r
-        return r | dict(since=first[_judge(r)], before=before.get((*_judge(r), r["prompt"])))
+        begun = first.get((*_judge(r), r["prompt"]), r)
+        return r | dict(since=days[_judge(r)], before=begun["value"] if begun["day"] < r["day"] else None)
 
     return list(map(told, rows))
 

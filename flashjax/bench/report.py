@@ -166,7 +166,8 @@ def _shots(folder: Path, pictures: Mapping[str, Pictures], sources: Pictures) ->
 def _blocks(
     rows: Sequence[Mapping], prompts: Sequence[Prompt], shots: Mapping[str, list], told: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """One block a prompt, the worst first: where the systems lie farthest below the reference, or else lowest."""
+    """One block a prompt, the worst first: without a score, or where the systems lie farthest below the reference, or
+    else lowest."""
     by = {}
     for r in rows:
         by.setdefault(r["prompt"], []).append(r)
@@ -185,12 +186,14 @@ def _blocks(
 
 
 def _badness(rows: Sequence[Mapping], reference: str | None) -> float:
-    """Lower is worse; a prompt with no score at all comes first."""
-    points = [r for r in rows if r["kind"] == "point" and r["outcome"] == "scored"]
+    """Lower is worse; a prompt that some system has no score of comes first."""
+    points = [r for r in rows if r["kind"] == "point"]
     means = {s: by_prompt(r for r in points if r["system"] == s) for s in {r["system"] for r in points}}
+    if not means or not all(means.values()):
+        return -10.0
     values = {s: next(iter(m.values())) for s, m in means.items()}
-    base = values.pop(reference, 0.0) if reference and len(values) > 1 else 0.0
-    return min(values.values(), default=-10.0) - base
+    base = values.pop(reference) if reference in values and len(values) > 1 else 0.0
+    return min(values.values()) - base
 
 
 def _in_script(value: Any) -> Markup:

@@ -160,6 +160,16 @@ def test_systems_that_lost_unlike_shares_are_named():
     assert report._dollars([*rows, *rows], ["j"]) == {"j": 1.5}  # one answer is paid for once
 
 
+def test_what_cannot_be_compared_is_among_the_worst():
+    """A student's refusal, and a reference's: neither hides behind what was scored."""
+    fine = [judgement("t", "p"), judgement("s", "p", value=1.0)]
+    assert report._badness(fine, "t") == -2.0
+    assert report._badness(fine, None) == 1.0
+    for lost in ("s", "t"):
+        rows = [judgement(name, "q", "refused" if name == lost else "scored") for name in ("s", "t")]
+        assert report._badness(rows, "t") < -4.0
+
+
 def test_an_edit_stands_beside_its_source(tmp_path):
     """The source comes first, from a folder whose name a link has to escape."""
     (tmp_path / "a b").mkdir()
@@ -217,6 +227,10 @@ def test_a_reference_and_prompts_that_are_not_there(tmp_path, capsys):
     assert "--reference zzz is none of the judged systems a, b." in capsys.readouterr().err
     assert cli.main(argv) == 2
     assert f"scores.jsonl judges p, which is not in {tmp_path}/bench.jsonl" in capsys.readouterr().err
+    (tmp_path / "bench.jsonl").write_text('{"id": "p", "category": "c", "prompt": "x"}')
+    Image.new("RGB", (8, 8)).save(tmp_path / "p_0.png")
+    assert cli.main([a.replace("s=x", f"a={tmp_path}") for a in argv]) == 2
+    assert f"--pictures has no folder of b, which {tmp_path}/scores.jsonl judges" in capsys.readouterr().err
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(tmp_path):
