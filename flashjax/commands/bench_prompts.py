@@ -6,17 +6,19 @@ from pathlib import Path
 from flashjax.commands import positive, seed
 from flashjax.commands.bench_judge import dollars, estimate
 
+_T2I, _EDITS = 600, 250  # prompts a category, as the paper has them
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder for t2i.jsonl and edit.jsonl")
-    parser.add_argument("--t2i", type=positive, default=600, help="prompts a category, of three (default %(default)s)")
-    parser.add_argument("--edits", type=positive, default=250, help="edits a category, of six (default %(default)s)")
+    parser.add_argument("--t2i", type=positive, help=f"prompts a category, of three (default {_T2I})")
+    parser.add_argument("--edits", type=positive, help=f"edits a category, of six (default {_EDITS})")
     parser.add_argument(
         "--take", nargs=2, metavar=("FORMAT", "PATH"),
         help="import instead: dpg, longtext, imgedit, gedit, or prompts of one's own as jsonl or parquet",
     )  # fmt: skip
     parser.add_argument("--images", help="the source pictures of imgedit")
-    parser.add_argument("--seed", type=seed, default=0, help="another seed, other prompts (default 0)")
+    parser.add_argument("--seed", type=seed, help="another seed, other prompts (default 0)")
     parser.add_argument(
         "--endpoint", metavar="FILE", help="have new prompts written: a file as judges.json, whose models write in turn"
     )
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def _fits(args: argparse.Namespace) -> None:
-    """Raises UserError where an option would have no effect."""
+    """Settles the numbers by default. Raises UserError where an option would have no effect."""
     from flashjax.errors import UserError
 
     if args.take and args.endpoint:
@@ -54,6 +56,10 @@ def _fits(args: argparse.Namespace) -> None:
     for name in ("prices", "budget", "dry_run"):
         if getattr(args, name) not in (None, False) and not args.endpoint:
             raise UserError(f"--{name.replace('_', '-')} belongs to --endpoint; without it nothing is asked.")
+    for name, number in (("t2i", _T2I), ("edits", _EDITS), ("seed", 0)):
+        if args.take and getattr(args, name) is not None:
+            raise UserError(f"--{name} says what is written; --take imports all that {args.take[1]} has.")
+        setattr(args, name, number if getattr(args, name) is None else getattr(args, name))
 
 
 def _taken(args: argparse.Namespace, folder: Path) -> dict:

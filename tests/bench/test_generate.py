@@ -57,6 +57,16 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
                 assert image.text == dict(model="m", steps="4", flashjax="1", prompt=p.prompt, seed=str(seed), id=p.id)
 
 
+@pytest.mark.parametrize(
+    ("model", "more", "other"),
+    [("--checkpoint=x", "--size=64", "--weights"), ("--weights=x", "--batch=2", "--checkpoint"),
+     ("--weights=x", "--which=ema", "--checkpoint"), ("--weights=x", "--source-size=32", "--checkpoint")],
+)  # fmt: skip
+def test_options_of_the_other_kind_of_model_are_told(capsys, model, more, other):
+    assert cli.main(["bench", "generate", "--bench=b.jsonl", "--out=o", model, more]) == 2
+    assert f"{more.partition('=')[0]} belongs to {other}; with {model[:-2]} it would" in capsys.readouterr().err
+
+
 def test_shares_are_all_and_disjoint(tmp_path):
     parts = [generate.pending(PROMPTS, [0, 1], tmp_path, (i, 3)) for i in range(3)]
     assert sorted((p.id, s) for part in parts for p, s in part) == [(p.id, s) for p in PROMPTS for s in (0, 1)]
