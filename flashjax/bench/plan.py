@@ -32,7 +32,7 @@ def find_pictures(folder: str | Path, prompts: Sequence[Prompt]) -> dict[str, di
     found: dict[str, dict[int, Picture]] = {}
     for path in sorted(folder.glob("*_*.png")):
         name, _, seed = path.stem.rpartition("_")
-        if name in ids and seed.isdigit():
+        if name in ids and seed.isascii() and seed.isdigit():
             found.setdefault(name, {})[int(seed)] = read_picture(path)
             _check_prompt(path, ids[name])
     if missing := sorted(set(ids) - set(found)):
@@ -110,7 +110,15 @@ def pairs(
     prompts: Sequence[Prompt], system: str, ours: Pictures, reference: str, theirs: Pictures, judges: Sequence[Judge],
     sources: Pictures,
 ) -> list[Call]:  # fmt: skip
-    """A system against the reference, seed by seed, in both orders: order 0 shows the system as A, order 1 as B."""
+    """A system against the reference, seed by seed, in both orders: order 0 shows the system as A, order 1 as B.
+
+    Raises UserError where a prompt has no seed of which both have a picture: it would be in no pair.
+    """
+    if apart := [p.id for p in prompts if not set(ours[p.id]) & set(theirs[p.id])]:
+        raise UserError(
+            f"{len(apart)} prompts have no seed of which both {system} and {reference} have a picture ({apart[0]} is "
+            "one), and pairs are of one seed; draw both with the same --seeds, or leave out --reference."
+        )
     calls = []
     for judge in judges:
         for p in prompts:
