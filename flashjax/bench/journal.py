@@ -9,6 +9,7 @@ paid for, and so may one whose answer was lost; both stay booked at their highes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -51,11 +52,14 @@ class Journal:
             raise UserError(
                 f"Another run is writing to {self.path.parent}; wait for it, or give another folder."
             ) from None
-        self.read()
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        # Half a line of a killed process is cut off, so that the next line begins a line.
-        os.ftruncate(self._file, whole_length(self.path))
-        os.lseek(self._file, 0, os.SEEK_END)
+        with contextlib.ExitStack() as locked:
+            locked.callback(os.close, self._lock)  # which gives the lock back, if the file is damaged
+            self.read()
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            # Half a line of a killed process is cut off, so that the next line begins a line.
+            os.ftruncate(self._file, whole_length(self.path))
+            os.lseek(self._file, 0, os.SEEK_END)
+            locked.pop_all()
         return self
 
     def read(self) -> Journal:
@@ -149,7 +153,9 @@ def read_rows(path: Path) -> Iterator[Row]:
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             row = json.loads(line)
-            if row["kind"] not in ("asked", "reply", "failure") or not isinstance(row["key"], str):
+            numbers = [row["most"]] if row["kind"] == "asked" else [row["tries"], row["dollars"]]
+            known = row["kind"] in ("asked", "reply", "failure") and isinstance(row["key"], str)
+            if not known or any(type(n) not in (int, float) for n in numbers):
                 raise ValueError("not a row")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(

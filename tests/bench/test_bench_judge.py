@@ -207,6 +207,8 @@ def test_a_dry_run_looks_at_the_budget(tmp_path, capsys):
         ("judges.json", '{"judges": [{"name": "j", "url": "http://u:p@h", "model": "m"}]}', "more than an address"),
         ("judges.json", '{"judges": [{"name": "j", "url": "http://h/v1", "model": "m"}, {"name": "k", "url": '
             '"http://h/v1/", "model": "m"}]}', "j and k of * are one judge with two names"),
+        ("judges.json", '{"judges": [{"name": "j", "url": "http://h/v1", "model": "m", '
+            '"params": {"max_tokens": null}}]}', "max_tokens has to be a whole number of 1 or more"),
         ("judges.json", '{"judges": [{"name": "j", "api_key": "x"}]}', "unknown fields: api_key. Keys go into key_env"),
         ("judges.json", '{"judges": [{"name": "j", "url": "x", "model": "m", "key_env": "NO"}]}', "variable NO is"),
     ],

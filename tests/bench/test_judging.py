@@ -333,10 +333,11 @@ def test_half_a_last_line_is_ignored_and_damage_is_told(tmp_path):
             assert list(book.replies) == ["a", "b"][: whole[:cut].count(b"\n")]
             book.asked(dict(kind="asked", key="c", most=0.0))
         assert [r["key"] for r in journal.read_rows(path)] == [*["a", "b"][: whole[:cut].count(b"\n")], "c"]
-    path.write_bytes(b"not json\n" + whole)
-    with pytest.raises(UserError, match=r"Line 1 of .* is damaged"), Journal(tmp_path):
-        pass
-    assert path.read_bytes() == b"not json\n" + whole
+    for damage in (b"not json\n", b'{"kind": "reply", "key": "a"}\n', b'{"kind": "asked", "key": "a", "most": "1"}\n'):
+        path.write_bytes(damage + whole)
+        with pytest.raises(UserError, match=r"Line 1 of .* is damaged"), Journal(tmp_path):
+            pass
+        assert path.read_bytes() == damage + whole
 
 
 def test_a_full_disk_is_told_and_tears_no_line(tmp_path, picture, monkeypatch):
