@@ -28,6 +28,7 @@ from flashjax.files import as_csv, write_whole
 __all__ = ["write_report"]
 
 _NOTHING = "\u2013"
+_PAGE, _SHOT = 54_000_000, 200  # bytes: of a page at most, under 60 MB as thumbnails are guessed; around a thumbnail
 _CSV = ("kind", "system", "reference", "judge", "category", "prompt", "seed", "order", "outcome", "value", "dollars")
 
 
@@ -52,11 +53,13 @@ def write_report(
     """
     path, told = Path(path), summarise(rows, reference)
     told |= dict(dollars_by_judge=_dollars(rows, told["judges"]))
-    shots = _shots(path.parent, pictures, sources or {})
+    blocks = _blocks(rows, prompts, told["reference"])
+    room = _PAGE - sum(len(_in_script(block)) for block in blocks)
+    shots = _shots(path.parent, pictures, sources or {}, room)
     lost, differ = _lost(rows)
     page = _environment().render(
         title=title, command=command, told=told, head=_head(told), differences=_differences(told),
-        distributions=_distributions(rows, told), blocks=_blocks(rows, prompts, shots, told), lost=lost, differ=differ,
+        distributions=_distributions(rows, told), blocks=_scripts(blocks, shots), lost=lost, differ=differ,
         measured=table(measures),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,14 +151,17 @@ def _distributions(rows: Sequence[Mapping], told: Mapping[str, Any]) -> list[dic
     return found
 
 
-def _shots(folder: Path, pictures: Mapping[str, Pictures], sources: Pictures) -> dict[str, list[dict[str, Any]]]:
-    """Prompt's id to its pictures: thumbnails, and where the files are from the page's folder; a source comes first."""
+def _shots(
+    folder: Path, pictures: Mapping[str, Pictures], sources: Pictures, room: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Prompt's id to its pictures: thumbnails, in ``room`` bytes, and where the files are from the page's folder; a
+    source comes first."""
     found = [(id_, "source", None, by[min(by)].path) for id_, by in sources.items()]
     found += [
         (id_, system, seed, by[seed].path)
         for system, mine in pictures.items() for id_, by in mine.items() for seed in sorted(by)
     ]  # fmt: skip
-    size, shots = thumbnails.fitting([path for *_, path in found]), {}
+    size, shots = thumbnails.fitting([path for *_, path in found], room - _SHOT * len(found)), {}
     for id_, system, seed, path in found:
         file = quote(Path(os.path.relpath(path, folder)).as_posix())
         shot = dict(system=system, seed=seed, file=file, picture=thumbnails.thumbnail(path, *size))
@@ -163,9 +169,7 @@ def _shots(folder: Path, pictures: Mapping[str, Pictures], sources: Pictures) ->
     return shots
 
 
-def _blocks(
-    rows: Sequence[Mapping], prompts: Sequence[Prompt], shots: Mapping[str, list], told: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def _blocks(rows: Sequence[Mapping], prompts: Sequence[Prompt], reference: str | None) -> list[dict[str, Any]]:
     """One block a prompt, the worst first: without a score, or where the systems lie farthest below the reference, or
     else lowest."""
     by = {}
@@ -180,9 +184,17 @@ def _blocks(
             for r in mine
         ]
         about = dict(id=p.id, category=p.category, prompt=p.prompt, source=p.source_prompt, facts=p.facts)
-        blocks.append((_badness(mine, told["reference"]), about | dict(shots=shots.get(p.id, []), said=said)))
+        blocks.append((_badness(mine, reference), about | dict(said=said)))
     blocks.sort(key=lambda pair: pair[0])
-    return [dict(id=b["id"], category=b["category"], data=_in_script(b)) for _, b in blocks]
+    return [block for _, block in blocks]
+
+
+def _scripts(blocks: Sequence[Mapping[str, Any]], shots: Mapping[str, list]) -> list[dict[str, Any]]:
+    """The blocks with their pictures, as the page's data."""
+    return [
+        dict(id=b["id"], category=b["category"], data=_in_script({**b, "shots": shots.get(b["id"], [])}))
+        for b in blocks
+    ]
 
 
 def _badness(rows: Sequence[Mapping], reference: str | None) -> float:
