@@ -69,7 +69,10 @@ def _taken(args: argparse.Namespace, folder: Path) -> dict:
     kind, path = args.take
     if kind not in importing.FORMATS:
         raise UserError(f"--take {kind}: there are {', '.join(importing.FORMATS)}.")
-    return {kind: importing.take(kind, path, folder, args.images)}
+    made = importing.take(kind, path, folder, args.images)
+    if len({p.is_edit for p in made}) > 1:
+        raise UserError(f"{path} mixes edits, which name a source, with text to image; make two files of them.")
+    return {kind: made}
 
 
 def _written(args: argparse.Namespace, folder: Path) -> int | None:
