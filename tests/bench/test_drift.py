@@ -66,6 +66,10 @@ def test_what_is_compared(tmp_path):
     # "c" was without a score on the judge's first day, whose budget ended before it.
     (told,) = drift.compared([row("2026-04-01", 2.5, "c")], tmp_path)
     assert (told["since"], told["before"]) == (since, 2.0)
+    with (tmp_path / "scores.jsonl").open("a") as file:
+        file.write('{"day": "2026-04-01"}\n')
+    with pytest.raises(UserError, match=r"Line 7 of .*scores\.jsonl is no score of a frozen set"):
+        drift.compared([], tmp_path)
 
 
 def test_edits_are_frozen_with_their_sources(tmp_path):

@@ -99,6 +99,9 @@ def test_folders_of_others(tmp_path):
         generate.settle(tmp_path / "a", FACTS | dict(steps=8))
     with pytest.raises(UserError, match="params is None there and 'f0' here; step is None there and 8 here; give"):
         generate.settle(tmp_path / "a", FACTS | dict(params="f0", step=8))
+    (tmp_path / "a" / "drawn.json").write_text("{")
+    with pytest.raises(UserError, match=r"drawn\.json is damaged"):
+        generate.settle(tmp_path / "a", FACTS)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="holds files, but no pictures of flashjax bench generate"):
