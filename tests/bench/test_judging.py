@@ -359,9 +359,13 @@ def test_a_full_disk_is_told_and_tears_no_line(tmp_path, picture, monkeypatch):
     assert {r["outcome"] for r in rows} == {"scored"}
 
 
+# A process for each line of its input, forked from one that has imported everything. It says its number when it has the
+# journal, and how it ended.
 CHILD = """
+import os
 import sys
 from pathlib import Path
+import aiohttp
 from flashjax.bench import judging, rubrics
 from flashjax.bench.calls import Call, Judge, read_picture
 from flashjax.bench.journal import Journal
@@ -370,10 +374,15 @@ judge = Judge("j", url, "m", concurrency=6, timeout=5.0)
 picture = read_picture(picture)
 calls = [Call(judge, rubrics.T2I, rubrics.t2i_user(f"prompt {i}"), (picture,), subject=dict(prompt=str(i)))
          for i in range(300)]
-with Journal(folder) as book:
-    print("ready", flush=True)
-    unasked = judging.judge(calls, book)
-    judging.write_rows(Path(folder) / "scores.jsonl", judging.results(calls, book, unasked))
+for _ in sys.stdin:
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    with Journal(folder) as book:
+        print(os.getpid(), flush=True)
+        unasked = judging.judge(calls, book)
+        judging.write_rows(Path(folder) / "scores.jsonl", judging.results(calls, book, unasked))
+    os._exit(0)
 """
 
 
@@ -383,11 +392,12 @@ def test_killed_at_twenty_points_and_resumed(tmp_path, picture):
     rng, kills = random.Random(7), 0
     with Running(FakeJudge(latency=0.03)) as server:
         argv = [sys.executable, "-c", CHILD, server.url, str(picture.path), str(tmp_path / "out")]
+        runs = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         while True:
             before = {r["key"] for r in journal.read_rows(tmp_path / "out" / "journal.jsonl") if r["kind"] == "reply"}
             asked = {key: server.seen[key] for key in before}
-            child = subprocess.Popen(argv, stdout=subprocess.PIPE)
-            assert child.stdout.readline() == b"ready\n"
+            print("another", file=runs.stdin, flush=True)
+            child = int(runs.stdout.readline())
             if kills < 20:
                 # Somewhere between the first call and a few dozen calls later.
                 wanted = sum(server.seen.values()) + rng.randrange(0, 12)
@@ -395,15 +405,15 @@ def test_killed_at_twenty_points_and_resumed(tmp_path, picture):
                 while sum(server.seen.values()) < wanted and time.monotonic() < end:
                     time.sleep(0.001)
                 time.sleep(rng.random() * 0.04)
-                child.send_signal(signal.SIGKILL)
-            child.wait(60)
-            child.stdout.close()
+                os.kill(child, signal.SIGKILL)
+            ended = int(runs.stdout.readline())
             assert {key: server.seen[key] for key in before} == asked  # what is in the journal was not asked again
             if kills == 20:
                 break
-            assert child.returncode == -signal.SIGKILL
+            assert ended == -signal.SIGKILL
             kills += 1
-    assert child.returncode == 0
+        runs.communicate(timeout=60)
+    assert ended == 0
     replies = [r for r in journal.read_rows(tmp_path / "out" / "journal.jsonl") if r["kind"] == "reply"]
     assert len(replies) == len({r["key"] for r in replies}) == 300
     assert len(server.completed) == 300
