@@ -76,7 +76,7 @@ def rate_interval(scores: Sequence[float]) -> Interval:
     Raises:
         UserError: no scores, or some are not from 0 to 1.
     """
-    x, z = np.asarray(scores, np.float64), 1.96
+    x, z = np.asarray(scores, np.float64), 1.959964  # 97.5 % of a normal law lie below
     if x.ndim != 1 or not len(x) or not ((x >= 0) & (x <= 1)).all():
         raise UserError("A win rate needs scores from 0 to 1, one a prompt.")
     rate = float(x.mean())
