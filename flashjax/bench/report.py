@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 from urllib.parse import quote
 
@@ -22,7 +23,7 @@ from flashjax.bench._measures import table
 from flashjax.bench._page import PAGE
 from flashjax.bench.plan import Pictures
 from flashjax.bench.prompts import Prompt
-from flashjax.bench.summary import by_prompt, summarise
+from flashjax.bench.summary import summarise
 from flashjax.files import as_csv, write_whole
 
 __all__ = ["write_report"]
@@ -198,14 +199,18 @@ def _scripts(blocks: Sequence[Mapping[str, Any]], shots: Mapping[str, list]) -> 
 
 
 def _badness(rows: Sequence[Mapping], reference: str | None) -> float:
-    """Lower is worse; a prompt that some system has no score of comes first."""
-    points = [r for r in rows if r["kind"] == "point"]
-    means = {s: by_prompt(r for r in points if r["system"] == s) for s in {r["system"] for r in points}}
-    if not means or not all(means.values()):
-        return -10.0
-    values = {s: next(iter(m.values())) for s, m in means.items()}
-    base = values.pop(reference) if reference in values and len(values) > 1 else 0.0
-    return min(values.values()) - base
+    """Lower is worse, judge by judge, as one may be milder than another; a prompt that some system has no score of, or
+    none by a judge who scored the reference, comes first."""
+    scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for r in rows:
+        if r["kind"] == "point":
+            scores[r["system"]][r["judge"]] += [r["value"]] if r["outcome"] == "scored" else []
+    base = scores.pop(reference) if reference in scores and len(scores) > 1 else None
+    gaps = [
+        [fmean(v) - (fmean(base[j]) if base else 0.0) for j, v in by.items() if v and (base is None or base[j])]
+        for by in scores.values()
+    ]
+    return min(map(fmean, gaps)) if gaps and all(gaps) else -10.0
 
 
 def _in_script(value: Any) -> Markup:

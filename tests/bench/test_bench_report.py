@@ -166,6 +166,8 @@ def test_what_cannot_be_compared_is_among_the_worst():
     fine = [judgement("t", "p"), judgement("s", "p", value=1.0)]
     assert report._badness(fine, "t") == -2.0
     assert report._badness(fine, None) == 1.0
+    milder = [judgement("t", "p", judge="mild", value=4.5), judgement("s", "p", "refused", judge="mild")]
+    assert report._badness([*fine, *milder], "t") == -2.0  # by the judge who scored both
     for lost in ("s", "t"):
         rows = [judgement(name, "q", "refused" if name == lost else "scored") for name in ("s", "t")]
         assert report._badness(rows, "t") < -4.0
