@@ -116,8 +116,9 @@ class Endpoint:
             self._next_start = time.monotonic() + 60 / self.judge.per_minute
 
     async def _pause(self, tried: int, wait: float | None) -> None:
-        """Retry-After holds for all calls to this endpoint; without it, this call backs off, with jitter."""
-        if wait is not None:
+        """Retry-After holds for all calls to this endpoint; without it, or where it is over, this call backs off, with
+        jitter."""
+        if wait:
             self._not_before = max(self._not_before, time.monotonic() + min(wait, _PATIENCE))
             return
         await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1)) * random.uniform(0.5, 1.0))

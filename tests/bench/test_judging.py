@@ -1,5 +1,6 @@
 """The whole path against a real server that misbehaves; tests/bench/fake_judge.py keeps the ledger."""
 
+import asyncio
 import dataclasses
 import errno
 import json
@@ -237,6 +238,20 @@ def test_what_waits_for_its_turn_is_not_in_doubt(tmp_path, picture):
 )
 def test_retry_after(value, seconds):
     assert endpoint.retry_after({"retry-after": value}) == seconds
+
+
+@pytest.mark.parametrize("wait", [None, 0.0])
+def test_a_retry_after_that_is_over_is_no_leave_to_hammer(monkeypatch, wait):
+    """A date of a clock that goes wrong: all tries of a call would be gone at once."""
+    slept = []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    monkeypatch.setattr(endpoint.asyncio, "sleep", sleep)
+    asyncio.run(endpoint.Endpoint(make_judge("http://h/v1"))._pause(3, wait))
+    assert slept
+    assert 0.5 <= slept[0] / (4 * endpoint._FIRST_PAUSE) <= 1
 
 
 def test_a_budget_is_never_passed_and_what_was_paid_is_kept(tmp_path, picture):
