@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import pickle
+import re
 import struct
 import traceback
 import zlib
@@ -16,7 +17,7 @@ from PIL import ExifTags, Image
 
 from flashjax import cli
 from flashjax.bench import calls as calls_module
-from flashjax.bench import endpoint
+from flashjax.bench import config, endpoint
 from flashjax.bench import report as bench_report
 from flashjax.bench.calls import Judge, read_picture
 from flashjax.bench.journal import Journal
@@ -221,6 +222,15 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, file, content, sentence):
     said = capsys.readouterr().err
     assert all(part in said for part in sentence.split("*")), said
     assert len(said.splitlines()) == 1
+
+
+def test_the_readmes_judges_are_read(request, tmp_path, monkeypatch):
+    readme = (request.config.rootpath / "README.md").read_text()
+    (told,) = re.findall(r'^    (\{"judges": .*?\]\})$', readme, re.M | re.S)
+    (tmp_path / "judges.json").write_text(told)
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    local, theirs = config.read_judges(tmp_path / "judges.json")
+    assert (bool(local.key), bool(theirs.key), theirs.params) == (False, True, {"max_completion_tokens": 4096})
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
