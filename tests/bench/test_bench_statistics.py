@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 from sklearn.metrics import cohen_kappa_score
@@ -131,6 +131,7 @@ def test_intervals_of_little():
 SCORES = st.lists(st.tuples(st.integers(2, 10), st.integers(2, 10)), min_size=2, max_size=40)
 
 
+@settings(max_examples=40)
 @given(SCORES)
 def test_kappa_is_scikit_learns(pairs):
     a, b = np.array(pairs).T / 2
@@ -171,6 +172,7 @@ def test_all_verdicts_of_two_orders():
     assert statistics.verdicts([(None, None)]).flip_rate is None
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(2, 6))
 def test_strengths_are_those_of_logistic_regression(seed, count):
     rng, names = np.random.default_rng(seed), [f"s{i}" for i in range(count)]
