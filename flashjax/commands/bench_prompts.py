@@ -83,6 +83,7 @@ def _written(args: argparse.Namespace, folder: Path) -> int | None:
     from flashjax.bench.journal import Journal
     from flashjax.bench.rubrics import EDITS
     from flashjax.commands import quiet
+    from flashjax.errors import UserError
 
     quiet()
     writers = config.read_judges(args.endpoint, args.prices, most_tokens=4096)
@@ -94,25 +95,34 @@ def _written(args: argparse.Namespace, folder: Path) -> int | None:
         print(estimate([call for calls in plans for call in calls], args.out, args.budget))
         return None
     known = {"t2i": grammar.t2i_bench(), "edit": grammar.editing_bench()}
-    made, thrown, unasked = {"t2i": [], "edit": []}, {}, {}
+    found = {}
     with Journal(folder) as journal, tqdm(desc="writing", unit="call") as bar:
         for kind, category in wanted:
-            new = writing.write(
+            found[kind, category] = new = writing.write(
                 writers, category, kind == "edit", counts[kind], known[kind], journal,
                 seed=args.seed, budget=args.budget, tick=bar.update,
             )  # fmt: skip
-            made[kind], thrown[category], unasked = made[kind] + new.prompts, new.thrown, unasked | new.unasked
             if new.unasked:
                 break
-    for category, reasons in thrown.items():
-        for reason, count in reasons.items():
-            print(f"{category}: {count} left out, {reason}")
-    if unasked:
-        print(f"{len(unasked)} calls have no reply: {next(iter(unasked.values()))}")
+    _tell(found, counts)
+    if new.unasked:
+        print(f"{len(new.unasked)} calls have no reply: {next(iter(new.unasked.values()))}")
         print(f"Nothing is written; what came so far is kept in {folder}, and the same command goes on from there.")
         return 1
+    made = {kind: [p for (k, _), new in found.items() if k == kind for p in new.prompts] for kind in kinds}
+    if not any(made.values()):
+        raise UserError(f"No reply held a prompt that passes; give {args.endpoint} another model.")
     _save(folder, {kind: bench for kind, bench in made.items() if bench})
     return None
+
+
+def _tell(found: dict, counts: dict) -> None:
+    """Prints what was thrown away, and where fewer came than were asked for."""
+    for (kind, category), new in found.items():
+        for reason, count in new.thrown.items():
+            print(f"{kind} {category}: {count} left out, {reason}")
+        if not new.unasked and len(new.prompts) < counts[kind]:
+            print(f"{kind} {category}: only {len(new.prompts)} of {counts[kind]} came; another --seed asks for others.")
 
 
 def _save(folder: Path, made: dict) -> None:
