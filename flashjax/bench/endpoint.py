@@ -100,6 +100,9 @@ class Endpoint:
             if one.status not in (_UNSENT, _UNSEEN, *_AGAIN) and one.status < 500:
                 kind, trouble, barred = self._verdict(one.status, trouble)
                 return Reply(kind, None, trouble, made + 1, time.monotonic() - begun, unseen, barred)
+            if one.wait is not None and one.wait > _PATIENCE:
+                trouble = self._later(one.wait, trouble)
+                return Reply("failed", None, trouble, made + 1, time.monotonic() - begun, unseen, True)
             if made + 1 < self.judge.tries:
                 await self._pause(made + 1, one.wait)
         return Reply("failed", None, trouble, self.judge.tries, time.monotonic() - begun, unseen)
@@ -119,7 +122,7 @@ class Endpoint:
         """Retry-After holds for all calls to this endpoint; without it, or where it is over, this call backs off, with
         jitter."""
         if wait:
-            self._not_before = max(self._not_before, time.monotonic() + min(wait, _PATIENCE))
+            self._not_before = max(self._not_before, time.monotonic() + wait)
             return
         await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1)) * random.uniform(0.5, 1.0))
 
@@ -173,6 +176,12 @@ class Endpoint:
             told = f"The endpoint {judge.url} has no model {judge.model}, or is no OpenAI-compatible API ({trouble}); "
             return "failed", f"{told}mend url and model of judge {judge.name}.", True
         return "rejected", trouble, False
+
+    def _later(self, wait: float, trouble: str) -> str:
+        """Of a quota of the day, say: a run that stands still for hours tells nobody why."""
+        judge = self.judge
+        told = f"The endpoint {judge.url} wants judge {judge.name} to come back in {wait / 60:.0f} minutes ({trouble})"
+        return f"{told}; start again then."
 
     def _complaint(self, status: int, content: bytes) -> str:
         try:

@@ -127,6 +127,7 @@ def test_a_picture_that_is_gone_stops_its_own_call_alone(tmp_path, picture):
     ("action", "sentence"),
     [
         ((401, b'{"error": {"message": "Incorrect API key: ' + CANARY.encode() + b'"}}'), "refuses the key of judge j"),
+        ((429, b"quota", "Retry-After: 7200\r\n"), "wants judge j to come back in 120 minutes (status 429: quota)"),
         ((404, b"{}"), "has no model m, or is no OpenAI-compatible API"),
         ((400, b'{"error": {"message": "no images"}}'), "gave no reply to 8 calls in a row: status 400: no images"),
     ],
