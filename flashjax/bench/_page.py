@@ -128,7 +128,7 @@ Spent: {{ "%.2f" | format(told.dollars) }} US dollars
 <ul>
 {% for a in told.agreement %}
 <li>{{ a.judges | join(" and ") }} on {{ a.n }} pictures: Spearman {{ a.spearman | figure }}, weighted kappa
-{{ a.kappa | figure }}, the second scores {{ "%+.2f" | format(a.mean_difference or 0) }} higher.</li>
+{{ a.kappa | figure }}{% if a.n %}, the second scores {{ "%+.2f" | format(a.mean_difference) }} higher{% endif %}.</li>
 {% endfor %}
 {% macro moves(p) %}
 {% if p.value is none %}too few answers ({{ p.n }} of {{ p.asked }}).{% else %}

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from flashjax.bench.rubrics import Rubric
 from flashjax.bench.secret import Secret
 from flashjax.errors import UserError
 
-__all__ = ["Call", "Judge", "Picture", "Prices", "read_picture"]
+__all__ = ["Call", "Judge", "Picture", "Prices", "read_picture", "upright"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -73,10 +73,10 @@ class Picture:
     digest: str
 
     def png(self) -> bytes:
-        """The bytes. Raises UserError where the file was changed since it was read first."""
-        data = self.path.read_bytes()
-        if not data.startswith(_PNG):
-            data = _png_bytes(self.path)
+        """The bytes. Raises UserError where the file is gone or was changed since it was read first."""
+        data = _read(self.path)
+        if hashlib.sha256(data).hexdigest() != self.digest:
+            data = _png_bytes(self.path)  # what was no PNG, or lay on its side
         if hashlib.sha256(data).hexdigest() != self.digest:
             raise UserError(f"{self.path} was changed while it was being judged; start again.")
         return data
@@ -88,24 +88,40 @@ def read_picture(path: str | Path) -> Picture:
     return Picture(path, hashlib.sha256(_png_bytes(path)).hexdigest())
 
 
-def _png_bytes(path: Path) -> bytes:
-    """The file itself if it is a PNG; what else Pillow reads is sent as PNG, without loss. Decoded in either case: a
-    broken one is found before anything is sent, and not by the judge that is paid to look at it."""
+def upright(image: Image.Image) -> Image.Image:
+    """The picture in RGB as browsers show it: turned as its EXIF says, which cameras leave to the reader, and on white
+    where it is transparent."""
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _read(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"The picture {path} cannot be read: {error.strerror}.") from error
+
+
+def _png_bytes(path: Path) -> bytes:
+    """The file itself if it is a PNG that everybody sees alike; what else Pillow reads is sent as PNG, without loss and
+    `upright`. Decoded in either case: a broken one is found before anything is sent, and not by the judge that is paid
+    to look at it."""
+    data = _read(path)
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError
             if data.startswith(_PNG):
                 image.verify()  # checksums; after it an image cannot be decoded
-                with Image.open(io.BytesIO(data)) as again:
-                    again.load()
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            if data.startswith(_PNG) and not turned and not image.has_transparency_data:
                 return data
             out = io.BytesIO()
-            image.convert("RGB").save(out, "PNG")
+            upright(image).save(out, "PNG")
             return out.getvalue()
     except Image.DecompressionBombError as error:
         most = Image.MAX_IMAGE_PIXELS

@@ -66,6 +66,9 @@ def _judge(entry: Mapping[str, Any], where: str) -> Judge:
     params = entry["params"]
     if not isinstance(params, dict) or {"model", "messages", "response_format", "stream", "n"} & set(params):
         raise UserError(f"{where}: params are further fields of the request, without model, messages, a format or n.")
+    for name in {"max_tokens", "max_completion_tokens"} & set(params):
+        if type(params[name]) is not int or params[name] < 1:
+            raise UserError(f"{where}: {name} has to be a whole number of 1 or more.")
     key = read_secret(entry.get("key_env"), entry.get("key_file"))
     _check_url(entry["url"], bool(key), where)
     fields = {name: entry[name] for name in ("name", "url", "model", *_NUMBERS, "reply_format") if name in entry}

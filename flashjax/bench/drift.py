@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from flashjax.errors import UserError
 __all__ = ["Frozen", "calls", "chosen", "compared", "freeze", "pick", "read", "remember", "today"]
 
 Row = dict[str, Any]
+_FIELDS = ("day", "judge", "model", "served", "prompt", "seed", "value")
 _BENCH, _SCORES, _SETTINGS = "bench.jsonl", "scores.jsonl", "settings.json"
 
 
@@ -117,18 +118,20 @@ def calls(frozen: Frozen, judges: Sequence[Judge], day: str) -> list[Call]:
 
 
 def compared(rows: Sequence[Row], folder: Path) -> list[Row]:
-    """The rows of a run, those of the frozen set with ``since``, the judge's first day, and ``before``, its score then;
-    without both on the first day itself. Their scores are added to the set's."""
+    """The rows of a run, those of the frozen set with ``since``, the judge's first day, and ``before``, the picture's
+    first score, None if that is today's; without both on the first day itself. Their scores are added to the set's."""
     known = _recorded(folder / _SCORES, [r for r in rows if r["kind"] == "drift" and r["outcome"] == "scored"])
-    first: dict[tuple, str] = {}
-    for r in known:
-        first[_judge(r)] = min(r["day"], first.get(_judge(r), r["day"]))
-    before = {(*_judge(r), r["prompt"]): r["value"] for r in known if r["day"] == first[_judge(r)]}
+    days, first = {}, {}
+    for r in sorted(known, key=lambda r: r["day"]):
+        days.setdefault(_judge(r), r["day"])
+        # A budget may end within the first day: its pictures without a score begin on a later one.
+        first.setdefault((*_judge(r), r["prompt"]), r)
 
     def told(r: Row) -> Row:
-        if r["kind"] != "drift" or first.get(_judge(r), r["day"]) == r["day"]:
+        if r["kind"] != "drift" or days.get(_judge(r), r["day"]) == r["day"]:
             return r
-        return r | dict(since=first[_judge(r)], before=before.get((*_judge(r), r["prompt"])))
+        begun = first.get((*_judge(r), r["prompt"]), r)
+        return r | dict(since=days[_judge(r)], before=begun["value"] if begun["day"] < r["day"] else None)
 
     return list(map(told, rows))
 
@@ -142,11 +145,19 @@ def _recorded(path: Path, rows: Sequence[Row]) -> list[Row]:
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # runs of several folders may end at once
         file.truncate(whole_length(path))  # half a line of a killed process
-        known = {(*_judge(r), r["day"], r["prompt"]): r for _, r in json_lines(path)}
+        known = {(*_judge(r), r["day"], r["prompt"]): r for r in _whole(path)}
         new = {(*_judge(r), r["day"], r["prompt"]): _kept(r) for r in rows}
         file.write(as_lines([r for key, r in new.items() if key not in known]))
     return list((new | known).values())
 
 
+def _whole(path: Path) -> Iterator[Row]:
+    """All rows of the file. Raises UserError for one that is none."""
+    for number, row in json_lines(path):
+        if not isinstance(row, dict) or set(_FIELDS) - set(row) or type(row["value"]) not in (int, float):
+            raise UserError(f"Line {number} of {path} is no score of a frozen set; restore the file, or take it out.")
+        yield row
+
+
 def _kept(row: Row) -> Row:
-    return {name: row.get(name) for name in ("day", "judge", "model", "served", "prompt", "seed", "value")}
+    return {name: row.get(name) for name in _FIELDS}

@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
-from flashjax.bench.calls import Call, Judge
-from flashjax.bench.rubrics import clean
+from flashjax.bench.calls import Judge
+from flashjax.bench.rubrics import clean, is_filter
 
 __all__ = ["Endpoint", "Reply", "Try"]
 
-_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # the state of the server, not of the question
+_AGAIN = (408, 409, 425, 429)  # with all from 500 on: the state of the server, not of the question
 _UNSENT, _UNSEEN = 0, -1  # in a status's place: the request did not get there; what became of it is unknown
-_LOST = (_UNSEEN, 502, 504)  # the model may have answered, and a proxy says that it did not hear it
+_LOST = (_UNSEEN, 502, 504, 520, 524)  # the model may have answered, and a proxy says that it did not hear it
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds between tries, doubled each time
 _PATIENCE = 600.0  # the longest Retry-After that is waited for
 _LARGEST = 4 << 20  # bytes of a reply
@@ -78,26 +78,31 @@ class Endpoint:
     async def __aexit__(self, *_) -> None:
         await self._session.close()
 
-    async def ask(self, call: Call, admit: Admit, settle: Settle) -> Reply:
+    async def ask(self, key: str, data: bytes, admit: Admit, settle: Settle) -> Reply:
         """Asks until there is a complete reply, ``judge.tries`` times at most.
 
         Args:
+            key, data: of the call, and the body of its request.
             admit: awaited before every try; where it says no, no further one is made.
             settle: called with every try that was admitted, when it has ended.
         """
         begun, trouble, unseen = time.monotonic(), "", 0
         for made in range(self.judge.tries):
+            # In this order: what still waits for its turn was not sent, and is not in doubt if the run is killed.
+            await self._pace()
             if not await admit():
                 return Reply("failed", None, trouble, made, time.monotonic() - begun, unseen)
-            await self._pace()
-            one = await self._once(call)
+            one = await self._once(key, data)
             settle(one)
             trouble, unseen = one.trouble, unseen + one.unseen
             if one.body is not None:
                 return Reply("reply", one.body, "", made + 1, time.monotonic() - begun, unseen)
-            if one.status not in (_UNSENT, _UNSEEN, *_AGAIN):
+            if one.status not in (_UNSENT, _UNSEEN, *_AGAIN) and one.status < 500:
                 kind, trouble, barred = self._verdict(one.status, trouble)
                 return Reply(kind, None, trouble, made + 1, time.monotonic() - begun, unseen, barred)
+            if one.wait is not None and one.wait > _PATIENCE:
+                trouble = self._later(one.wait, trouble)
+                return Reply("failed", None, trouble, made + 1, time.monotonic() - begun, unseen, True)
             if made + 1 < self.judge.tries:
                 await self._pause(made + 1, one.wait)
         return Reply("failed", None, trouble, self.judge.tries, time.monotonic() - begun, unseen)
@@ -114,17 +119,17 @@ class Endpoint:
             self._next_start = time.monotonic() + 60 / self.judge.per_minute
 
     async def _pause(self, tried: int, wait: float | None) -> None:
-        """Retry-After holds for all calls to this endpoint; without it, this call backs off, with jitter."""
-        if wait is not None:
-            self._not_before = max(self._not_before, time.monotonic() + min(wait, _PATIENCE))
+        """Retry-After holds for all calls to this endpoint; without it, or where it is over, this call backs off, with
+        jitter."""
+        if wait:
+            self._not_before = max(self._not_before, time.monotonic() + wait)
             return
         await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1)) * random.uniform(0.5, 1.0))
 
-    async def _once(self, call: Call) -> Try:
-        data = json.dumps(call.request()).encode()
+    async def _once(self, key: str, data: bytes) -> Try:
         try:
             # A server that sends a byte now and then would never run into the timeouts of single reads.
-            async with asyncio.timeout(self.judge.timeout), self._posted(call.key, data) as answer:
+            async with asyncio.timeout(self.judge.timeout), self._posted(key, data) as answer:
                 content = await _read(answer)
         except (self._http.ClientConnectorError, self._http.ConnectionTimeoutError) as error:
             return Try(_UNSENT, None, self._hidden(f"the connection failed ({type(error).__name__}: {error})"))
@@ -149,23 +154,34 @@ class Endpoint:
             return Try(_UNSEEN, None, f"the reply has more than {_LARGEST >> 20} MiB")
         try:
             body = json.loads(content)
+            if status := _status_within(body):
+                return Try(status, None, self._complaint(status, content))
             choice = body["choices"][0]
+            if is_filter(choice.get("finish_reason")) and choice.get("message") is None:
+                choice["message"] = {}  # Gemini's
             if not isinstance(choice["message"], dict):
                 raise TypeError("the message is no object")
-        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             return Try(_UNSEEN, None, f"the reply is no chat completion ({type(error).__name__})")
         return Try(200, None, "", body)
 
     def _verdict(self, status: int, trouble: str) -> tuple[str, str, bool]:
         """(kind, trouble, barred) of a reply, from a status that is not worth another try."""
         judge = self.judge
+        if any(word in trouble.lower() for word in ("content_filter", "content_policy", "safety", "moderation")):
+            return "refused", trouble, False
         if status in (401, 403):
             return "failed", f"The endpoint {judge.url} refuses the key of judge {judge.name} ({trouble}).", True
         if status in (404, 405) or 300 <= status < 400:
             told = f"The endpoint {judge.url} has no model {judge.model}, or is no OpenAI-compatible API ({trouble}); "
             return "failed", f"{told}mend url and model of judge {judge.name}.", True
-        filtered = any(word in trouble.lower() for word in ("content_filter", "content_policy", "safety"))
-        return "refused" if filtered else "rejected", trouble, False
+        return "rejected", trouble, False
+
+    def _later(self, wait: float, trouble: str) -> str:
+        """Of a quota of the day, say: a run that stands still for hours tells nobody why."""
+        judge = self.judge
+        told = f"The endpoint {judge.url} wants judge {judge.name} to come back in {wait / 60:.0f} minutes ({trouble})"
+        return f"{told}; start again then."
 
     def _complaint(self, status: int, content: bytes) -> str:
         try:
@@ -177,6 +193,13 @@ class Endpoint:
 
     def _hidden(self, text: str) -> str:
         return clean(self.judge.key.hide(text), 300)
+
+
+def _status_within(body: Any) -> int:
+    """The status of an error that came under a 200, as of routers that say 200 before the model has answered; or 0."""
+    error = body.get("error") if isinstance(body, dict) and not body.get("choices") else None
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if type(code) is int and 400 <= code < 600 else 0
 
 
 async def _read(answer) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from flashjax.bench.calls import upright
 from flashjax.bench.prompts import Prompt
 from flashjax.errors import UserError
 
@@ -28,7 +29,7 @@ def settle(folder: Path, facts: Mapping[str, Any]) -> None:
     """
     record, told = folder / "drawn.json", json.dumps(facts, indent=1, sort_keys=True)
     if record.exists():
-        before, now = json.loads(record.read_text()), json.loads(told)
+        before, now = _read(record), json.loads(told)
         differ = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
         if differ:
             named = "; ".join(f"{k} is {before.get(k)!r} there and {now.get(k)!r} here" for k in differ)
@@ -39,6 +40,16 @@ def settle(folder: Path, facts: Mapping[str, Any]) -> None:
         raise UserError(f"{folder} holds files, but no pictures of flashjax bench generate; give an empty folder.")
     folder.mkdir(parents=True, exist_ok=True)
     _whole(record, lambda path: path.write_text(told))
+
+
+def _read(record: Path) -> dict[str, Any]:
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{record} is damaged ({error}), so that nobody knows what drew its folder.") from error
+    if not isinstance(before, dict):
+        raise UserError(f"{record} is no object, so that nobody knows what drew its folder.")
+    return before
 
 
 def pending(
@@ -69,11 +80,7 @@ def _save(path: Path, image: np.ndarray, facts: Mapping[str, Any]) -> None:
     info = PngImagePlugin.PngInfo()
     for name, value in facts.items():
         info.add_itxt(name, str(value))  # UTF-8: prompts may be Chinese
-    # Judges and reports know no transparency; on white, as browsers show it.
-    picture = Image.fromarray(image)
-    if picture.mode == "RGBA":
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    picture.save(path, "PNG", pnginfo=info)
+    upright(Image.fromarray(image)).save(path, "PNG", pnginfo=info)  # judges and reports know no transparency
 
 
 def _whole(path: Path, write: Callable[[Path], Any]) -> None:

@@ -1,14 +1,15 @@
 """What was asked and what came back, in a file that survives a crash at any point.
 
 One JSON object a line, appended. A line is whole or it is ignored: the last line of a killed process may be half a
-line. An ``asked`` row is written before every try of a call, a ``reply`` or ``failure`` row after the last one, flushed
-to the disk before anybody counts it. Money is never forgotten: a try whose end is in no row may have been paid for, and
-so may one whose answer was lost; both stay booked at their highest price when the call is asked again.
+line. An ``asked`` row is written before every try of a call, a ``reply`` or ``failure`` row as soon as the last one has
+ended, and flushed to the disk before the run ends. Money is never forgotten: a try whose end is in no row may have been
+paid for, and so may one whose answer was lost; both stay booked at their highest price when the call is asked again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -38,7 +39,7 @@ class Journal:
         self.failures: dict[str, Row] = {}
         self.doubtful: dict[str, list[Row]] = {}
         self._ended: dict[str, float] = {}  # key to the US dollars of all its replies and failures
-        self._waiting: list[tuple[bytes, asyncio.Future]] = []
+        self._waiting: list[asyncio.Future] = []
         self._writer: asyncio.Task | None = None
 
     def __enter__(self) -> Journal:
@@ -51,11 +52,14 @@ class Journal:
             raise UserError(
                 f"Another run is writing to {self.path.parent}; wait for it, or give another folder."
             ) from None
-        self.read()
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        # Half a line of a killed process is cut off, so that the next line begins a line.
-        os.ftruncate(self._file, whole_length(self.path))
-        os.lseek(self._file, 0, os.SEEK_END)
+        with contextlib.ExitStack() as locked:
+            locked.callback(os.close, self._lock)  # which gives the lock back, if the file is damaged
+            self.read()
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            # Half a line of a killed process is cut off, so that the next line begins a line.
+            os.ftruncate(self._file, whole_length(self.path))
+            os.lseek(self._file, 0, os.SEEK_END)
+            locked.pop_all()
         return self
 
     def read(self) -> Journal:
@@ -95,27 +99,29 @@ class Journal:
         self._append(_line(row))
         self._take(row)
 
-    async def finish(self, row: Row) -> None:
-        """Notes a reply or a failure, and returns when it is on the disk. Many that wait share one flush."""
+    def finish(self, row: Row) -> None:
+        """Notes a reply or a failure. It leaves the process at once: neither Ctrl-C nor a kill loses it then."""
+        self._append(_line(row))
+        self._take(row)
+
+    async def flushed(self) -> None:
+        """Returns when all that was noted is on the disk. Many that wait share one flush."""
         done = asyncio.get_running_loop().create_future()
-        self._waiting.append((_line(row), done))
+        self._waiting.append(done)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._flush())
         await asyncio.shield(done)
-        self._take(row)
 
     async def _flush(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                # The lines leave the process at once, so that a kill from here on loses none of them.
-                self._append(b"".join(line for line, _ in batch))
                 await asyncio.to_thread(os.fsync, self._file)
             except OSError as error:
-                for _, done in batch:
+                for done in batch:
                     done.set_exception(OSError(error.errno, error.strerror, str(self.path)))
                 continue
-            for _, done in batch:
+            for done in batch:
                 done.set_result(None)
 
     def _append(self, data: bytes) -> None:
@@ -123,11 +129,11 @@ class Journal:
         try:
             while data:
                 data = data[os.write(self._file, data) :]
-        except OSError:
+        except OSError as error:
             # A full disk took half a line; the next line must not be glued to it.
             os.ftruncate(self._file, start)
             os.lseek(self._file, start, os.SEEK_SET)
-            raise
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 def _line(row: Row) -> bytes:
@@ -147,7 +153,9 @@ def read_rows(path: Path) -> Iterator[Row]:
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             row = json.loads(line)
-            if row["kind"] not in ("asked", "reply", "failure") or not isinstance(row["key"], str):
+            numbers = [row["most"]] if row["kind"] == "asked" else [row["tries"], row["dollars"]]
+            known = row["kind"] in ("asked", "reply", "failure") and isinstance(row["key"], str)
+            if not known or any(type(n) not in (int, float) for n in numbers):
                 raise ValueError("not a row")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(

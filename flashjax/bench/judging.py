@@ -123,11 +123,14 @@ async def _one_judge(calls: Sequence[Call], journal: Journal, purse: Budget, tic
         for call in left:
             if reason := state["stopped"]:
                 unasked[call.key] = reason
-            elif row := await _one_call(call, endpoint, journal, purse, state):
-                group.create_task(journal.finish(row))  # the next call does not wait for the disk
-                tick()
-            else:
-                unasked[call.key] = f"not asked: {_used_up(purse)}"
+                continue
+            row = await _one_call(call, endpoint, journal, purse, state)
+            if isinstance(row, str):
+                unasked[call.key] = f"not asked: {row}"
+                continue
+            journal.finish(row)
+            group.create_task(journal.flushed())  # the next call does not wait for the disk
+            tick()
 
     if calls:
         async with Endpoint(calls[0].judge) as endpoint, asyncio.TaskGroup() as group:
@@ -136,9 +139,14 @@ async def _one_judge(calls: Sequence[Call], journal: Journal, purse: Budget, tic
     return unasked
 
 
-async def _one_call(call: Call, endpoint: Endpoint, journal: Journal, purse: Budget, state: dict) -> Row | None:
-    """The row of its reply or failure; None if the budget did not even admit its first try."""
+async def _one_call(call: Call, endpoint: Endpoint, journal: Journal, purse: Budget, state: dict) -> Row | str:
+    """The row of its reply or failure; or why there is none: its picture is gone, or the budget did not even admit its
+    first try."""
     most, admitted = call.most(), True
+    try:
+        data = json.dumps(call.request()).encode()
+    except UserError as error:
+        return str(error)  # of this call alone: others on their way are paid for
 
     async def admit() -> bool:
         nonlocal admitted
@@ -146,9 +154,9 @@ async def _one_call(call: Call, endpoint: Endpoint, journal: Journal, purse: Bud
             journal.asked(dict(kind="asked", key=call.key, judge=call.judge.name, most=most))
         return admitted
 
-    reply = await endpoint.ask(call, admit, lambda one: purse.settle(most, _paid(call, one)))
+    reply = await endpoint.ask(call.key, data, admit, lambda one: purse.settle(most, _paid(call, one)))
     if not reply.tries:
-        return None
+        return _used_up(purse)
     if not admitted:
         reply = reply._replace(trouble=f"{reply.trouble}; not asked again: {_used_up(purse)}")
     if reply.barred:

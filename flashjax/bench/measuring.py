@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flashjax.bench.calls import Picture
+from flashjax.bench.calls import Picture, upright
 from flashjax.bench.plan import Pictures
 from flashjax.bench.prompts import Prompt
 from flashjax.errors import UserError
@@ -69,7 +69,7 @@ def measure(
     found: dict[str, list[np.ndarray]] = {e.name: [] for e in extractors}
     for i, (p, _, picture) in enumerate(shots, 1):
         with Image.open(picture.path) as opened:
-            image = opened.convert("RGB")
+            image = upright(opened)
         pixels = np.asarray(image)
         row = _values(pixels) | _edit(p, image, sources)
         if read and texts.get(p.id):
@@ -117,7 +117,7 @@ def _edit(prompt: Prompt, image: Image.Image, sources: Pictures) -> dict[str, fl
     if not shots:
         return {}
     with Image.open(shots[min(shots)].path) as opened:
-        source = opened.convert("RGB")
+        source = upright(opened)
     ratio = image.width * source.height / (image.height * source.width)
     if not 1 / _SHAPES <= ratio <= _SHAPES:
         return dict(other_shape=1.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from flashjax.bench.calls import Call, Judge, Picture, read_picture
+from flashjax.bench.calls import Call, Judge, Picture, read_picture, upright
 from flashjax.bench.prompts import Prompt, is_id, spread
 from flashjax.bench.rubrics import PAIR, T2I, edit_pair, edit_rubric, t2i_user
 from flashjax.errors import UserError
@@ -32,7 +32,7 @@ def find_pictures(folder: str | Path, prompts: Sequence[Prompt]) -> dict[str, di
     found: dict[str, dict[int, Picture]] = {}
     for path in sorted(folder.glob("*_*.png")):
         name, _, seed = path.stem.rpartition("_")
-        if name in ids and seed.isdigit():
+        if name in ids and seed.isascii() and seed.isdigit():
             found.setdefault(name, {})[int(seed)] = read_picture(path)
             _check_prompt(path, ids[name])
     if missing := sorted(set(ids) - set(found)):
@@ -110,7 +110,15 @@ def pairs(
     prompts: Sequence[Prompt], system: str, ours: Pictures, reference: str, theirs: Pictures, judges: Sequence[Judge],
     sources: Pictures,
 ) -> list[Call]:  # fmt: skip
-    """A system against the reference, seed by seed, in both orders: order 0 shows the system as A, order 1 as B."""
+    """A system against the reference, seed by seed, in both orders: order 0 shows the system as A, order 1 as B.
+
+    Raises UserError where a prompt has no seed of which both have a picture: it would be in no pair.
+    """
+    if apart := [p.id for p in prompts if not set(ours[p.id]) & set(theirs[p.id])]:
+        raise UserError(
+            f"{len(apart)} prompts have no seed of which both {system} and {reference} have a picture ({apart[0]} is "
+            "one), and pairs are of one seed; draw both with the same --seeds, or leave out --reference."
+        )
     calls = []
     for judge in judges:
         for p in prompts:
@@ -147,7 +155,7 @@ def injections(
 
 def _inject(source: Path, target: Path) -> None:
     with Image.open(source) as opened:
-        image = opened.convert("RGB")
+        image = upright(opened)
     size = max(8, image.width // 24)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=size)
     draw.rectangle((0, image.height - 2 * size, image.width, image.height), (255, 255, 255))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 from urllib.parse import quote
 
@@ -22,12 +23,13 @@ from flashjax.bench._measures import table
 from flashjax.bench._page import PAGE
 from flashjax.bench.plan import Pictures
 from flashjax.bench.prompts import Prompt
-from flashjax.bench.summary import by_prompt, summarise
+from flashjax.bench.summary import summarise
 from flashjax.files import as_csv, write_whole
 
 __all__ = ["write_report"]
 
 _NOTHING = "\u2013"
+_PAGE, _SHOT = 54_000_000, 200  # bytes: of a page at most, under 60 MB as thumbnails are guessed; around a thumbnail
 _CSV = ("kind", "system", "reference", "judge", "category", "prompt", "seed", "order", "outcome", "value", "dollars")
 
 
@@ -52,11 +54,13 @@ def write_report(
     """
     path, told = Path(path), summarise(rows, reference)
     told |= dict(dollars_by_judge=_dollars(rows, told["judges"]))
-    shots = _shots(path.parent, pictures, sources or {})
+    blocks = _blocks(rows, prompts, told["reference"])
+    room = _PAGE - sum(len(_in_script(block)) for block in blocks)
+    shots = _shots(path.parent, pictures, sources or {}, room)
     lost, differ = _lost(rows)
     page = _environment().render(
         title=title, command=command, told=told, head=_head(told), differences=_differences(told),
-        distributions=_distributions(rows, told), blocks=_blocks(rows, prompts, shots, told), lost=lost, differ=differ,
+        distributions=_distributions(rows, told), blocks=_scripts(blocks, shots), lost=lost, differ=differ,
         measured=table(measures),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,14 +152,17 @@ def _distributions(rows: Sequence[Mapping], told: Mapping[str, Any]) -> list[dic
     return found
 
 
-def _shots(folder: Path, pictures: Mapping[str, Pictures], sources: Pictures) -> dict[str, list[dict[str, Any]]]:
-    """Prompt's id to its pictures: thumbnails, and where the files are from the page's folder; a source comes first."""
+def _shots(
+    folder: Path, pictures: Mapping[str, Pictures], sources: Pictures, room: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Prompt's id to its pictures: thumbnails, in ``room`` bytes, and where the files are from the page's folder; a
+    source comes first."""
     found = [(id_, "source", None, by[min(by)].path) for id_, by in sources.items()]
     found += [
         (id_, system, seed, by[seed].path)
         for system, mine in pictures.items() for id_, by in mine.items() for seed in sorted(by)
     ]  # fmt: skip
-    size, shots = thumbnails.fitting([path for *_, path in found]), {}
+    size, shots = thumbnails.fitting([path for *_, path in found], room - _SHOT * len(found)), {}
     for id_, system, seed, path in found:
         file = quote(Path(os.path.relpath(path, folder)).as_posix())
         shot = dict(system=system, seed=seed, file=file, picture=thumbnails.thumbnail(path, *size))
@@ -163,10 +170,9 @@ def _shots(folder: Path, pictures: Mapping[str, Pictures], sources: Pictures) ->
     return shots
 
 
-def _blocks(
-    rows: Sequence[Mapping], prompts: Sequence[Prompt], shots: Mapping[str, list], told: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """One block a prompt, the worst first: where the systems lie farthest below the reference, or else lowest."""
+def _blocks(rows: Sequence[Mapping], prompts: Sequence[Prompt], reference: str | None) -> list[dict[str, Any]]:
+    """One block a prompt, the worst first: without a score, or where the systems lie farthest below the reference, or
+    else lowest."""
     by = {}
     for r in rows:
         by.setdefault(r["prompt"], []).append(r)
@@ -179,18 +185,32 @@ def _blocks(
             for r in mine
         ]
         about = dict(id=p.id, category=p.category, prompt=p.prompt, source=p.source_prompt, facts=p.facts)
-        blocks.append((_badness(mine, told["reference"]), about | dict(shots=shots.get(p.id, []), said=said)))
+        blocks.append((_badness(mine, reference), about | dict(said=said)))
     blocks.sort(key=lambda pair: pair[0])
-    return [dict(id=b["id"], category=b["category"], data=_in_script(b)) for _, b in blocks]
+    return [block for _, block in blocks]
+
+
+def _scripts(blocks: Sequence[Mapping[str, Any]], shots: Mapping[str, list]) -> list[dict[str, Any]]:
+    """The blocks with their pictures, as the page's data."""
+    return [
+        dict(id=b["id"], category=b["category"], data=_in_script({**b, "shots": shots.get(b["id"], [])}))
+        for b in blocks
+    ]
 
 
 def _badness(rows: Sequence[Mapping], reference: str | None) -> float:
-    """Lower is worse; a prompt with no score at all comes first."""
-    points = [r for r in rows if r["kind"] == "point" and r["outcome"] == "scored"]
-    means = {s: by_prompt(r for r in points if r["system"] == s) for s in {r["system"] for r in points}}
-    values = {s: next(iter(m.values())) for s, m in means.items()}
-    base = values.pop(reference, 0.0) if reference and len(values) > 1 else 0.0
-    return min(values.values(), default=-10.0) - base
+    """Lower is worse, judge by judge, as one may be milder than another; a prompt that some system has no score of, or
+    none by a judge who scored the reference, comes first."""
+    scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for r in rows:
+        if r["kind"] == "point":
+            scores[r["system"]][r["judge"]] += [r["value"]] if r["outcome"] == "scored" else []
+    base = scores.pop(reference) if reference in scores and len(scores) > 1 else None
+    gaps = [
+        [fmean(v) - (fmean(base[j]) if base else 0.0) for j, v in by.items() if v and (base is None or base[j])]
+        for by in scores.values()
+    ]
+    return min(map(fmean, gaps)) if gaps and all(gaps) else -10.0
 
 
 def _in_script(value: Any) -> Markup:

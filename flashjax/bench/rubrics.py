@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 __all__ = ["EDITS", "PAIR", "T2I", "Edit", "Outcome", "Rubric", "edit_pair", "edit_rubric", "read_reply", "t2i_user"]
 
 LOW, HIGH = 1.0, 5.0
+_FILTERS = ("content_filter", "safety", "prohibited", "blocklist", "recitation", "spii")
 # A sub-score below SEVERE in a capping dimension holds the overall score of an edit at CAP, whatever the judge adds up.
 SEVERE, CAP = 2.0, 2.0
 
@@ -231,7 +232,7 @@ def read_reply(rubric: Rubric, content: str | None, refusal: str | None, finish:
 
     No guess is made: what is not a JSON object with a number in range is an outcome of its own.
     """
-    if refusal or finish == "content_filter":
+    if refusal or is_filter(finish):
         return Outcome("refused", clean(refusal or "the endpoint's content filter stopped the reply"))
     if not content or not content.strip():
         return Outcome("unparsable", f"the reply is empty (finish_reason {clean(str(finish))})")
@@ -243,6 +244,12 @@ def read_reply(rubric: Rubric, content: str | None, refusal: str | None, finish:
     if not isinstance(reply, dict):
         return Outcome("unparsable", f"not a JSON object: {clean(content)[:200]}")
     return rubric.read(rubric, reply)
+
+
+def is_filter(finish: Any) -> bool:
+    """Whether a finish_reason says that a filter stopped the reply: the protocol's content_filter, or Gemini's own
+    words, such as SAFETY and content_filter: PROHIBITED_CONTENT, which its endpoint passes on."""
+    return isinstance(finish, str) and any(word in finish.lower() for word in _FILTERS)
 
 
 def _unfenced(content: str) -> str:

@@ -29,7 +29,8 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
             the paper's), and its ``outcomes``. A cell is value, low, high, n, over the n prompts that *all* systems
             have a score of by this judge, or else a refusal of what is hard would be rewarded; None without any.
         rank: system to its place by the average of all judges.
-        differences: system against reference, by judge and category and overall: value, low, high, n, power.
+        differences: system against reference, by judge and category and overall, which is the mean of the categories
+            as the average is: value, low, high, n, power.
         agreement, pairs, strengths, injection, drift: see the functions.
     """
     points = [r for r in rows if r["kind"] == "point"]
@@ -109,10 +110,11 @@ def _rank(table: Sequence[dict], systems: Sequence[str]) -> dict[str, int | None
 
 def _difference(system: str, judge: str, kind: str | None, ours, theirs, category) -> dict[str, Any]:
     """Ours minus the reference's, over the prompts that both have a score of."""
-    both = [p for p in ours if p in theirs and kind in (None, category[p])]
-    values = [ours[p] - theirs[p] for p in both]
-    told = dict(system=system, judge=judge, category=kind, power=statistics.power_note(values))
-    return told | (_cell(values) or _NO_CELL)
+    both = [p for p in ours if p in theirs]
+    kinds = [kind] if kind else dict.fromkeys(category.values())
+    values = [[ours[p] - theirs[p] for p in both if category[p] == k] for k in kinds]
+    told = dict(system=system, judge=judge, category=kind, power=statistics.power_note(*values))
+    return told | (_cell(*values) or _NO_CELL)
 
 
 def _agreement(a: str, b: str, points: Sequence[Row]) -> dict[str, Any]:
@@ -185,6 +187,6 @@ def drift_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _moved(gains: Sequence[float]) -> dict[str, Any]:
-    """A cell and ``moved``: whether its interval leaves out 0; None without an interval."""
+    """A cell and ``moved``, see ``statistics.moved``; None without an interval."""
     cell = _cell(gains) or _NO_CELL
-    return cell | dict(moved=None if cell["low"] is None else cell["low"] > 0 or cell["high"] < 0)
+    return cell | dict(moved=None if cell["low"] is None else statistics.moved(gains))

@@ -9,19 +9,20 @@ from pathlib import Path
 
 from PIL import Image
 
+from flashjax.bench.calls import upright
 from flashjax.errors import UserError
 
 __all__ = ["fitting", "thumbnail"]
 
-_MOST = 40 << 20  # bytes of all thumbnails, before base64 makes four of three
 _SIZES = ((384, 80), (320, 75), (256, 65), (192, 55), (128, 45), (96, 30))  # side in pixels, WebP quality
 
 
-def fitting(paths: Sequence[Path]) -> tuple[int, int]:
-    """Side in pixels and WebP quality of the largest thumbnails that fit, judged by a few of the pictures."""
+def fitting(paths: Sequence[Path], most: float) -> tuple[int, int]:
+    """Side in pixels and WebP quality of the largest thumbnails that are ``most`` bytes of base64 together, judged by a
+    few of the pictures; the smallest where none are."""
     sample = paths[:: max(1, len(paths) // 16)]
     for size in _SIZES:
-        if sum(len(thumbnail(p, *size)) for p in sample) * 0.75 / max(1, len(sample)) * len(paths) <= _MOST:
+        if sum(len(thumbnail(p, *size)) for p in sample) / max(1, len(sample)) * len(paths) <= most:
             return size
     return _SIZES[-1]
 
@@ -32,7 +33,7 @@ def thumbnail(path: Path, side: int, quality: int) -> str:
     out = io.BytesIO()
     try:
         with Image.open(path) as opened:
-            image = opened.convert("RGB")
+            image = upright(opened)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"The picture {path} cannot be shown ({error}); draw it anew.") from error
     small = max(image.size) <= 64

@@ -16,14 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="a picture each (default 0)")
     parser.add_argument("--limit", type=positive, help="use only so many prompts (default: all)")
     parser.add_argument(
-        "--batch", type=positive, default=16,
+        "--batch", type=positive,
         help="pictures at once, divided over the devices, with --checkpoint (default 16)",
     )  # fmt: skip
     parser.add_argument(
         "--share", metavar="I/N",
         help="this process draws every N-th picture (default: as FLASHJAX_PROCESS and _PROCESSES say, else all)",
     )  # fmt: skip
-    parser.add_argument("--which", choices=("ema", "student"), default="ema", help="parameters of a run (default ema)")
+    parser.add_argument("--which", choices=("ema", "student"), help="parameters of a run (default ema)")
     parser.add_argument("--step", type=non_negative, help="of a run's checkpoint (default: the newest)")
     parser.add_argument("--size", type=positive, help="side of the picture, with --weights (default: the model's)")
     edits = parser.add_mutually_exclusive_group()
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from flashjax.errors import UserError
 
     quiet()
+    _fits(args)
     bench, sources = prompts.read_bench(args.bench, args.limit), {}
     if not args.draw_sources:
         sources = plan.find_sources(bench, args.bench, args.sources)
@@ -60,11 +61,25 @@ def run(args: argparse.Namespace) -> None:
     generate.settle(folder, facts)
     todo = generate.pending(bench, args.seeds, folder, share)
     with tqdm(total=len(todo), desc="drawing", unit="picture") as bar:
-        for count in generate.generate(todo, folder, draw, facts, args.batch if args.checkpoint else 1):
+        for count in generate.generate(todo, folder, draw, facts, args.batch or 1):
             bar.update(count)
     left = len(generate.pending(bench, args.seeds, folder))
     has = f"has those of {len(bench)} prompts" if not left else f"lacks {left}, which other shares draw"
     print(f"{len(todo)} pictures drawn; {folder} {has}.")
+
+
+def _fits(args: argparse.Namespace) -> None:
+    """Settles what a run's options are by default. Raises UserError where an option would have no effect."""
+    from flashjax.errors import UserError
+
+    given, other, names = "--checkpoint", "--weights", ("size",)
+    if not args.checkpoint:
+        given, other, names = other, given, ("batch", "which", "step", "source_size")
+    for name in names:
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} belongs to {other}; with {given} it would do nothing.")
+    if args.checkpoint:
+        args.batch, args.which = args.batch or 16, args.which or "ema"
 
 
 def _of_run(args: argparse.Namespace, bench, sources):

@@ -1,7 +1,7 @@
 """``flashjax bench judge``: pictures of systems to judges behind OpenAI-compatible endpoints."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flashjax.commands import non_negative, positive
@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
+    import tempfile
+
     from flashjax.bench import config, drift, judging, prompts
     from flashjax.bench.journal import Journal
     from flashjax.commands import quiet
@@ -34,11 +36,12 @@ def run(args: argparse.Namespace) -> int | None:
     quiet()
     judges = config.read_judges(args.judges, args.prices)
     bench = prompts.read_bench(args.bench, args.limit)
-    calls = _plan(args, judges, bench)
     if args.dry_run:
-        print(estimate(calls, args.out, args.budget))
+        with tempfile.TemporaryDirectory() as probes:
+            print(estimate(_plan(args, judges, bench, Path(probes)), args.out, args.budget))
         return None
-    with Journal(args.out) as journal:
+    with Journal(args.out) as journal:  # before the probes are drawn: another run may be sending its own
+        calls = _plan(args, judges, bench, Path(args.out) / "probes")
         if doubtful := sum(key not in journal.replies for key in journal.doubtful):
             print(f"{doubtful} calls were under way when a run was killed and may be charged twice.")
         todo = sum(row["to_ask"] for row in judging.dry_run(calls, journal.replies))
@@ -47,15 +50,22 @@ def run(args: argparse.Namespace) -> int | None:
         if frozen := drift.chosen(args.out, None):
             rows = drift.compared(rows, frozen)
         judging.write_rows(Path(args.out) / "scores.jsonl", rows)
-        dollars = journal.spent
+        spent = journal.spent
+    _tell(rows, unasked)
+    print(f"Spent so far: {spent:.2f} US dollars. Results: {args.out}/scores.jsonl")
+    return 1 if unasked or not any(row["outcome"] == "scored" for row in rows) else None
+
+
+def _tell(rows: Sequence[dict], unasked: Mapping[str, str]) -> None:
+    """Prints what came of the calls, and why some were not made."""
+    from flashjax.bench import judging
+
     for name, kinds in judging.counts(rows).items():
         print(f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
     for reason in dict.fromkeys(unasked.values()):
         print(f"{sum(r == reason for r in unasked.values())} calls: {reason}")
     for line in _moves(rows):
         print(line)
-    print(f"Spent so far: {dollars:.2f} US dollars. Results: {args.out}/scores.jsonl")
-    return 1 if unasked or not any(row["outcome"] == "scored" for row in rows) else None
 
 
 def _moves(rows: Sequence[dict]) -> list[str]:
@@ -81,7 +91,8 @@ def _judged(judging, calls, journal, budget, todo: int) -> dict[str, str]:
         return judging.judge(calls, journal, budget, bar.update)
 
 
-def _plan(args: argparse.Namespace, judges: Sequence, bench: Sequence) -> list:
+def _plan(args: argparse.Namespace, judges: Sequence, bench: Sequence, probes: Path) -> list:
+    """All calls; the pictures of the injection probe are drawn into the folder ``probes``."""
     from flashjax.bench import plan
     from flashjax.errors import UserError
 
@@ -95,7 +106,7 @@ def _plan(args: argparse.Namespace, judges: Sequence, bench: Sequence) -> list:
             reference = args.reference, systems[args.reference]
             calls += plan.pairs(bench, name, pictures, *reference, judges, sources)
     first = next(iter(systems))
-    calls += plan.injections(bench, first, systems[first], judges, sources, args.probes, Path(args.out) / "probes")
+    calls += plan.injections(bench, first, systems[first], judges, sources, args.probes, probes)
     return calls + _drift(args, judges, (bench, systems[first], sources, args.probes))
 
 

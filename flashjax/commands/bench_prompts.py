@@ -6,17 +6,19 @@ from pathlib import Path
 from flashjax.commands import positive, seed
 from flashjax.commands.bench_judge import dollars, estimate
 
+_T2I, _EDITS = 600, 250  # prompts a category, as the paper has them
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder for t2i.jsonl and edit.jsonl")
-    parser.add_argument("--t2i", type=positive, default=600, help="prompts a category, of three (default %(default)s)")
-    parser.add_argument("--edits", type=positive, default=250, help="edits a category, of six (default %(default)s)")
+    parser.add_argument("--t2i", type=positive, help=f"prompts a category, of three (default {_T2I})")
+    parser.add_argument("--edits", type=positive, help=f"edits a category, of six (default {_EDITS})")
     parser.add_argument(
         "--take", nargs=2, metavar=("FORMAT", "PATH"),
         help="import instead: dpg, longtext, imgedit, gedit, or prompts of one's own as jsonl or parquet",
     )  # fmt: skip
     parser.add_argument("--images", help="the source pictures of imgedit")
-    parser.add_argument("--seed", type=seed, default=0, help="another seed, other prompts (default 0)")
+    parser.add_argument("--seed", type=seed, help="another seed, other prompts (default 0)")
     parser.add_argument(
         "--endpoint", metavar="FILE", help="have new prompts written: a file as judges.json, whose models write in turn"
     )
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def _fits(args: argparse.Namespace) -> None:
-    """Raises UserError where an option would have no effect."""
+    """Settles the numbers by default. Raises UserError where an option would have no effect."""
     from flashjax.errors import UserError
 
     if args.take and args.endpoint:
@@ -54,6 +56,10 @@ def _fits(args: argparse.Namespace) -> None:
     for name in ("prices", "budget", "dry_run"):
         if getattr(args, name) not in (None, False) and not args.endpoint:
             raise UserError(f"--{name.replace('_', '-')} belongs to --endpoint; without it nothing is asked.")
+    for name, number in (("t2i", _T2I), ("edits", _EDITS), ("seed", 0)):
+        if args.take and getattr(args, name) is not None:
+            raise UserError(f"--{name} says what is written; --take imports all that {args.take[1]} has.")
+        setattr(args, name, number if getattr(args, name) is None else getattr(args, name))
 
 
 def _taken(args: argparse.Namespace, folder: Path) -> dict:
@@ -63,7 +69,10 @@ def _taken(args: argparse.Namespace, folder: Path) -> dict:
     kind, path = args.take
     if kind not in importing.FORMATS:
         raise UserError(f"--take {kind}: there are {', '.join(importing.FORMATS)}.")
-    return {kind: importing.take(kind, path, folder, args.images)}
+    made = importing.take(kind, path, folder, args.images)
+    if len({p.is_edit for p in made}) > 1:
+        raise UserError(f"{path} mixes edits, which name a source, with text to image; make two files of them.")
+    return {kind: made}
 
 
 def _written(args: argparse.Namespace, folder: Path) -> int | None:
@@ -74,6 +83,7 @@ def _written(args: argparse.Namespace, folder: Path) -> int | None:
     from flashjax.bench.journal import Journal
     from flashjax.bench.rubrics import EDITS
     from flashjax.commands import quiet
+    from flashjax.errors import UserError
 
     quiet()
     writers = config.read_judges(args.endpoint, args.prices, most_tokens=4096)
@@ -85,25 +95,34 @@ def _written(args: argparse.Namespace, folder: Path) -> int | None:
         print(estimate([call for calls in plans for call in calls], args.out, args.budget))
         return None
     known = {"t2i": grammar.t2i_bench(), "edit": grammar.editing_bench()}
-    made, thrown, unasked = {"t2i": [], "edit": []}, {}, {}
+    found = {}
     with Journal(folder) as journal, tqdm(desc="writing", unit="call") as bar:
         for kind, category in wanted:
-            new = writing.write(
+            found[kind, category] = new = writing.write(
                 writers, category, kind == "edit", counts[kind], known[kind], journal,
                 seed=args.seed, budget=args.budget, tick=bar.update,
             )  # fmt: skip
-            made[kind], thrown[category], unasked = made[kind] + new.prompts, new.thrown, unasked | new.unasked
             if new.unasked:
                 break
-    for category, reasons in thrown.items():
-        for reason, count in reasons.items():
-            print(f"{category}: {count} left out, {reason}")
-    if unasked:
-        print(f"{len(unasked)} calls have no reply: {next(iter(unasked.values()))}")
+    _tell(found, counts)
+    if new.unasked:
+        print(f"{len(new.unasked)} calls have no reply: {next(iter(new.unasked.values()))}")
         print(f"Nothing is written; what came so far is kept in {folder}, and the same command goes on from there.")
         return 1
+    made = {kind: [p for (k, _), new in found.items() if k == kind for p in new.prompts] for kind in kinds}
+    if not any(made.values()):
+        raise UserError(f"No reply held a prompt that passes; give {args.endpoint} another model.")
     _save(folder, {kind: bench for kind, bench in made.items() if bench})
     return None
+
+
+def _tell(found: dict, counts: dict) -> None:
+    """Prints what was thrown away, and where fewer came than were asked for."""
+    for (kind, category), new in found.items():
+        for reason, count in new.thrown.items():
+            print(f"{kind} {category}: {count} left out, {reason}")
+        if not new.unasked and len(new.prompts) < counts[kind]:
+            print(f"{kind} {category}: only {len(new.prompts)} of {counts[kind]} came; another --seed asks for others.")
 
 
 def _save(folder: Path, made: dict) -> None:

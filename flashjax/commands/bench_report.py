@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> None:
     if unknown := sorted(judged - {p.id for p in bench}):
         raise UserError(f"{scores} judges {unknown[0]}, which is not in {args.bench}; give the bench that was judged.")
     pictures = plan.read_systems(args.pictures, bench)
+    if bare := sorted(systems - set(pictures)):
+        raise UserError(f"--pictures has no folder of {', '.join(bare)}, which {scores} judges; give it too.")
     sources, command = plan.find_sources(bench, args.bench, args.sources), shlex.join(["flashjax", *sys.argv[1:]])
     told = dict(title=args.title, command=command, reference=args.reference)
     measures = read_measures(args.measures) if args.measures else None

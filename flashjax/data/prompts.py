@@ -171,7 +171,7 @@ def read_square(path: str, size: int) -> np.ndarray:
     is none."""
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
+            image = ImageOps.exif_transpose(opened)  # cameras leave the turning to the reader
             side = min(image.size)
             left, top = ((extent - side) / 2 for extent in image.size)
             box = (left, top, left + side, top + side)

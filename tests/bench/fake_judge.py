@@ -118,6 +118,8 @@ REPLIES = {
     "text-score": completion(json.dumps({"score": "4", "reasoning": ""})),
     "refusal": completion(None, refusal="I cannot look at this."),
     "filter": completion(None, finish="content_filter"),
+    "safety": completion(None, finish="SAFETY"),
+    "prohibited": b'{"choices": [{"finish_reason": "content_filter: PROHIBITED_CONTENT", "index": 0}]}',
     "range": completion(json.dumps({"score": 9.0, "reasoning": "wow"})),
     "nan": completion('{"score": NaN, "reasoning": ""}'),
     "huge": completion('{"score": 1' + "0" * 400 + ', "reasoning": ""}'),

@@ -1,8 +1,10 @@
 """``flashjax bench judge`` as a command: the key stays hidden, bad input is one sentence, nothing is asked twice."""
 
+import io
 import json
 import logging
 import pickle
+import re
 import struct
 import traceback
 import zlib
@@ -11,14 +13,16 @@ import aiohttp
 import numpy as np
 import pytest
 from fake_judge import FakeJudge, Running, completion
-from PIL import Image
+from PIL import ExifTags, Image
 
 from flashjax import cli
 from flashjax.bench import calls as calls_module
-from flashjax.bench import endpoint
+from flashjax.bench import config, endpoint
 from flashjax.bench import report as bench_report
 from flashjax.bench.calls import Judge, read_picture
+from flashjax.bench.journal import Journal
 from flashjax.bench.secret import Secret, read_secret
+from flashjax.data import prompts
 from flashjax.errors import UserError
 
 CANARY = "sk-canary-5f2b9c71e04d"
@@ -136,6 +140,10 @@ def test_the_command_twice(tmp_path, monkeypatch, capsys):
         assert cli.main([*argv, "--dry-run"]) == 0
         assert "j: 14 calls, 0 answered, 14 to ask, about 0.05, at most 0.20 US dollars" in capsys.readouterr().out
         assert not server.seen
+        assert not (tmp_path / "out").exists()
+        with Journal(tmp_path / "out"):  # another run, whose probes must not be drawn over
+            assert cli.main(argv) == 2
+        assert not (tmp_path / "out" / "probes").exists()
         cli.main(argv)
         first = sum(server.seen.values())
         assert first == 6 + 6 + 2
@@ -200,6 +208,8 @@ def test_a_dry_run_looks_at_the_budget(tmp_path, capsys):
         ("judges.json", '{"judges": [{"name": "j", "url": "http://u:p@h", "model": "m"}]}', "more than an address"),
         ("judges.json", '{"judges": [{"name": "j", "url": "http://h/v1", "model": "m"}, {"name": "k", "url": '
             '"http://h/v1/", "model": "m"}]}', "j and k of * are one judge with two names"),
+        ("judges.json", '{"judges": [{"name": "j", "url": "http://h/v1", "model": "m", '
+            '"params": {"max_tokens": null}}]}', "max_tokens has to be a whole number of 1 or more"),
         ("judges.json", '{"judges": [{"name": "j", "api_key": "x"}]}', "unknown fields: api_key. Keys go into key_env"),
         ("judges.json", '{"judges": [{"name": "j", "url": "x", "model": "m", "key_env": "NO"}]}', "variable NO is"),
     ],
@@ -214,6 +224,15 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, file, content, sentence):
     assert len(said.splitlines()) == 1
 
 
+def test_the_readmes_judges_are_read(request, tmp_path, monkeypatch):
+    readme = (request.config.rootpath / "README.md").read_text()
+    (told,) = re.findall(r'^    (\{"judges": .*?\]\})$', readme, re.M | re.S)
+    (tmp_path / "judges.json").write_text(told)
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    local, theirs = config.read_judges(tmp_path / "judges.json")
+    assert (bool(local.key), bool(theirs.key), theirs.params) == (False, True, {"max_completion_tokens": 4096})
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -225,6 +244,23 @@ def test_a_picture_with_broken_pixels_is_named(tmp_path, pixels):
     (tmp_path / "p.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
     with pytest.raises(UserError, match=r"p\.png is not an image, or is damaged"):
         read_picture(tmp_path / "p.png")
+
+
+def test_pictures_are_sent_upright_and_on_white(tmp_path):
+    """A camera's picture says how it is to be turned; a result is compared with what was edited, which was upright."""
+    upright = Image.fromarray(np.arange(96, dtype=np.uint8).reshape(4, 8, 3))
+    upright.save(tmp_path / "upright.png")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=turned)
+    upright.convert("RGBA").save(tmp_path / "opaque.png")
+    found = [read_picture(tmp_path / f"{name}.png") for name in ("upright", "turned", "opaque")]
+    seen = [np.asarray(Image.open(io.BytesIO(picture.png()))) for picture in found]
+    assert all((pixels == np.asarray(upright)).all() for pixels in seen)
+    assert (prompts.read_square(str(tmp_path / "turned.png"), 4) == prompts.read_square(found[0].path, 4)).all()
+    Image.new("RGBA", (2, 2), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    clear = read_picture(tmp_path / "clear.png").png()
+    assert Image.open(io.BytesIO(clear)).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_a_decompression_bomb(tmp_path, monkeypatch, picture):

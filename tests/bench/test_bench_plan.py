@@ -4,7 +4,10 @@ from collections import Counter
 
 import pytest
 
+from flashjax.bench import plan
+from flashjax.bench.calls import Judge, Picture
 from flashjax.bench.prompts import Prompt, read_bench, spread, write_bench
+from flashjax.errors import UserError
 
 
 @pytest.mark.parametrize("sizes", [(13, 13, 13), (60, 60, 60), (5, 40, 1)])
@@ -28,3 +31,17 @@ def test_a_spread_is_even_over_categories_nested_and_from_all_over_each(sizes):
 def test_a_limit_takes_from_all_categories(tmp_path):
     write_bench(tmp_path / "b.jsonl", [Prompt(f"p{i}", "abc"[i // 13], "x") for i in range(39)])
     assert Counter(p.category for p in read_bench(tmp_path / "b.jsonl", 20)) == {"a": 7, "b": 7, "c": 6}
+
+
+def test_pairs_are_of_one_seed():
+    """What both systems have; a prompt of which they have none would be missing without a word."""
+    prompts, judges = [Prompt("p", "c", "x"), Prompt("q", "c", "x")], [Judge("j", "http://h/v1", "m")]
+    shot = {seed: Picture(f"{seed}.png", str(seed)) for seed in range(3)}
+    ours, theirs = ({p.id: {s: shot[s] for s in seeds} for p in prompts} for seeds in ((0, 1), (1, 2)))
+    calls = plan.pairs(prompts, "s", ours, "t", theirs, judges, {})
+    assert [(c.subject["prompt"], c.subject["seed"], c.subject["order"]) for c in calls] == [
+        ("p", 1, 0), ("p", 1, 1), ("q", 1, 0), ("q", 1, 1),
+    ]  # fmt: skip
+    theirs["q"] = {2: shot[2]}
+    with pytest.raises(UserError, match=r"1 prompts have no seed of which both s and t have a picture \(q is one\)"):
+        plan.pairs(prompts, "s", ours, "t", theirs, judges, {})

@@ -12,6 +12,7 @@ from PIL import Image
 
 from flashjax import cli
 from flashjax.bench import report, rubrics, thumbnails
+from flashjax.bench.calls import Picture
 from flashjax.bench.prompts import Prompt
 from flashjax.errors import UserError
 
@@ -160,6 +161,18 @@ def test_systems_that_lost_unlike_shares_are_named():
     assert report._dollars([*rows, *rows], ["j"]) == {"j": 1.5}  # one answer is paid for once
 
 
+def test_what_cannot_be_compared_is_among_the_worst():
+    """A student's refusal, and a reference's: neither hides behind what was scored."""
+    fine = [judgement("t", "p"), judgement("s", "p", value=1.0)]
+    assert report._badness(fine, "t") == -2.0
+    assert report._badness(fine, None) == 1.0
+    milder = [judgement("t", "p", judge="mild", value=4.5), judgement("s", "p", "refused", judge="mild")]
+    assert report._badness([*fine, *milder], "t") == -2.0  # by the judge who scored both
+    for lost in ("s", "t"):
+        rows = [judgement(name, "q", "refused" if name == lost else "scored") for name in ("s", "t")]
+        assert report._badness(rows, "t") < -4.0
+
+
 def test_an_edit_stands_beside_its_source(tmp_path):
     """The source comes first, from a folder whose name a link has to escape."""
     (tmp_path / "a b").mkdir()
@@ -217,6 +230,10 @@ def test_a_reference_and_prompts_that_are_not_there(tmp_path, capsys):
     assert "--reference zzz is none of the judged systems a, b." in capsys.readouterr().err
     assert cli.main(argv) == 2
     assert f"scores.jsonl judges p, which is not in {tmp_path}/bench.jsonl" in capsys.readouterr().err
+    (tmp_path / "bench.jsonl").write_text('{"id": "p", "category": "c", "prompt": "x"}')
+    Image.new("RGB", (8, 8)).save(tmp_path / "p_0.png")
+    assert cli.main([a.replace("s=x", f"a={tmp_path}") for a in argv]) == 2
+    assert f"--pictures has no folder of b, which {tmp_path}/scores.jsonl judges" in capsys.readouterr().err
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(tmp_path):
@@ -238,17 +255,20 @@ def test_the_worst_is_first_and_figures_are_beside_the_page(judged):
     assert {(r["prompt"], r["value"]) for r in unscored} == {("p5", "")}
 
 
-def test_eighteen_hundred_prompts_fit(tmp_path):
-    """Noise is the worst that can be compressed: thumbnails get smaller until all fit."""
-    rng, shots = np.random.default_rng(0), []
-    for i in range(4):
-        path = tmp_path / f"{i}.png"
-        Image.fromarray(rng.integers(0, 255, (512, 512, 3), np.uint8)).save(path)
-        shots.append(path)
-    side, quality = thumbnails.fitting(shots * (5400 // 4))
-    total = sum(len(thumbnails.thumbnail(path, side, quality)) for path in shots) / 4 * 5400
-    assert total < 55 << 20
-    assert side >= 96
+@pytest.mark.parametrize("words", [100, 600])
+def test_eighteen_hundred_prompts_fit(tmp_path, monkeypatch, words):
+    """Noise is the worst that can be compressed: thumbnails get smaller until all fit beside what judges said of them.
+    A page of two prompts, in their share of the bytes of 1,800."""
+    prompts, found = [Prompt(f"p{i}", "c", "x") for i in range(2)], {}
+    for p in prompts:
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8))
+        image.save(tmp_path / f"{p.id}.png")
+        found[p.id] = {0: Picture(tmp_path / f"{p.id}.png", "")}
+    rows = [judgement(s, p.id, reason="w" * words) for s in "abc" for p in prompts for _ in range(5)]
+    monkeypatch.setattr(report, "_PAGE", report._PAGE * 2 // 1800)
+    report.write_report(tmp_path / "r.html", rows, prompts, dict.fromkeys("abc", found), title="", command="")
+    blocks = re.findall(r'class="prompt"[^>]*>(.*?)</script>', (tmp_path / "r.html").read_text(), re.DOTALL)
+    assert 0.5 * 60e6 < sum(map(len, blocks)) * 900 < 60e6
 
 
 def test_a_formula_is_no_formula():

@@ -59,10 +59,17 @@ def test_what_is_compared(tmp_path):
     day, refused = "2026-03-01", dict(value=None, prompt="frozen/b", outcome="refused")
     later = [row(day, 3.5), row(day, **refused), row(day, 2.0, "c"), row(day, 5.0, model="other")]
     told = drift.compared(later, tmp_path)
-    assert [(r.get("since"), r.get("before")) for r in told] == [
-        ("2026-01-02", 3.0), ("2026-01-02", 4.0), ("2026-01-02", None), (None, None),
-    ]  # fmt: skip
+    since = "2026-01-02"
+    assert [r.get("before") for r in told] == [3.0, 4.0, None, None]
+    assert [r.get("since") for r in told] == [since, since, since, None]
     assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == 5
+    # "c" was without a score on the judge's first day, whose budget ended before it.
+    (told,) = drift.compared([row("2026-04-01", 2.5, "c")], tmp_path)
+    assert (told["since"], told["before"]) == (since, 2.0)
+    with (tmp_path / "scores.jsonl").open("a") as file:
+        file.write('{"day": "2026-04-01"}\n')
+    with pytest.raises(UserError, match=r"Line 7 of .*scores\.jsonl is no score of a frozen set"):
+        drift.compared([], tmp_path)
 
 
 def test_edits_are_frozen_with_their_sources(tmp_path):

@@ -57,6 +57,16 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
                 assert image.text == dict(model="m", steps="4", flashjax="1", prompt=p.prompt, seed=str(seed), id=p.id)
 
 
+@pytest.mark.parametrize(
+    ("model", "more", "other"),
+    [("--checkpoint=x", "--size=64", "--weights"), ("--weights=x", "--batch=2", "--checkpoint"),
+     ("--weights=x", "--which=ema", "--checkpoint"), ("--weights=x", "--source-size=32", "--checkpoint")],
+)  # fmt: skip
+def test_options_of_the_other_kind_of_model_are_told(capsys, model, more, other):
+    assert cli.main(["bench", "generate", "--bench=b.jsonl", "--out=o", model, more]) == 2
+    assert f"{more.partition('=')[0]} belongs to {other}; with {model[:-2]} it would" in capsys.readouterr().err
+
+
 def test_shares_are_all_and_disjoint(tmp_path):
     parts = [generate.pending(PROMPTS, [0, 1], tmp_path, (i, 3)) for i in range(3)]
     assert sorted((p.id, s) for part in parts for p, s in part) == [(p.id, s) for p in PROMPTS for s in (0, 1)]
@@ -89,6 +99,9 @@ def test_folders_of_others(tmp_path):
         generate.settle(tmp_path / "a", FACTS | dict(steps=8))
     with pytest.raises(UserError, match="params is None there and 'f0' here; step is None there and 8 here; give"):
         generate.settle(tmp_path / "a", FACTS | dict(params="f0", step=8))
+    (tmp_path / "a" / "drawn.json").write_text("{")
+    with pytest.raises(UserError, match=r"drawn\.json is damaged"):
+        generate.settle(tmp_path / "a", FACTS)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="holds files, but no pictures of flashjax bench generate"):

@@ -170,9 +170,14 @@ def test_the_command_imports_jsonl(tmp_path, capsys):
     argv = ["bench", "prompts", f"--out={tmp_path}/out", "--take", "jsonl", f"{tmp_path}/x.jsonl"]
     assert cli.main(argv) == 0
     assert [p.prompt for p in prompts.read_bench(tmp_path / "out" / "jsonl.jsonl")] == ["a red car", "a bench"]
+    (tmp_path / "x.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "category": "scene", "source_prompt": "c"}\n')
+    assert cli.main([*argv[:2], f"--out={tmp_path}/new", *argv[3:]]) == 2
+    assert "x.jsonl mixes edits, which name a source, with text to image" in capsys.readouterr().err
+    assert not (tmp_path / "new" / "jsonl.jsonl").exists()
     for more, reason in (
         ("--images=.", "--images names the source pictures of --take imgedit"),
         ("--budget=3", "--budget belongs to --endpoint"),
+        ("--t2i=3", "--t2i says what is written; --take imports all"),
         ("--endpoint=w.json", "--take imports a bench and --endpoint has one written"),
     ):
         assert cli.main([*argv[:2], f"--out={tmp_path}/new", *argv[3:], more]) == 2

@@ -1,5 +1,6 @@
 """The whole path against a real server that misbehaves; tests/bench/fake_judge.py keeps the ledger."""
 
+import asyncio
 import dataclasses
 import errno
 import json
@@ -46,11 +47,12 @@ def number(request) -> int:
     return int(request["messages"][1]["content"][0]["text"].split("prompt ")[1].split()[0])
 
 
-TROUBLE = ["429", "429-date", "500", "503", "reset", "cut"]
+WITHIN = (200, b'{"error": {"code": 429, "message": "busy"}}')  # of a router that says 200 before the model answers
+TROUBLE = ["429", "429-date", "500", "503", "reset", "cut", (522, b""), WITHIN]
 FINAL = {
     "good": "scored", "fenced": "scored", "truncated": "unparsable", "schema": "unparsable", "text-score": "unparsable",
-    "refusal": "refused", "filter": "refused", "range": "out_of_range", "nan": "out_of_range", "huge": "out_of_range",
-    "empty": "unparsable",
+    "refusal": "refused", "filter": "refused", "safety": "refused", "prohibited": "refused", "range": "out_of_range",
+    "nan": "out_of_range", "huge": "out_of_range", "empty": "unparsable",
 }  # fmt: skip
 
 
@@ -67,9 +69,9 @@ def test_every_call_ends_scored_or_with_its_reason(tmp_path, picture):
 
     with Running(FakeJudge(script)) as server:
         judges = [make_judge(server.url, name, model=name) for name in ("one", "two")]
-        calls = [c for j in judges for c in make_calls(j, picture, 66)]
+        calls = [c for j in judges for c in make_calls(j, picture, 78)]
         rows, _ = run(calls, tmp_path / "out")
-    assert [(r["judge"], r["prompt"]) for r in rows] == [(j.name, str(i)) for j in judges for i in range(66)]
+    assert [(r["judge"], r["prompt"]) for r in rows] == [(j.name, str(i)) for j in judges for i in range(78)]
     for row in rows:
         assert row["outcome"] == FINAL[ends[int(row["prompt"]) % len(ends)]], row
         assert (row.get("value") is not None) == (row["outcome"] == "scored")
@@ -98,18 +100,34 @@ def test_what_never_answers_is_a_failure_and_is_asked_again_by_the_next_run(tmp_
         assert sum(server.seen.values()) == asked + 4
 
 
-def test_a_content_filter_in_front_of_the_model_is_a_refusal(tmp_path, picture):
-    body = b'{"error": {"code": "content_filter", "message": "flagged"}}'
-    with Running(FakeJudge(lambda r, n: (400, body))) as server:
-        rows, _ = run(make_calls(make_judge(server.url), picture, 1), tmp_path)
-    assert rows[0]["outcome"] == "refused"
-    assert rows[0]["reason"] == "status 400: content_filter flagged"
+@pytest.mark.parametrize(("status", "code"), [(400, "content_filter"), (403, "moderation")])
+def test_a_content_filter_in_front_of_the_model_is_a_refusal(tmp_path, picture, status, code):
+    body = f'{{"error": {{"code": "{code}", "message": "flagged"}}}}'.encode()
+    with Running(FakeJudge(lambda r, n: (status, body) if number(r) == 0 else "good")) as server:
+        rows, _ = run(make_calls(make_judge(server.url, concurrency=1), picture, 2), tmp_path)
+    assert [r["outcome"] for r in rows] == ["refused", "scored"]
+    assert rows[0]["reason"] == f"status {status}: {code} flagged"
+
+
+def test_a_picture_that_is_gone_stops_its_own_call_alone(tmp_path, picture):
+    """What is on its way is paid for, and is not called back."""
+    Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(tmp_path / "b.png")
+    other = read_picture(tmp_path / "b.png")
+    (tmp_path / "b.png").unlink()
+    with Running(FakeJudge(latency=0.05)) as server:
+        judge = make_judge(server.url)
+        lost = dataclasses.replace(make_calls(judge, other, 1)[0], user="lost")
+        rows, _ = run([*make_calls(judge, picture, 2), lost, *make_calls(judge, picture, 5)[2:]], tmp_path / "out")
+    assert [r["outcome"] for r in rows] == ["scored", "scored", "not_asked", "scored", "scored", "scored"]
+    assert rows[2]["reason"] == f"not asked: The picture {tmp_path}/b.png cannot be read: No such file or directory."
+    assert sum(server.seen.values()) == len(server.completed) == 5
 
 
 @pytest.mark.parametrize(
     ("action", "sentence"),
     [
         ((401, b'{"error": {"message": "Incorrect API key: ' + CANARY.encode() + b'"}}'), "refuses the key of judge j"),
+        ((429, b"quota", "Retry-After: 7200\r\n"), "wants judge j to come back in 120 minutes (status 429: quota)"),
         ((404, b"{}"), "has no model m, or is no OpenAI-compatible API"),
         ((400, b'{"error": {"message": "no images"}}'), "gave no reply to 8 calls in a row: status 400: no images"),
     ],
@@ -201,12 +219,40 @@ def test_concurrency_rate_and_retry_after_hold(tmp_path, picture):
         assert server.starts[1] - server.starts[0] > 0.29
 
 
+def test_what_waits_for_its_turn_is_not_in_doubt(tmp_path, picture):
+    """A run that is killed books a highest price for each try in doubt: only what was sent can be."""
+    written, sent = [], []
+
+    def script(request, nth):
+        sent.append(1)
+        written.append(sum(r["kind"] == "asked" for r in journal.read_rows(tmp_path / "journal.jsonl")) - len(sent))
+        return "good"
+
+    with Running(FakeJudge(script)) as server:
+        run(make_calls(make_judge(server.url, per_minute=1200), picture, 4), tmp_path)
+    assert written == [0] * 4
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("2", 2.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("inf", None), ("soon", None), ("", None)],
 )
 def test_retry_after(value, seconds):
     assert endpoint.retry_after({"retry-after": value}) == seconds
+
+
+@pytest.mark.parametrize("wait", [None, 0.0])
+def test_a_retry_after_that_is_over_is_no_leave_to_hammer(monkeypatch, wait):
+    """A date of a clock that goes wrong: all tries of a call would be gone at once."""
+    slept = []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    monkeypatch.setattr(endpoint.asyncio, "sleep", sleep)
+    asyncio.run(endpoint.Endpoint(make_judge("http://h/v1"))._pause(3, wait))
+    assert slept
+    assert 0.5 <= slept[0] / (4 * endpoint._FIRST_PAUSE) <= 1
 
 
 def test_a_budget_is_never_passed_and_what_was_paid_is_kept(tmp_path, picture):
@@ -279,6 +325,15 @@ def test_tries_of_a_killed_run_stay_booked(tmp_path):
         assert (list(book.replies), len(book.doubtful["a"]), book.spent) == (["a"], 2, 1.125)
 
 
+def test_a_reply_leaves_the_process_before_anything_else_happens(tmp_path):
+    """Ctrl-C, or a kill while the disk is slow, must not lose what was paid for."""
+    with Journal(tmp_path) as book:
+        book.asked(dict(kind="asked", key="a", judge="j", most=0.5))
+        book.finish(dict(kind="reply", key="a", tries=1, dollars=0.125))
+        again = Journal(tmp_path).read()
+    assert (list(again.replies), again.spent) == (["a"], 0.125)
+
+
 def test_two_runs_in_one_folder(tmp_path):
     with Journal(tmp_path), pytest.raises(UserError, match="Another run is writing to"), Journal(tmp_path):
         pass
@@ -294,10 +349,11 @@ def test_half_a_last_line_is_ignored_and_damage_is_told(tmp_path):
             assert list(book.replies) == ["a", "b"][: whole[:cut].count(b"\n")]
             book.asked(dict(kind="asked", key="c", most=0.0))
         assert [r["key"] for r in journal.read_rows(path)] == [*["a", "b"][: whole[:cut].count(b"\n")], "c"]
-    path.write_bytes(b"not json\n" + whole)
-    with pytest.raises(UserError, match=r"Line 1 of .* is damaged"), Journal(tmp_path):
-        pass
-    assert path.read_bytes() == b"not json\n" + whole
+    for damage in (b"not json\n", b'{"kind": "reply", "key": "a"}\n', b'{"kind": "asked", "key": "a", "most": "1"}\n'):
+        path.write_bytes(damage + whole)
+        with pytest.raises(UserError, match=r"Line 1 of .* is damaged"), Journal(tmp_path):
+            pass
+        assert path.read_bytes() == damage + whole
 
 
 def test_a_full_disk_is_told_and_tears_no_line(tmp_path, picture, monkeypatch):
@@ -319,9 +375,13 @@ def test_a_full_disk_is_told_and_tears_no_line(tmp_path, picture, monkeypatch):
     assert {r["outcome"] for r in rows} == {"scored"}
 
 
+# A process for each line of its input, forked from one that has imported everything. It says its number when it has the
+# journal, and how it ended.
 CHILD = """
+import os
 import sys
 from pathlib import Path
+import aiohttp
 from flashjax.bench import judging, rubrics
 from flashjax.bench.calls import Call, Judge, read_picture
 from flashjax.bench.journal import Journal
@@ -330,10 +390,15 @@ judge = Judge("j", url, "m", concurrency=6, timeout=5.0)
 picture = read_picture(picture)
 calls = [Call(judge, rubrics.T2I, rubrics.t2i_user(f"prompt {i}"), (picture,), subject=dict(prompt=str(i)))
          for i in range(300)]
-with Journal(folder) as book:
-    print("ready", flush=True)
-    unasked = judging.judge(calls, book)
-    judging.write_rows(Path(folder) / "scores.jsonl", judging.results(calls, book, unasked))
+for _ in sys.stdin:
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    with Journal(folder) as book:
+        print(os.getpid(), flush=True)
+        unasked = judging.judge(calls, book)
+        judging.write_rows(Path(folder) / "scores.jsonl", judging.results(calls, book, unasked))
+    os._exit(0)
 """
 
 
@@ -343,11 +408,12 @@ def test_killed_at_twenty_points_and_resumed(tmp_path, picture):
     rng, kills = random.Random(7), 0
     with Running(FakeJudge(latency=0.03)) as server:
         argv = [sys.executable, "-c", CHILD, server.url, str(picture.path), str(tmp_path / "out")]
+        runs = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         while True:
             before = {r["key"] for r in journal.read_rows(tmp_path / "out" / "journal.jsonl") if r["kind"] == "reply"}
             asked = {key: server.seen[key] for key in before}
-            child = subprocess.Popen(argv, stdout=subprocess.PIPE)
-            assert child.stdout.readline() == b"ready\n"
+            print("another", file=runs.stdin, flush=True)
+            child = int(runs.stdout.readline())
             if kills < 20:
                 # Somewhere between the first call and a few dozen calls later.
                 wanted = sum(server.seen.values()) + rng.randrange(0, 12)
@@ -355,15 +421,15 @@ def test_killed_at_twenty_points_and_resumed(tmp_path, picture):
                 while sum(server.seen.values()) < wanted and time.monotonic() < end:
                     time.sleep(0.001)
                 time.sleep(rng.random() * 0.04)
-                child.send_signal(signal.SIGKILL)
-            child.wait(60)
-            child.stdout.close()
+                os.kill(child, signal.SIGKILL)
+            ended = int(runs.stdout.readline())
             assert {key: server.seen[key] for key in before} == asked  # what is in the journal was not asked again
             if kills == 20:
                 break
-            assert child.returncode == -signal.SIGKILL
+            assert ended == -signal.SIGKILL
             kills += 1
-    assert child.returncode == 0
+        runs.communicate(timeout=60)
+    assert ended == 0
     replies = [r for r in journal.read_rows(tmp_path / "out" / "journal.jsonl") if r["kind"] == "reply"]
     assert len(replies) == len({r["key"] for r in replies}) == 300
     assert len(server.completed) == 300

@@ -91,6 +91,21 @@ def test_a_refusal_of_what_is_hard_gains_nothing():
     assert s["outcomes"]["student"] == {"scored": 70, "refused": 30}
 
 
+def test_the_overall_difference_is_that_of_the_averages():
+    """Thirty portraits are 0.2 better, ten texts 0.4 worse: the average of the categories falls, whatever most prompts
+    do."""
+    rows = []
+    for i in range(40):
+        kind, gain = ("portrait", 0.2) if i < 30 else ("text", -0.4)
+        values = dict(teacher=3 + (i % 5) / 5, student=3 + (i % 5) / 5 + gain)
+        rows += [row("point", "j", s, str(i), value) | dict(category=kind) for s, value in values.items()]
+    s = summarise(rows, "teacher")
+    teacher, student = (line["average"]["value"] for line in s["table"])
+    overall = s["differences"][-1]
+    assert (overall["category"], overall["n"]) == (None, 40)
+    assert overall["value"] == pytest.approx(student - teacher) == pytest.approx(-0.1)
+
+
 def test_one_prompt_a_category_has_figures_without_intervals(rows):
     few = [r for r in rows if r["prompt"] in ("0", "1")]
     s = summarise(few, "teacher")

@@ -143,6 +143,21 @@ def command(tmp_path, server) -> list[str]:
             f"--prices={tmp_path}/prices.json"]  # fmt: skip
 
 
+def test_a_writer_that_gives_too_little_is_told(tmp_path, monkeypatch, capsys):
+    """Two kinds have a category of one name; where nothing came, that is no success."""
+    monkeypatch.setenv("WRITER_KEY", CANARY)
+    monkeypatch.setattr(writing, "_ROUNDS", 1)
+    monkeypatch.setattr(grammar, "t2i_bench", list)
+    monkeypatch.setattr(grammar, "editing_bench", list)
+    with Running(FakeJudge(lambda request, nth: "refusal")) as server:
+        assert cli.main(command(tmp_path, server)) == 2
+    said = capsys.readouterr()
+    assert "t2i text: 1 left out, refused reply" in said.out
+    assert "edit text: only 0 of 2 came; another --seed" in said.out
+    assert "No reply held a prompt that passes" in said.err
+    assert not (tmp_path / "out" / "t2i.jsonl").exists()
+
+
 def test_the_command_stops_goes_on_and_shows_no_key(tmp_path, monkeypatch, capfd):
     """The endpoint goes down in the middle: nothing is written, and the next run asks only what has no answer."""
     monkeypatch.setenv("WRITER_KEY", CANARY)

@@ -1,7 +1,11 @@
 """Distances of distributions against scikit-learn and by hand, on features made up."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
+from scipy import fft
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
 
@@ -71,6 +75,23 @@ def test_the_spectrum_finds_a_grid():
     # The chequerboard's variance is 10^2 beside 100^2 / 2 of the wave.
     assert rough[-1] == pytest.approx(100 / 5100, rel=0.05)
     assert distributions.spectrum(np.zeros((1, 8, 8, 3), np.uint8)).sum() == 0
+
+
+def test_the_spectrum_is_scipys():
+    """Ring by ring, in loops, of pictures that are not square."""
+    images = RNG.integers(0, 255, (2, 12, 18, 3), np.uint8)
+    expected = np.zeros(8)
+    for image in images:
+        luma = 0.299 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2]
+        power, rings = np.abs(fft.fft2(luma)) ** 2, np.zeros(8)
+        for (y, fy), (x, fx) in itertools.product(enumerate(fft.fftfreq(12)), enumerate(fft.fftfreq(18))):
+            if (y, x) != (0, 0):  # the mean
+                rings[min(int(math.hypot(fy, fx) / math.hypot(0.5, 0.5) * 8), 7)] += power[y, x]
+        expected += rings / rings.sum() / len(images)
+    np.testing.assert_allclose(distributions.spectrum(images), expected, rtol=0, atol=1e-6)
+    assert distributions.high_frequency(images, 12, 1) == pytest.approx(
+        distributions.spectrum(images[:, :, 3:15])[6:].sum(), abs=1e-6
+    )
 
 
 def test_high_frequencies_see_a_grid_that_a_mean_does_not():
