@@ -13,8 +13,10 @@ import pytest
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests compile much and compute little. Without LLVM's optimisations they take two thirds of the time; a student's
 # gradient compiles in 1.4 s, not 6.3, where fusions are emitted the older way and by one thread.
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK} {os.environ.get('XLA_FLAGS', '')}"
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    f"--xla_cpu_parallel_codegen_split_count=1 {os.environ.get('XLA_FLAGS', '')}"
+)
 
 # Many tests run the same miniature programs. All processes of a test run share what they have compiled: this one, those
 # that it divides the tests among, and those that tests start.

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from flashjax.bench.rubrics import Rubric
 from flashjax.bench.secret import Secret
 from flashjax.errors import UserError
+from flashjax.upright import upright
 
 __all__ = ["Call", "Judge", "Picture", "Prices", "read_picture", "upright"]
 
@@ -86,15 +87,6 @@ def read_picture(path: str | Path) -> Picture:
     """A picture file, checked. Raises UserError: missing, no image, or larger than Pillow dares to open."""
     path = Path(path)
     return Picture(path, hashlib.sha256(_png_bytes(path)).hexdigest())
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The picture in RGB as browsers show it: turned as its EXIF says, which cameras leave to the reader, and on white
-    where it is transparent."""
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
 
 
 def _read(path: Path) -> bytes:

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flashjax.bench.calls import Picture, upright
+from flashjax.bench.calls import Picture
 from flashjax.bench.plan import Pictures
 from flashjax.bench.prompts import Prompt
 from flashjax.errors import UserError
 from flashjax.evaluate import distributions, metrics, ocr
 from flashjax.evaluate.extractors import Loaded
 from flashjax.evaluate.texts import Line, fold, spelled
+from flashjax.upright import upright
 
 __all__ = ["Measured", "Readings", "measure", "outside_error", "readable_texts", "source_difference"]
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from flashjax.bench.calls import Call, Judge, Picture, read_picture, upright
+from flashjax.bench.calls import Call, Judge, Picture, read_picture
 from flashjax.bench.prompts import Prompt, is_id, spread
 from flashjax.bench.rubrics import PAIR, T2I, edit_pair, edit_rubric, t2i_user
 from flashjax.errors import UserError
+from flashjax.upright import upright
 
 __all__ = ["drawn_sources", "find_pictures", "find_sources", "injections", "pairs", "points", "read_systems", "source"]
 

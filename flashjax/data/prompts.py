@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import tqdm
-from PIL import Image, ImageOps
+from PIL import Image
 
 from flashjax.data import records
 from flashjax.data.parquet import read_parquet
 from flashjax.data.writing import CHUNK, Encode, PrepareError, already_there, encode_all, write_manifest
+from flashjax.upright import upright
 
 __all__ = ["prepare_prompts", "read_rows", "read_square"]
 
@@ -167,15 +168,15 @@ def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:
 
 
 def read_square(path: str, size: int) -> np.ndarray:
-    """uint8 [size, size, 3] of the middle of a picture, upright as its camera says. Raises PrepareError for a file that
-    is none."""
+    """uint8 [size, size, 3] of the middle of a picture, upright and on white. Raises PrepareError for a file that is
+    none."""
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)  # cameras leave the turning to the reader
+            image = upright(opened)
             side = min(image.size)
             left, top = ((extent - side) / 2 for extent in image.size)
             box = (left, top, left + side, top + side)
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box))
+            return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box))
     except _UNREADABLE as error:
         raise PrepareError(f"The picture {path} cannot be read: {error}.") from error
 

@@ -130,14 +130,18 @@ def test_prompts_may_hold_any_character(tmp_path):
         list(read_rows(path))
 
 
-def test_pictures_stand_upright(tmp_path):
-    """A phone writes a picture as its sensor lies, and beside it how it was held."""
+def test_pictures_stand_upright_and_on_white(tmp_path):
+    """A phone writes a picture as its sensor lies, and beside it how it was held; what shines through says nothing."""
     picture = np.zeros((8, 8, 3), np.uint8)
     picture[:, :4] = 255
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it by 90 degrees
     Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_square(tmp_path / "a.png", 8), np.rot90(picture, -1))
+    clear = np.zeros((8, 8, 4), np.uint8)
+    clear[:, :4, 3] = 255
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    np.testing.assert_array_equal(read_square(tmp_path / "clear.png", 8), 255 - picture)
 
 
 def test_files_that_are_none(tmp_path):

@@ -66,7 +66,7 @@ def test_random_weights_say_something_and_always_the_same():
     denoiser = qwen_image_21.denoiser(sizes)
     cond = qwen_image_21.Condition(jnp.ones((1, 3, 24)), jnp.full((1,), 3, jnp.int32))
     z = jax.random.normal(jax.random.key(1), (1, 2, 2, 8))
-    velocity = jax.jit(lambda params: denoiser.velocity(params, denoiser.condition(params, cond), z, jnp.full((1,), 0.5)))
+    velocity = jax.jit(lambda p: denoiser.velocity(p, denoiser.condition(p, cond), z, jnp.full((1,), 0.5)))
     v = velocity(first)
     assert 0.3 < float(v.std()) < 3
 
