@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashjax.bench.calls import Call, cost
+from flashjax.bench.calls import Call, Judge, cost
 from flashjax.bench.endpoint import Endpoint, Reply, Try
 from flashjax.bench.journal import Journal, Row
 from flashjax.bench.rubrics import clean, read_reply
@@ -19,6 +19,7 @@ from flashjax.files import write_whole
 __all__ = ["Budget", "as_lines", "check_budget", "counts", "dry_run", "judge", "results", "write_rows"]
 
 _GIVE_UP = 8  # calls in a row without a reply: the endpoint is down, or wants something else
+_UNREAD = 20  # replies in a row that are none: every further one would be paid for in vain
 
 
 class Budget:
@@ -117,7 +118,7 @@ async def _judges(calls: Sequence[Call], journal: Journal, purse: Budget, tick) 
 
 async def _one_judge(calls: Sequence[Call], journal: Journal, purse: Budget, tick) -> dict[str, str]:
     """As many workers as calls may be in flight, which take the next call until all are done or the judge is out."""
-    left, unasked, state = iter(calls), {}, {"stopped": "", "silent": 0}
+    left, unasked, state = iter(calls), {}, {"stopped": "", "silent": 0, "unread": 0}
 
     async def work(endpoint: Endpoint, group: asyncio.TaskGroup) -> None:
         for call in left:
@@ -162,12 +163,23 @@ async def _one_call(call: Call, endpoint: Endpoint, journal: Journal, purse: Bud
     if reply.barred:
         state["stopped"] = state["stopped"] or reply.trouble  # said once for all
     row = _row(call, reply)
-    state["silent"] = 0 if row["kind"] == "reply" else state["silent"] + 1
-    if state["silent"] >= _GIVE_UP and not state["stopped"]:
-        state["stopped"] = (
-            f"judge {call.judge.name} at {call.judge.url} gave no reply to {_GIVE_UP} calls in a row: {reply.trouble}"
-        )
+    state["stopped"] = state["stopped"] or _in_vain(call.judge, row, state)
     return row
+
+
+def _in_vain(judge: Judge, row: Row, state: dict) -> str:
+    """Why the judge is not worth another call after this one's ``row``; nothing while it is."""
+    state["silent"] = 0 if row["kind"] == "reply" else state["silent"] + 1
+    if state["silent"] >= _GIVE_UP:
+        return f"judge {judge.name} at {judge.url} gave no reply to {_GIVE_UP} calls in a row: {row['reason']}"
+    if row["kind"] == "reply":
+        state["unread"] = state["unread"] + 1 if row["outcome"] == "unparsable" else 0
+    if state["unread"] >= _UNREAD:
+        return (
+            f"the last {_UNREAD} replies of judge {judge.name} at {judge.url} cannot be read ({row['reason']}); give "
+            "it other params (one that thinks first wants more max_tokens), or ask another model"
+        )
+    return ""
 
 
 def _used_up(purse: Budget) -> str:

@@ -143,6 +143,17 @@ def test_an_endpoint_that_no_call_can_please_stops_its_judge_alone(tmp_path, pic
     assert all(sentence in r["reason"] for r in stopped)
 
 
+def test_a_judge_whose_replies_are_none_is_not_paid_for_all_calls(tmp_path, picture):
+    """A thinking model that runs into max_tokens before it answers; a reply that can be read begins the count anew."""
+    with Running(FakeJudge(lambda r, n: "good" if len(server.requests) == 5 else "truncated")) as server:
+        rows, _ = run(make_calls(make_judge(server.url, concurrency=1), picture, 40), tmp_path)
+    outcomes = ["unparsable"] * 4 + ["scored"] + ["unparsable"] * 20 + ["not_asked"] * 15
+    assert [r["outcome"] for r in rows] == outcomes
+    told = f"the last 20 replies of judge j at {server.url} cannot be read (not JSON; it ran into max_tokens: "
+    assert told in rows[-1]["reason"]
+    assert "wants more max_tokens" in rows[-1]["reason"]
+
+
 def test_nobody_listens(tmp_path, picture):
     rows, _ = run(make_calls(make_judge("http://127.0.0.1:9/v1", tries=1), picture, 20), tmp_path)
     assert "the connection failed" in rows[-1]["reason"]
