@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from flashjax import convert, flow, models, pictures
 from flashjax.axes import AXES
@@ -50,7 +51,7 @@ class Pipeline:
     ) -> np.ndarray:  # fmt: skip
         """uint8 pictures [N, H, W, 3], one a prompt and seed; ``settings`` override the defaults. ``images``: uint8
         [N, H, W, 3], which the prompts edit, or several of these, of sizes of their own. The result for a prompt and a
-        seed does not depend on the others beyond float rounding."""
+        seed does not depend on the others beyond float rounding. More than one batch is shown as a bar."""
         s = self.defaults | {k: v for k, v in settings.items() if v is not None}
         grid, out = flow.time_grid(s["steps"], s["shift"]), []
         cond, null = pictures.conditions(self.model, encoder, prompts, self.max_text_tokens)
@@ -61,7 +62,8 @@ class Pipeline:
         batch = min(batch, len(prompts))
         if self.mesh is not None:
             batch = -(-batch // self.mesh.size) * self.mesh.size
-        for i in range(0, len(prompts), batch):
+        starts = range(0, len(prompts), batch)
+        for i in tqdm(starts, "drawing", unit="batch", leave=False, disable=len(starts) == 1):
             # The last batch is filled up, so that one batch size is compiled.
             chosen = np.minimum(np.arange(i, i + batch), len(prompts) - 1)
             some = jax.tree.map(operator.itemgetter(chosen), cond)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from flashjax.errors import UserError
 from flashjax.evaluate import classifier as judge
@@ -65,7 +66,7 @@ def figures(
     known = (("nothing done", "source"), ("exact", "image"))
     bounds = {name: np.stack([record[key] for record in records]) for name, key in known}
     told: dict[str, Any] = {}
-    for name, images in (bounds | dict(sets)).items():
+    for name, images in tqdm((bounds | dict(sets)).items(), desc="judging", unit="set"):
         values = scores(images, records, classifier)
         told[name] = {key: _interval(value, seed) for key, value in values.items()}
         told[name]["failed"] = np.flatnonzero(values["success"] == 0).tolist()
