@@ -33,7 +33,7 @@ table.figures { border-collapse: separate; border-spacing: 0; width: 100%; font-
 .figures tr.student td { background: var(--tint); font-weight: 600; }
 table.samples { border-collapse: collapse; }
 .samples th { font-size: 13px; font-weight: 600; text-align: left; padding: 0 12px 8px 0; max-width: 140px;
-              vertical-align: bottom; line-height: 1.3; }
+              vertical-align: bottom; line-height: 1.3; overflow-wrap: anywhere; }
 .samples td { padding: 0 12px 12px 0; vertical-align: middle; }
 .samples td.caption { min-width: 150px; max-width: 260px; font-size: 13.5px; line-height: 1.4; padding-right: 20px; }
 .samples img { display: block; image-rendering: pixelated; border-radius: 4px; box-shadow: 0 0 0 1px var(--rule); }
