@@ -203,10 +203,10 @@ def check_paths(workdir: str, out: str) -> None:
     if Path(out).suffix.lower() != ".html":
         beside = "the figures and a picture go beside it, as .json, .csv and .png."
         raise UserError(f"--out {out} has to end in .html; {beside}")
-    if not all((Path(workdir) / name).is_file() for name in ("config.json", "step_table.txt")):
+    if not all((Path(workdir) / name).is_file() for name in ("config.json", "step_table.txt", "metrics.jsonl")):
         raise UserError(
-            f"{workdir} is not the work directory of a run (config.json, step_table.txt, checkpoints/); the report "
-            "tells of the training, so give the run and not what was exported from it."
+            f"{workdir} is not the work directory of a run (config.json, step_table.txt, metrics.jsonl, checkpoints/); "
+            "the report tells of the training, so give the run and not what was exported from it."
         )
 
 
