@@ -19,7 +19,7 @@ from flashjax.bench.secret import Secret
 from flashjax.errors import UserError
 from flashjax.upright import upright
 
-__all__ = ["Call", "Judge", "Picture", "Prices", "read_picture", "upright"]
+__all__ = ["Call", "Judge", "Picture", "Prices", "read_picture"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 

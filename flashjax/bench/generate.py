@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from flashjax.bench.calls import upright
 from flashjax.bench.prompts import Prompt
 from flashjax.errors import UserError
+from flashjax.upright import upright
 
 __all__ = ["generate", "pending", "settle"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from flashjax.bench.calls import upright
 from flashjax.errors import UserError
+from flashjax.upright import upright
 
 __all__ = ["fitting", "thumbnail"]
 
