@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FieldReference
 
-from flashjax.errors import UserError
+from flashjax.errors import UserError, did_you_mean
 from flashjax.workdir import OPTIMIZERS, existing
 
 # What a configuration file's own code may raise: all but a lack of memory, Ctrl-C and exit.
@@ -89,8 +89,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     for item in filter(None, (arg or "").split(",")):
         name, _, text = item.partition("=")
         if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(defaults) or 'none'}."
+            hint = did_you_mean(name, defaults, "it takes")
             raise UserError(f"This configuration has no argument {name!r}; {hint}")
         kind = type(defaults[name])
         if kind is bool and text not in ("", "true", "false"):

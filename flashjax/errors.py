@@ -1,7 +1,8 @@
 """Errors that a person caused and a person can mend."""
 
 import contextlib
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -9,6 +10,14 @@ class UserError(ValueError):
     (``--debug`` shows one) and exits with ``status``."""
 
     status = 2
+
+
+def did_you_mean(name: str, known: Iterable[str], has: str, shown: str = "{}") -> str:
+    """The end of a sentence on a name that is not ``known``: the nearest one, as ``shown``; or all, behind ``has``, say
+    "a teacher has"."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {shown.format(near[0])}?" if near else f"{has} {', '.join(known) or 'none'}."
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """From a configuration to what a run does: the recipe of its steps, its lambda table and its step table."""
 
-import difflib
 import math
 import numbers
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from ml_collections import ConfigDict
 
 from flashjax import flow
 from flashjax.distill import guidance, schedule, steps
-from flashjax.errors import UserError
+from flashjax.errors import UserError, did_you_mean
 
 AS_THEY_ARE = ("rollout_mode", "ema_decay", "critic_updates_per_rollout", "share_sample", "substeps")  # of a Recipe
 UNREAD = {"uniform": ("mean", "std"), "logit_normal": ("low", "high")}  # of a TimeSampler, by its kind
@@ -59,8 +58,7 @@ def teacher_names(config: ConfigDict) -> tuple[str, ...]:
             raise UserError(f"{where} is {teacher!r}; a teacher is written dict(weights=...).")
         for setting in teacher:
             if setting not in TEACHER:
-                near = difflib.get_close_matches(setting, TEACHER, 1)
-                hint = f"did you mean {near[0]}?" if near else f"a teacher has {', '.join(TEACHER)}."
+                hint = did_you_mean(setting, TEACHER, "a teacher has")
                 raise UserError(f"There is no setting {where}.{setting}; {hint}")
         if not isinstance(teacher.get("weights"), str) or not teacher.weights:
             raise UserError(f"The teacher {name!r} has no weights; name the folder of its weights as {where}.weights.")

@@ -1,7 +1,6 @@
 """What no run can have, said before anything is compiled: settings by themselves, and settings beside their data."""
 
 import dataclasses
-import difflib
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from flashjax import flow, optim
 from flashjax.axes import AXES
 from flashjax.config import OPERATIONS
 from flashjax.distill import rollout, schedule, steps
-from flashjax.errors import UserError
+from flashjax.errors import UserError, did_you_mean
 from flashjax.models import held, latents, lora
 from flashjax.parallel import mesh as meshes
 from flashjax.workdir import OPTIMIZERS
@@ -99,8 +98,7 @@ def _check_group(group: Any, where: str, needed: Sequence[str], more: Sequence[s
     if not isinstance(group, ConfigDict):
         raise UserError(f"{where} is {group!r}; it is a group of settings: {', '.join(known)}.")
     if unknown := [name for name in group if name not in known]:
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"did you mean {where}.{near[0]}?" if near else f"{where} has {', '.join(known)}."
+        hint = did_you_mean(unknown[0], known, f"{where} has", where + ".{}")
         raise UserError(f"There is no setting {where}.{unknown[0]}; {hint}")
     if missing := [name for name in needed if name not in group]:
         raise UserError(

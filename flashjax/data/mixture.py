@@ -10,7 +10,6 @@ same place. Nothing is kept between samples, so that a run resumes from a step n
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from flashjax.data.manifest import places, read_manifest
 from flashjax.data.records import RecordError, RecordSource
 from flashjax.data.records import sources as pictures_to_edit
 from flashjax.distill import schedule
-from flashjax.errors import UserError
+from flashjax.errors import UserError, did_you_mean
 
 __all__ = ["Mixture", "Source", "open_sources"]
 
@@ -52,8 +51,7 @@ class Source:
             return {category: float(weight) * len(at) / total for category, at in self.places.items()}
         for category in weight:
             if category not in self.places:
-                near = difflib.get_close_matches(category, self.places, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.places)}."
+                hint = did_you_mean(category, self.places, "it has", "{!r}")
                 raise UserError(f"The source {self.name!r} has no category {category!r}; {hint}")
         return {category: float(weight.get(category, 0)) for category in self.places}
 

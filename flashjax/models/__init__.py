@@ -2,13 +2,12 @@
 ``denoiser``."""
 
 import dataclasses
-import difflib
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from flashjax.errors import UserError, about_settings
+from flashjax.errors import UserError, about_settings, did_you_mean
 
 ARCHITECTURES = ("qwen_image_21", "qwen_image", "flux2", "z_image")
 
@@ -31,8 +30,7 @@ def make_config(model: ModuleType, settings: Mapping[str, Any], where: str = "co
     fields = [field.name for field in dataclasses.fields(model.Config)]
     for override in overrides:
         if override not in fields:
-            near = difflib.get_close_matches(override, fields, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(fields)}."
+            hint = did_you_mean(override, fields, "it has")
             raise UserError(f"{name} has no setting {override!r} ({where}.{override}); {hint}")
         if type(value := overrides[override]) is int and value < 1:
             raise UserError(f"{where}.{override} is {value}; it has to be 1 or more.")
