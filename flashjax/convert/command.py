@@ -239,13 +239,24 @@ def _write_orbax(args: argparse.Namespace, partial: output.Partial, reader: Read
     from flashjax.convert import pods  # Orbax takes seconds to import
     from flashjax.models import ARCHITECTURES
 
-    partial.check_room(_size(todo.target))
+    if manifest.ORBAX in partial.done:
+        return {manifest.ORBAX: partial.done[manifest.ORBAX]}
+    folders = {name: name.replace("/", ".") for name in todo.target}
+    partial.check_room(_size({n: spec for n, spec in todo.target.items() if folders[n] not in partial.done}))
     tensors = makers(todo, reader, args.allow_nonfinite)
     stacked = frozenset(move.path for move in todo.moves if move.slot is not None)
     parts = pods.chunks(todo.target, stacked, args.mesh, args.model in ARCHITECTURES)
     with _bar("converting", _size(todo.target)) as bar:
-        hashes = pods.save(partial.folder / manifest.ORBAX, tensors, todo.target, parts, bar.update)
-    return {manifest.ORBAX: {"sha256": hashes}}
+        for name, spec in todo.target.items():
+            if (folder := folders[name]) in partial.done:
+                bar.update(spec.nbytes)
+            else:
+                written = pods.write(partial.folder / folder, spec, parts[name], tensors[name](), bar.update)
+                partial.finish(folder, {name: written})
+    hashes = {name: partial.done[folder]["sha256"][name] for name, folder in folders.items()}
+    pods.gather(partial.folder / manifest.ORBAX, {n: partial.folder / folder for n, folder in folders.items()})
+    partial.finish(manifest.ORBAX, hashes)
+    return {manifest.ORBAX: partial.done[manifest.ORBAX]}
 
 
 def _write(args: argparse.Namespace, partial: output.Partial, reader: Reader, todo: Plan) -> dict[str, Any]:

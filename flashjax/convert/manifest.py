@@ -29,7 +29,7 @@ def write(folder: Path, about: Mapping[str, Any], specs: Mapping[str, Spec], don
     }
     files = {}
     for file in sorted(file for file in folder.iterdir() if not file.name.startswith(".")):
-        files[file.name] = {"bytes": _bytes(file)}
+        files[file.name] = {"bytes": size(file)}
         if file.name not in done:
             files[file.name]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     found = dict(format=FORMAT, **about, files=files, tensors=dict(sorted(tensors.items())))
@@ -84,7 +84,7 @@ def check(folder: Path, progress: Callable[[int], None]) -> dict[str, Any]:
         file = folder / name
         if not file.exists():
             raise ConversionError(f"{file} is missing; the manifest lists it. Convert or copy the folder again.")
-        same = _bytes(file) == about["bytes"]
+        same = size(file) == about["bytes"]
         if not same or ("sha256" in about and hashlib.sha256(file.read_bytes()).hexdigest() != about["sha256"]):
             raise _changed(f"{file}")
     reader = weights(folder)
@@ -101,12 +101,12 @@ def check(folder: Path, progress: Callable[[int], None]) -> dict[str, Any]:
 
 def check_size(folder: Path, name: str) -> None:
     """Raise ConversionError unless a file or folder that a conversion wrote is as large as it was then."""
-    found, wanted = _bytes(folder / name), read(folder)["files"].get(name, {}).get("bytes", 0)
+    found, wanted = size(folder / name), read(folder)["files"].get(name, {}).get("bytes", 0)
     if found != wanted:
         raise ConversionError(f"{folder / name} is not whole, {found} bytes of {wanted}; copy or convert it again.")
 
 
-def _bytes(path: Path) -> int:
+def size(path: Path) -> int:
     """The size of a file, or of all files in a folder."""
     inner = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in inner)

@@ -1,8 +1,9 @@
 """The folder of a conversion: it appears whole or not at all, and an interrupted one goes on where it stopped.
 
 Everything is written to ``<out>.partial``, which is renamed at the end. A journal there holds the identity of the
-conversion (what from, what to) and a line for every finished shard; the same command takes up what is finished, any
-other one begins anew. A lock on the journal keeps two conversions from writing the same folder.
+conversion (what from, what to) and a line for every finished shard, or parameter of an Orbax checkpoint; the same
+command takes up what is finished, any other one begins anew. A lock on the journal keeps two conversions from writing
+the same folder.
 """
 
 import contextlib
@@ -82,7 +83,7 @@ class Partial:
 
     def _is_whole(self, line: Mapping[str, Any]) -> bool:
         file = self.folder / line.get("file", "")
-        return file.is_file() and file.stat().st_size == line.get("bytes")
+        return "file" in line and file.exists() and manifest.size(file) == line.get("bytes")
 
     def _note(self, line: Mapping[str, Any]) -> None:
         self._journal.write(json.dumps(line) + "\n")
@@ -90,8 +91,11 @@ class Partial:
         os.fsync(self._journal.fileno())
 
     def finish(self, name: str, hashes: Mapping[str, str]) -> None:
-        """Note that a file is complete and on the disk."""
-        self.done[name] = {"file": name, "bytes": (self.folder / name).stat().st_size, "sha256": dict(hashes)}
+        """Note that a file, or a folder of files, is complete and on the disk."""
+        file = self.folder / name
+        for each in file.rglob("*"):
+            _sync(each)
+        self.done[name] = {"file": name, "bytes": manifest.size(file), "sha256": dict(hashes)}
         self._note(self.done[name])
 
     def check_room(self, size: int) -> None:

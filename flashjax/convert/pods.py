@@ -1,8 +1,9 @@
 """Converted weights as an Orbax checkpoint, written in pieces and read by many devices, each its own part.
 
-Orbax takes arrays that exist as a whole. Its type handlers are open, though: a leaf here is a promise of pieces, and
-what it writes is what Orbax writes for a `jax.Array` (zarr, one folder a parameter), so that Orbax restores it like any
-other checkpoint. A chunk is one layer's share of one device: a device reads its chunks and no more.
+Orbax takes arrays that exist as a whole. So each parameter is written here, as Orbax writes a `jax.Array` (zarr, one
+folder a parameter), and when all are there Orbax makes a checkpoint of them: its type handlers are open, and ours moves
+the folders. Orbax restores it like any other. A chunk is one layer's share of one device: a device reads its chunks
+and no more.
 """
 
 import contextlib
@@ -28,15 +29,11 @@ from flashjax.convert.reader import ConversionError, Spec
 from flashjax.parallel import hosts, sharding
 
 
-@dataclass(frozen=True, eq=False)
-class Promise:
-    """A parameter that is made while it is written."""
+@dataclass(frozen=True)
+class Written:
+    """A parameter whose chunks are in a folder already."""
 
-    name: str
-    spec: Spec
-    chunk: tuple[int, ...]
-    pieces: Callable[[], Iterable[np.ndarray]]
-    written: Callable[[str, np.ndarray], None]  # called with every chunk
+    folder: Path
 
 
 def chunks(
@@ -76,27 +73,57 @@ def regions(shape: tuple[int, ...], part: tuple[int, ...]) -> Iterator[tuple[sli
         yield tuple(slice(i * step, min((i + 1) * step, n)) for i, step, n in zip(start, steps, shape, strict=True))
 
 
+def write(
+    folder: Path, spec: Spec, part: tuple[int, ...], pieces: Iterable[np.ndarray], progress: Callable[[int], None]
+) -> str:  # fmt: skip
+    """Write one parameter into a folder that must not be there, as Orbax would.
+
+    Args:
+      spec: (shape, dtype).
+      part: shape of a chunk, from `chunks`.
+      pieces: the parameter's numbers in their order, in pieces of any size; see `planning.makers`.
+      progress: called with the bytes of what is written.
+
+    Returns:
+      sha256 of the parameter's bytes.
+    """
+    digest, layout = hashlib.sha256(), ts.ChunkLayout(chunk_shape=part)
+    with _system_errors(folder):
+        store = ts.open(
+            _zarr(folder), create=True, dtype=spec.dtype.name, shape=spec.shape, chunk_layout=layout
+        ).result()  # fmt: skip
+        for region, array in _filled(spec, part, pieces):
+            writing = store[region].write(array)
+            digest.update(array.reshape(-1).view(np.uint8))  # beside it
+            progress(array.nbytes)
+            writing.result()
+    return digest.hexdigest()
+
+
+def gather(folder: Path, written: Mapping[str, Path]) -> None:
+    """Make one Orbax checkpoint, ``folder``, of what `write` wrote: {path: folder of the parameter}, which is moved."""
+    registry = ocp.type_handlers.create_type_handler_registry((Written, _Handler()))
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
+    with ocp.Checkpointer(handler) as checkpointer, _system_errors(folder):
+        checkpointer.save(folder.absolute(), paths.unflatten({name: Written(path) for name, path in written.items()}))
+
+
 class _Handler(ocp.type_handlers.TypeHandler):
-    """Writes promises one after the other, a region at a time, under the type of an array."""
+    """Moves what is written to where Orbax wants it, under the type of an array."""
 
     def typestr(self) -> str:
         return "jax.Array"
 
     async def metadata(self, infos: Sequence[Any]) -> Sequence[Any]:
-        raise NotImplementedError("promises are not read")
+        raise NotImplementedError("what is written is not read by this handler")
 
     async def deserialize(self, infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
-        raise NotImplementedError("promises are not read")
+        raise NotImplementedError("what is written is not read by this handler")
 
-    async def serialize(self, values: Sequence[Promise], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
+    async def serialize(self, values: Sequence[Written], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
         for value, info in zip(values, infos, strict=True):
             await info.await_path_creation()
-            store = await ts.open(_zarr(info.path), create=True, dtype=value.spec.dtype.name, shape=value.spec.shape,
-                                  chunk_layout=ts.ChunkLayout(chunk_shape=value.chunk))  # fmt: skip
-            for region, array in _filled(value):
-                writing = store[region].write(array)
-                value.written(value.name, array)  # hashes it beside
-                await writing
+            value.folder.rename(str(info.path))
         return []
 
 
@@ -106,11 +133,13 @@ def _zarr(path: Any) -> dict[str, Any]:
     return {"driver": "zarr", "kvstore": place, **plain}
 
 
-def _filled(value: Promise) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+def _filled(
+    spec: Spec, part: tuple[int, ...], pieces: Iterable[np.ndarray]
+) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:  # fmt: skip
     """Regions with their numbers, from pieces that end anywhere."""
-    pieces, left = iter(value.pieces()), np.empty(0, value.spec.dtype)
-    for region in regions(value.spec.shape, value.chunk):
-        array = np.empty([at.stop - at.start for at in region], value.spec.dtype)
+    pieces, left = iter(pieces), np.empty(0, spec.dtype)
+    for region in regions(spec.shape, part):
+        array = np.empty([at.stop - at.start for at in region], spec.dtype)
         flat, filled = array.reshape(-1), 0
         while filled < flat.size:
             left = left if left.size else next(pieces).reshape(-1)
@@ -119,42 +148,6 @@ def _filled(value: Promise) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
             filled += taken
         yield region, array
         del array, flat  # the next one is made while nothing of this one is held
-
-
-def save(
-    folder: Path,
-    tensors: Mapping[str, Callable[[], Iterable[np.ndarray]]],
-    specs: Mapping[str, Spec],
-    parts: Mapping[str, tuple[int, ...]],
-    progress: Callable[[int], None],
-) -> dict[str, str]:
-    """Write parameters as an Orbax checkpoint, which appears whole or not at all.
-
-    Args:
-      folder: of the checkpoint; must not be there.
-      tensors: {path: function that returns the parameter in pieces}, see `planning.makers`.
-      specs: {path: (shape, dtype)}.
-      parts: {path: shape of a chunk}, from `chunks`.
-      progress: called with the bytes of what is written.
-
-    Returns:
-      {path: sha256 of the parameter's bytes}.
-    """
-    digests = {name: hashlib.sha256() for name in specs}
-
-    def written(name: str, array: np.ndarray) -> None:
-        digests[name].update(array.reshape(-1).view(np.uint8))
-        progress(array.nbytes)
-
-    promises = {
-        name: Promise(name, spec, parts[name], tensors[name], written)
-        for name, spec in specs.items()
-    }
-    registry = ocp.type_handlers.create_type_handler_registry((Promise, _Handler()))
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
-    with ocp.Checkpointer(handler) as checkpointer, _system_errors(folder):
-        checkpointer.save(folder.absolute(), paths.unflatten(promises))
-    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
 @contextlib.contextmanager

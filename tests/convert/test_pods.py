@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashjax import convert, paths
-from flashjax.convert import manifest, pods
+from flashjax.convert import manifest, output, pods
 from flashjax.convert.reader import Spec
 from flashjax.parallel import sharding
 
@@ -82,7 +82,7 @@ def test_a_layer_is_written_before_the_next_one_is_read(tmp_path):
     specs = {"w": Spec((3, 16, 4), np.dtype(np.float32))}
     parts = pods.chunks(specs, frozenset(["w"]), {"fsdp": 2}, ruled=False)
     assert parts == {"w": (1, 8, 4)}
-    pods.save(tmp_path / "params", {"w": pieces}, specs, parts, lambda size: log.append(size))
+    pods.write(tmp_path / "w", specs["w"], parts["w"], pieces(), log.append)
     assert log == [entry for i in range(3) for entry in (f"layer {i}", layer.nbytes // 2, layer.nbytes // 2)]
 
 
@@ -112,7 +112,7 @@ def test_what_does_not_fit_leaves_nothing(source, tmp_path, capsys):
 
 
 def test_a_full_disk_is_told(source, tmp_path, monkeypatch, capsys):
-    def full(value):
+    def full(*_):
         raise ValueError("RESOURCE_EXHAUSTED: ... [os_error_code='28']")
         yield
 
@@ -122,6 +122,65 @@ def test_a_full_disk_is_told(source, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "pod").exists()
     monkeypatch.undo()
     assert toy.run("--source", source, "--out", tmp_path / "pod", *ORBAX) == 0
+
+
+def stopped_at(monkeypatch, name: str, error: BaseException) -> list[str]:
+    """Note the parameters that are written; raise ``error`` in the middle of ``name``."""
+    names, write = [], pods.write
+
+    def noting(folder, spec, part, pieces, progress):
+        names.append(folder.name)
+
+        def stop(_):
+            if folder.name == name:
+                raise error
+
+        return write(folder, spec, part, pieces, stop)
+
+    monkeypatch.setattr(pods, "write", noting)
+    return names
+
+
+def chunks(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.glob("params/*/*")}
+
+
+def test_an_interrupted_conversion_goes_on_behind_the_last_parameter(source, tmp_path, monkeypatch):
+    out = tmp_path / "pod"
+    every = stopped_at(monkeypatch, "", KeyboardInterrupt())
+    assert toy.run("--source", source, "--out", tmp_path / "whole", *ORBAX) == 0
+    monkeypatch.undo()
+    assert stopped_at(monkeypatch, every[3], KeyboardInterrupt()) == []
+    assert toy.run("--source", source, "--out", out, *ORBAX) == 130
+    monkeypatch.undo()
+    cut = tmp_path / "pod.partial" / every[1]  # by whatever stopped the machine
+    next(file for file in cut.iterdir() if file.name[0] != ".").unlink()
+    names = stopped_at(monkeypatch, "", KeyboardInterrupt())
+    assert toy.run("--source", source, "--out", out, *ORBAX) == 0
+    assert names == [every[1], *every[3:]]
+    assert chunks(out) == chunks(tmp_path / "whole")
+    assert {file.name for file in tmp_path.iterdir()} == {"source", "pod", "whole"}
+
+
+@pytest.mark.parametrize("stage", ["gather", "finish", "commit"])
+def test_a_conversion_that_is_stopped_at_its_end_goes_on(source, tmp_path, monkeypatch, stage):
+    gather, finish = pods.gather, output.Partial.finish
+
+    def stop(*args):
+        if stage == "gather":
+            gather(*args)
+        elif stage == "finish" and args[1] != manifest.ORBAX:
+            return finish(*args)
+        raise KeyboardInterrupt
+
+    at = dict(gather=(pods, "gather"), finish=(output.Partial, "finish"), commit=(output.Partial, "commit"))[stage]
+    with monkeypatch.context() as patch:
+        patch.setattr(*at, stop)
+        assert toy.run("--source", source, "--out", tmp_path / "pod", *ORBAX) == 130
+    names = stopped_at(monkeypatch, "", KeyboardInterrupt())
+    assert toy.run("--source", source, "--out", tmp_path / "pod", *ORBAX) == 0
+    assert (names == []) == (stage == "commit")
+    assert toy.run("--verify", tmp_path / "pod") == 0
 
 
 def test_another_model_is_told(source, tmp_path):
