@@ -34,11 +34,11 @@ from flashjax import config as configs
 from flashjax import convert, flow, models, programs, train
 from flashjax.distill import schedule, steps
 from flashjax.distill.state import Role, TrainState
+from flashjax.host import keep_memory
 from flashjax.models import latents
 from flashjax.models import qwen_image_21 as qwen
 from flashjax.parallel import mesh as meshes
 from flashjax.parallel import sharding
-from flashjax.parallel.host import keep_memory
 
 IMAGE, NULL_TOKENS, CRITIC_UPDATES = (8, 8), 2, 5
 CONFIG = Path(__file__).parent.parent / "configs" / "postcards.py"

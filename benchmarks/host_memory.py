@@ -3,7 +3,7 @@
     python benchmarks/host_memory.py [--batch 64] [--repeats 6]
 
 Forward and backward pass of the postcards' denoiser (configs/postcards_teacher.py), each combination in a process of
-its own: glibc's defaults or what ``flashjax/parallel/host.py`` asks for, products of float32 or of bfloat16 factors.
+its own: glibc's defaults or what ``flashjax/host.py`` asks for, products of float32 or of bfloat16 factors.
 """
 
 import argparse
@@ -18,8 +18,8 @@ import time
 import jax
 import jax.numpy as jnp
 
+from flashjax import host
 from flashjax.models import qwen_image_21 as qwen
-from flashjax.parallel import host
 
 TEXT_TOKENS, IMAGE = 32, (8, 8)
 

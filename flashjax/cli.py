@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         top.error(f"not understood: {' '.join(rest)} (see flashjax {name} --help)")
     args.settings = rest
     if own_process:
-        from flashjax.parallel.host import keep_memory
+        from flashjax.host import keep_memory
 
         keep_memory()
     # No accelerator plugin and a chatty backend would otherwise bury our own lines.

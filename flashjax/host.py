@@ -1,5 +1,7 @@
-"""The host: its memory allocator, which decides a good part of a training step's time on CPU, and its name."""
+"""The host: its memory allocator, which decides a good part of a training step's time on CPU, its name, and what its
+processor multiplies."""
 
+import functools
 import os
 import platform
 import sys
@@ -42,6 +44,13 @@ def machine() -> str:
     name = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}, {cores} {'core' if cores == 1 else 'cores'}"
+
+
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has an instruction for products of bfloat16 with float32 sums (AVX512-BF16 or AMX)."""
+    flags = [line.split() for line in _cpuinfo() if line.startswith("flags")]
+    return bool(flags) and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[0])
 
 
 def _cpuinfo() -> list[str]:

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from flashjax.parallel import host
+from flashjax import host
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 SCRIPT = """
 import json, os, sys
-from flashjax.parallel.host import keep_memory
+from flashjax.host import keep_memory
 print("started", flush=True)
 keep_memory()
 print(json.dumps([os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], sys.flags.utf8_mode]))
@@ -47,3 +47,15 @@ def test_glibc_knows_every_tunable():
     known = subprocess.run([LOADER, "--list-tunables"], capture_output=True, text=True, check=True).stdout
     for setting in host.tunables().split(":"):
         assert setting.split("=")[0] + ":" in known
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"),
+    [("fpu avx512_bf16", True), ("fpu amx_bf16 amx_tile", True), ("fpu avx512f avx512_vnni", False), (None, False)],
+)
+def test_the_processors_flags_tell_what_it_multiplies(flags, has, monkeypatch):
+    lines = ["processor : 0", f"flags\t\t: {flags}"] if flags else []
+    monkeypatch.setattr(host, "_cpuinfo", lambda: lines)
+    host.multiplies_bfloat16.cache_clear()
+    assert host.multiplies_bfloat16() == has
+    host.multiplies_bfloat16.cache_clear()

@@ -25,7 +25,7 @@ import flashjax
 from flashjax import config as configs
 from flashjax.errors import UserError
 from flashjax.files import write_whole
-from flashjax.parallel.host import machine
+from flashjax.host import machine
 from flashjax.workdir import existing, identity
 
 # What a cell's numbers do not depend on: rooms, and files of others.

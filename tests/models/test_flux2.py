@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
 from parity import check_released, close, randomise
 
-from flashjax import convert, flow, optim, paths
+from flashjax import convert, flow, host, optim, paths
 from flashjax.convert import planning
 from flashjax.convert.flux2 import TABLE
 from flashjax.errors import UserError
@@ -295,8 +295,9 @@ def test_time_is_read_in_float32_under_bfloat16(models):
     assert np.abs(a - b).max() > 1e-3
 
 
-def test_rounded_products_leave_what_follows_from_time_exact():
+def test_rounded_products_leave_what_follows_from_time_exact(monkeypatch):
     """In the program only time's two products, the three modulations and the last norm's have float32 factors."""
+    monkeypatch.setattr(host, "multiplies_bfloat16", lambda: True)
     config = Config.tiny(products="bfloat16")
     inputs = draw(config, LAYOUTS["one_reference"])
     evaluate = functools.partial(denoisers.evaluate, flux2.denoiser(config))
