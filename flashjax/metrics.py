@@ -5,16 +5,31 @@ import contextlib
 import json
 import math
 import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import scalar
 
 from flashjax.errors import UserError
+
+
+@contextlib.contextmanager
+def _as_if_missing(module: str) -> Iterator[None]:
+    hidden = module not in sys.modules
+    if hidden:
+        sys.modules[module] = None
+    yield
+    if hidden:
+        del sys.modules[module]
+
+
+with _as_if_missing("torch"):  # which tensorboardX imports where it can: seconds, for nothing that is used here
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import scalar
 
 
 class MetricsWriter:

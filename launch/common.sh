@@ -78,8 +78,9 @@ is_installed() {
   [ -x "$VENV/bin/pip" ] && [ "$(cat "$VENV/.flashjax-$1" 2>/dev/null)" = "$(stamp)" ]
 }
 
+# Modules are compiled when they are first imported: all that torch and jax have would take most of a minute.
 pip_install() {
-  run "$VENV/bin/python" -m pip install --quiet "$@" \
+  run "$VENV/bin/python" -m pip install --quiet --no-compile "$@" \
     || fail "pip could not install $*; the lines above say why. Started again, it goes on from here."
 }
 

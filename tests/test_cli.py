@@ -346,6 +346,19 @@ def test_a_misspelt_setting_is_told_at_once(request):
     assert done.stdout == "False\n"
 
 
+def test_training_and_encoding_leave_torch_alone():
+    """As a process: where it is installed, importing it takes longer than JAX."""
+    code = """
+import sys
+import flashjax.evaluate.study, flashjax.train
+from flashjax.models import text
+text.load_text_encoder(text.default_minilm_source()).encode(["a lake"])
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_a_full_disk(tmp_path):
     """The system's own refusal, of a background write; what was saved before is whole, and a second start goes on."""
     code = """

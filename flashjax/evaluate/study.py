@@ -27,7 +27,6 @@ from flashjax.pipeline import Pipeline
 
 HEAD = ("pictures", "figure", "value", "low", "high")  # of the figures as a table
 COLUMNS = ("teacher80", "teacher4", "teacher4_guided", "student4")  # of the report, from left to right
-DIVERSITY_PROMPTS, DIVERSITY_SEEDS = 18, 8
 SHOWN = 6  # pictures a category in the report
 TIMED = 64  # pictures of the batch that is timed
 NOTE = (
@@ -114,15 +113,8 @@ def draw_sets(
     return sets
 
 
-def draw_seeds(pipe: Pipeline, prompts: Sequence[str], encoder: text.TextEncoder, keep: Path) -> np.ndarray:
-    """uint8 [P, S, H, W, 3]: S seeds of each prompt, for the diversity of a model."""
-    many = [p for p in prompts for _ in range(DIVERSITY_SEEDS)]
-    images = draw_kept(pipe, many, range(10_000, 10_000 + len(many)), encoder, keep)
-    return images.reshape(len(prompts), DIVERSITY_SEEDS, *images.shape[1:])
-
-
 def timing(
-    student: Pipeline, teacher: Pipeline, prompts: Sequence[str], encoder: text.TextEncoder, repeats: int = 3
+    student: Pipeline, teacher: Pipeline, prompts: Sequence[str], encoder: text.TextEncoder, repeats: int = 2
 ) -> dict[str, Any]:
     """``ms_per_image``, the median milliseconds of both, drawn as one batch, alternating in one run after a warm-up,
     with text encoding; their ratio, ``speedup``; and ``load``, how many processes wanted a core meanwhile."""
@@ -189,10 +181,10 @@ def measure(
     prompts, real = [r["caption"] for r in records], np.stack([r["image"] for r in records])
     plans = make_plans(student, teacher, len(prompts))
     sets = draw_sets(plans, prompts, encoder, keep)
-    spread = {
-        name: draw_seeds(plans[name].pipe, prompts[:DIVERSITY_PROMPTS], encoder, keep)
-        for name in tqdm(("teacher80", "student4"), desc="drawing seeds", unit="set")
-    }
+    others = range(plans["reference"].seed, plans["reference"].seed + len(prompts))
+    again = draw_kept(student, prompts, others, encoder, keep)
+    pairs = {"teacher80": (sets["teacher80"], sets["reference"]), "student4": (sets["student4"], again)}
+    spread = {name: np.stack(pair, 1) for name, pair in pairs.items()}  # two seeds of every prompt
     labels = {name: plan.label for name, plan in plans.items()} | {"real": "real pictures"}
     figures = suite.evaluate(sets, records, real, judge, diversity_sets=spread, labels=labels)
     return sets, figures | timing(student, teacher, prompts[:TIMED], encoder)

@@ -188,9 +188,10 @@ def _load_tokenizer(folder: Path) -> tuple[Callable[[list[str]], list[list[int]]
         raise FileNotFoundError(
             f"There is no tokenizer.json or vocab.txt in {folder}; copy the tokenizer files of the encoder there."
         )
-    from transformers import AutoTokenizer  # slow to import, and only needed where text is encoded
+    # Slow to import, and only needed where text is encoded. AutoTokenizer, which finds the same one, imports torch too.
+    from transformers import BertTokenizerFast
 
-    fast = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    fast = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
 
     # verbose=False: the length is checked in `encode`, with a sentence that says what to do
     def tokenize(texts: list[str]) -> list[list[int]]:

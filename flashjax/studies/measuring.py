@@ -20,6 +20,7 @@ from flashjax.train import train
 from flashjax.workdir import existing
 
 SHOWN = 12  # pictures of a cell in the report
+DIVERSITY_PROMPTS, DIVERSITY_SEEDS = 18, 8
 KEEP = ".cache/pictures"  # of models that are there already, which are drawn for every study
 CURVES = ("watch/", "samples/")  # what a run measured of its own pictures on the way
 
@@ -69,7 +70,7 @@ def measure(
         if teacher:
             theirs = study.draw_kept(pipeline.load(teacher), said, range(1 + count, 1 + 2 * count), encoder, Path(KEEP))
             values |= distances(images, theirs, records, judge)
-            seeds = study.draw_seeds(pipe, said[: study.DIVERSITY_PROMPTS], encoder, keep)
+            seeds = draw_seeds(pipe, said[:DIVERSITY_PROMPTS], encoder, keep)
             values["diversity"] = _plain(metrics.diversity(suite.seed_features(judge, seeds)))
     if edit_data:
         records = study.load_cards(edit_data, limit)
@@ -82,6 +83,13 @@ def measure(
     shortest = min(map(len, rows))
     pictures.contact_sheet([row[:shortest] for row in rows]).save(cell.folder / "pictures.png")
     return dict(values=values)
+
+
+def draw_seeds(pipe: pipeline.Pipeline, prompts: Sequence[str], encoder: text.TextEncoder, keep: Path) -> np.ndarray:
+    """uint8 [P, S, H, W, 3]: S seeds of each prompt, for the diversity of a model."""
+    many = [p for p in prompts for _ in range(DIVERSITY_SEEDS)]
+    images = study.draw_kept(pipe, many, range(10_000, 10_000 + len(many)), encoder, keep)
+    return images.reshape(len(prompts), DIVERSITY_SEEDS, *images.shape[1:])
 
 
 def prompt_values(images: np.ndarray, records, judge: classifier.Classifier) -> dict[str, list]:
