@@ -15,7 +15,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict()
     config.objective = "trajectory"
     config.seed = 0
-    config.student_updates = 300 if args.quick else 2400
+    config.student_updates = 200 if args.quick else 2400
     config.init = ""  # as the base teacher
     config.batch_size = 24
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))  # devices; -1: all that are left
@@ -42,7 +42,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     config.student_optim = ConfigDict(
         dict(
-            kind="adamw", lr=2e-4 if args.quick else 3e-4, warmup=10, schedule="cosine", b1=0.9, b2=0.99,
+            kind="adamw", lr=3e-4, warmup=10, schedule="cosine", b1=0.9, b2=0.99,
             weight_decay=0.0, clip=1.0,
         )
     )

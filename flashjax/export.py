@@ -1,7 +1,10 @@
 """A checkpoint as a diffusers folder: weights, or a LoRA, under their PyTorch names, and a scheduler that reproduces
 the grid."""
 
+import contextlib
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +28,37 @@ def export(workdir: str, out: str, which: str = "ema", step: int | None = None) 
     ``which``: "ema" or "student"; ``step``: of the checkpoint, None for the newest. Raises UserError if
     ``out`` holds anything already.
     """
-    target = _new(out)
-    params, meta, step = load_run(Path(workdir), which, step)
-    config = ConfigDict(meta["config"])
-    model = models.architecture(config.model.architecture)
-    model_config = models.make_config(model, config.model)
-    write(target, params, model_config, describe(config))
-    _write_card(target, meta, step, which)
-    return target
+    with _new(out) as target:
+        params, meta, step = load_run(Path(workdir), which, step)
+        config = ConfigDict(meta["config"])
+        model = models.architecture(config.model.architecture)
+        model_config = models.make_config(model, config.model)
+        write(target, params, model_config, describe(config))
+        _write_card(target, meta, step, which)
+    return Path(out)
 
 
 def export_lora(workdir: str, out: str, spelling: str, which: str = "ema", step: int | None = None) -> Path:
     """Writes the adapter alone of a LoRA run, float32, with the names of ``spelling`` ("diffusers", "comfyui" or
     "flashjax"), and ``out/scheduler`` and ``out/card.json`` as ``export`` does. Raises UserError, also for a run that
     trained everything."""
-    target = _new(out)
-    params, meta, step = restore_params(Path(workdir) / "checkpoints", which, step)
-    config = ConfigDict(meta["config"])
-    if (adapted := lora.of(config)) is None:
-        raise UserError(f"The run {workdir} trained all parameters (config.lora.rank is 0); export it without --lora.")
-    adapter = adapters.from_tree(params, adapted.rank, adapted.alpha)
-    target.mkdir(parents=True, exist_ok=True)
-    file, name = target / adapters.FILES[spelling], config.model.architecture
-    if spelling == "flashjax":
-        adapters.write(file, adapter, name)
-    else:
-        table = convert.table_of(name)
-        lora_files.write(file, adapters.to_pytorch(adapter, table), spelling, np.float32, table.comfyui)
-    _write_scheduler(target, describe(config))
-    _write_card(target, meta, step, which, base_sha256=meta["sha256"][base_path(config)])
-    return file
+    with _new(out) as target:
+        params, meta, step = restore_params(Path(workdir) / "checkpoints", which, step)
+        config = ConfigDict(meta["config"])
+        if (adapted := lora.of(config)) is None:
+            raise UserError(
+                f"The run {workdir} trained all parameters (config.lora.rank is 0); export it without --lora."
+            )
+        adapter = adapters.from_tree(params, adapted.rank, adapted.alpha)
+        file, name = target / adapters.FILES[spelling], config.model.architecture
+        if spelling == "flashjax":
+            adapters.write(file, adapter, name)
+        else:
+            table = convert.table_of(name)
+            lora_files.write(file, adapters.to_pytorch(adapter, table), spelling, np.float32, table.comfyui)
+        _write_scheduler(target, describe(config))
+        _write_card(target, meta, step, which, base_sha256=meta["sha256"][base_path(config)])
+    return Path(out) / file.name
 
 
 def write(target: Path, params: flow.Params, model_config: Any, described: dict) -> None:
@@ -77,11 +81,18 @@ def _write_card(target: Path, meta: dict, step: int, which: str, **more: str) ->
     _write(target / "card.json", dict(config=meta["config"], table=meta["table"], step=step, weights=which) | more)
 
 
-def _new(out: str) -> Path:
-    target = Path(out)
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"{target} is not empty; give a new folder, nothing is overwritten.")
-    return target
+@contextlib.contextmanager
+def _new(out: str) -> Iterator[Path]:
+    """A folder beside ``out`` that takes its name when it is complete, and is removed if it never is."""
+    target = Path(out).resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{out} is not an empty folder; give a new one, nothing is overwritten.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{target.name}.", suffix=".partial", dir=target.parent) as made:
+        part = Path(made) / target.name
+        part.mkdir()
+        yield part
+        part.replace(target)
 
 
 def scheduler_config(described: dict) -> dict:

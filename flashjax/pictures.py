@@ -6,10 +6,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
 from flashjax import flow
+from flashjax.axes import BATCH
 from flashjax.data.records import sources
 from flashjax.distill.sampling import make_sampler
 from flashjax.errors import UserError
@@ -76,12 +78,13 @@ def sampling(config: ConfigDict) -> dict:
 
 
 def make_drawer(
-    config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, decode: Decode, folder: Path
-) -> Callable:
+    config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, decode: Decode, folder: Path,
+    mesh: Mesh,
+) -> Callable:  # fmt: skip
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``, two seeds of each of PROMPTS, and returns
     figures of them for the log: ``drift``. ``decode``: latents [B, h, w, D] to uint8 pictures."""
     cond, null = conditions(model, encoder, list(PROMPTS) * 2, config.max_text_tokens)
-    drawn = make_drawn(config, denoiser, cond, null, [1] * len(PROMPTS) + [2] * len(PROMPTS), decode, folder)
+    drawn = make_drawn(config, denoiser, cond, null, [1] * len(PROMPTS) + [2] * len(PROMPTS), decode, folder, mesh)
 
     def draw(params, step: int) -> dict[str, float]:
         images = drawn(params)
@@ -95,19 +98,25 @@ def make_drawer(
 
 
 def make_drawn(
-    config: ConfigDict, denoiser: flow.Denoiser, cond, null, seeds: list[int], decode: Decode, folder: Path
+    config: ConfigDict, denoiser: flow.Denoiser, cond, null, seeds: list[int], decode: Decode, folder: Path, mesh: Mesh
 ) -> Callable:
-    """``drawn(params)`` is uint8 pictures, one a seed, as the run's model is meant to be sampled; None on all processes
-    but the first, which take part. ``folder/samples`` is made."""
+    """``drawn(params)`` is uint8 pictures, one a seed, as the run's model is meant to be sampled, by all devices of the
+    run's ``mesh``; None on all processes but the first, which take part. ``folder/samples`` is made."""
     # On the host: arrays of one process's device would not go together with parameters that live on all.
-    cond, null, start = jax.device_get((cond, null, noise(seeds, config.image_size, latents.of(config))))
+    inputs = jax.device_get((cond, null, noise(seeds, config.image_size, latents.of(config))))
+    count, rows = len(seeds), math.prod(mesh.shape[name] for name in BATCH)
+    chosen = np.minimum(np.arange(-(-count // rows) * rows), count - 1)  # the last fills up what does not divide
+    cond, null, start = jax.tree.map(lambda x: x[chosen] if len(x) == count else x, inputs)
     settings = sampling(config)
     sample, grid = make_sampler(denoiser), flow.time_grid(settings["steps"], settings["shift"])
+    gather = jax.jit(lambda z: z, out_shardings=NamedSharding(mesh, PartitionSpec()))
     (folder / "samples").mkdir(exist_ok=True)
 
     def drawn(params) -> np.ndarray | None:
-        z = sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"])
-        return decode(z) if jax.process_index() == 0 else None
+        with jax.set_mesh(mesh):  # as in training: attention's kernels for TPU cannot be divided without it
+            z = gather(sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"]))
+        # The decoder is the first process's own: it gets numbers of the host, not an array that lives on all devices.
+        return decode(np.asarray(z)[:count]) if jax.process_index() == 0 else None
 
     return drawn
 
@@ -127,7 +136,7 @@ def drift(images: np.ndarray, of: str = "samples/") -> dict[str, float]:
 
 def make_edit_drawer(
     config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, decode: Decode,
-    records: Sequence[dict], folder: Path, reference_at: tuple[int, ...] = (),
+    records: Sequence[dict], folder: Path, mesh: Mesh, reference_at: tuple[int, ...] = (),
 ) -> Callable:  # fmt: skip
     """``draw(params, step)`` writes ``folder/samples/step_XXXXXX_edits.png``: the first sources of edit ``records``,
     and under them, of two seeds, what their instructions make of them. It returns ``drift`` of these for the log.
@@ -139,7 +148,7 @@ def make_edit_drawer(
     cond = editing.condition(model, *states, given, autoencoder, reference_at)
     own = [record["null"].astype(np.float32) for record in twice if "null" in record]
     null = editing.null_condition(model, model.Condition(*text.pack(own or encoder.encode([""]))), cond)
-    drawn = make_drawn(config, denoiser, cond, null, [1] * count + [2] * count, decode, folder)
+    drawn = make_drawn(config, denoiser, cond, null, [1] * count + [2] * count, decode, folder, mesh)
     shown = decode(several[0][:count]) if autoencoder.module else several[0][:count]
     side = (config.image_size, config.image_size)  # a source may be of another
     shown = np.stack([np.asarray(Image.fromarray(x).resize(side, Image.Resampling.NEAREST)) for x in shown])

@@ -34,7 +34,7 @@ from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
-from flashjax.weights import content, frozen_forms, kept, load_decoder, load_specialist, load_weights
+from flashjax.weights import check_there, content, frozen_forms, kept, load_decoder, load_specialist, load_weights
 
 
 def note(line: str) -> None:
@@ -75,6 +75,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         sources, manifests = open_sources(config.sources.to_dict())
         for name, manifest in manifests.items():
             settings.check_data(manifest, config.sources[name].path, config)
+        check_there(config)
         mentioned = settings.edited(config, manifests).reference_at
         watched = watch.load(config)
         known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
@@ -188,11 +189,13 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     if decode is None:
         note("no samples are drawn: config.autoencoder.weights names no decoder")
     if 0 in tasks and decode is not None:
-        drawers.append(pictures.make_drawer(config, model, denoiser, encoder, decode, folder))
+        drawers.append(pictures.make_drawer(config, model, denoiser, encoder, decode, folder, mesh))
     if 1 in tasks and decode is not None:
         shown = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
-        drawers.append(pictures.make_edit_drawer(config, model, denoiser, encoder, decode, shown, folder, mentioned))
-    drawers += watch.make_watchers(config, model, denoiser, encoder, decode, watched, folder)
+        drawers.append(
+            pictures.make_edit_drawer(config, model, denoiser, encoder, decode, shown, folder, mesh, mentioned)
+        )
+    drawers += watch.make_watchers(config, model, denoiser, encoder, decode, watched, folder, mesh)
     read = partial(held.readable, memory=config.teacher_memory)
     merge = jax.jit(lambda base, params: lora.merge(read(base), params, adapted.scale)) if adapted else None
     writer = MetricsWriter(folder, writes=hosts.first())
@@ -239,6 +242,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         if draws or saves:
             stops = pace.drain()
             saves = saves or stops  # told in the rows that were waited for just now
+        draws = draws and not stops  # who is told to stop has seconds to save
         if done % config.log_every == 0 or draws or saves:
             # All steps, where something else comes between this and the next: its time is not theirs.
             means = writer.flush(everything=draws or saves, also=speed.since(pace.times()))

@@ -25,6 +25,16 @@ from flashjax.parallel import sharding
 RANDOM = "random"  # in place of a path: a configuration can be tried out before its weights are there
 
 
+def check_there(config: ConfigDict) -> None:
+    """Raises UserError for weights that ``config`` names and that are not there: in seconds, and not when all programs
+    are compiled, as the decoder's would be."""
+    teachers = config.get("distill", ConfigDict()).get("teachers", {}).values()
+    named = [*(teacher.weights for teacher in teachers), config.get("init", "")]
+    for path in (*named, config.get("autoencoder", {}).get("weights", "")):
+        if path not in ("", RANDOM):
+            workdir.existing(path, "weights")
+
+
 def load_weights(config: ConfigDict, form: flow.Params, path: str, mesh: Mesh | None = None) -> flow.Params:
     """A parameter tree of ``form``: from PyTorch-named weights, from the average of a run's newest checkpoint, from an
     adapter file, which is merged with the base teacher; or, where ``form`` is an adapter's, a LoRA run's adapter. For

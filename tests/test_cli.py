@@ -130,7 +130,7 @@ def test_every_flag_has_a_help_line(name):
 def test_the_step_table_is_printed(capsys):
     assert cli.main(["table", "--config=configs/postcards.py:quick", "--rows=2", "--config.distill.nfe=2"]) == 0
     said = capsys.readouterr().out
-    assert "210 steps, 4 programs" in said
+    assert "165 steps, 4 programs" in said
     assert "step     1  critic t2i k=" in said
 
 
@@ -265,8 +265,9 @@ def test_a_data_set_is_truncated(complaint, command, inputs, tmp_path):
 
 
 def test_a_folder_of_another_run(complaint, command, tmp_path):
-    lost = "--config.distill.teachers.base.weights=nowhere"  # found out after the folder is claimed
-    assert "nowhere" in complaint(*command(lost))
+    (tmp_path / "empty").mkdir()
+    lost = f"--config.distill.teachers.base.weights={tmp_path / 'empty'}"  # found out after the folder is claimed
+    assert "empty" in complaint(*command(lost))
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 0}\n')
     before = (tmp_path / "run" / "config.json").read_text()
     said = complaint(*command("--config.seed=1", lost))
@@ -320,10 +321,10 @@ def test_exports_that_cannot_be(complaint, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("x")
     argv, file = ["export", f"--workdir={tmp_path}"], tmp_path / "out" / "thesis.txt"
-    assert "is not empty; give a new folder" in complaint(*argv, f"--out={tmp_path / 'out'}")
+    assert "is not an empty folder; give a new one" in complaint(*argv, f"--out={tmp_path / 'out'}")
     assert f"There are no checkpoints in {tmp_path}; give" in complaint(*argv, f"--out={tmp_path / 'new'}")
-    assert complaint(*argv, f"--out={file}") == f"{file}: Not a directory."
-    assert file.read_text() == "x"
+    assert "is not an empty folder; give a new one" in complaint(*argv, f"--out={file}")
+    assert file.read_text() == "x" and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_sets_that_cannot_be(complaint, inputs, tmp_path):

@@ -2,13 +2,16 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
+from flashjax import axes, flow, models, pictures, weights
 from flashjax import config as configs
-from flashjax import flow, pictures, weights
 from flashjax.errors import UserError
-from flashjax.models import latents
+from flashjax.models import attention, latents
+from flashjax.parallel import mesh as meshes
+from flashjax.parallel import sharding
 
 
 def test_contact_sheet_places_pictures_in_rows():
@@ -57,11 +60,42 @@ def test_a_run_is_drawn_on_the_grid_that_it_is_meant_for(monkeypatch, request, t
     model = types.SimpleNamespace(Condition=lambda *parts: parts)
     encoder = types.SimpleNamespace(encode=lambda texts, max_tokens=None: [np.ones((2, 3), np.float32)] * len(texts))
     decode = weights.load_decoder(latents.PIXELS, config)
-    pictures.make_drawer(config, model, None, encoder, decode, tmp_path)(None, 7)
+    pictures.make_drawer(config, model, None, encoder, decode, tmp_path, meshes.make_mesh(config.mesh))(None, 7)
     steps, shift, scale, mode = expected
     np.testing.assert_array_equal(seen[0][0], flow.time_grid(steps, shift))
     assert seen[0][1:] == (scale, mode)
     assert (tmp_path / "samples" / "step_000007.png").exists()
+
+
+def test_pictures_are_drawn_on_the_runs_mesh(monkeypatch, request, tmp_path):
+    """Attention's kernels for TPU look at the mesh and cannot be divided without it. Three pictures on eight devices
+    are filled up, and are those that one device draws."""
+    config = configs.load([f"--config={request.config.rootpath}/tests/configs/tiny_postcards.py"])
+    model = models.architecture("qwen_image_21")
+    sizes = models.make_config(model, config.model)
+    denoiser, params = model.denoiser(sizes), model.init(sizes, jax.random.key(0))
+    params["proj_out"]["kernel"] = jax.random.normal(jax.random.key(1), params["proj_out"]["kernel"].shape) * 0.1
+    lengths = [4, 2, 3]
+    cond = model.Condition(np.random.default_rng(0).normal(size=(3, 4, 384)).astype(np.float32), np.array(lengths))
+    null = model.Condition(np.zeros((1, 2, 384), np.float32), np.array([2]))
+    seen, attend = [], attention.attend
+
+    def looked_at(q, *args, **kwargs):
+        seen.append((axes.size(*axes.AXES), len(q)))
+        return attend(q, *args, **kwargs)
+
+    monkeypatch.setattr(attention, "attend", looked_at)
+    found = []
+    for devices, mesh in ((1, dict(data=1)), (8, dict(fsdp=4, tensor=2))):
+        config.mesh.update(dict(data=1, fsdp=1, context=1, tensor=1) | mesh)
+        on = meshes.make_mesh(config.mesh)
+        placed = jax.device_put(params, sharding.shardings(model.abstract(sizes), on))
+        drawn = pictures.make_drawn(config, denoiser, cond, null, [1, 2, 3], np.asarray, tmp_path, on)
+        del seen[:]
+        found.append(drawn(placed))
+        assert {size for size, _ in seen} == {devices}
+        assert max(rows for _, rows in seen) == {1: 3, 8: 4}[devices]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)
 
 
 def test_drift_of_pictures_that_are_known():

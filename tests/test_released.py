@@ -120,6 +120,15 @@ EDITS = {
 }
 
 
+def test_what_is_transparent_in_a_reference_is_white(pairs):
+    """To networks that take RGB, as to those that were trained on such pictures here; the colour under it does not
+    show."""
+    _, ours, _ = pairs("flux2_klein")
+    hidden = Image.new("RGBA", (SIDE, SIDE), (255, 0, 0, 0))
+    plan = ours.plan(["a"], [hidden])
+    assert (plan.references[0] == 255).all()
+
+
 @pytest.mark.parametrize("case", EDITS)
 def test_edits_are_those_of_diffusers(pairs, monkeypatch, case):
     """At the size of the reference, which both take from it."""

@@ -78,8 +78,10 @@ def test_drawing_and_saving_are_not_the_time_of_a_step(given, tmp_path, monkeypa
 
 
 def test_a_stop_that_is_heard_of_where_samples_are_due_is_saved(given, tmp_path, monkeypatch):
-    """Told in row 2, behind which samples are drawn; the next checkpoint is due a row later."""
-    add = metrics.MetricsWriter.add
+    """Told in row 2, behind which samples would be drawn, for which there is no time; the next checkpoint is due a row
+    later."""
+    add, drawn = metrics.MetricsWriter.add, []
+    monkeypatch.setattr(pictures, "make_drawer", lambda *_: lambda params, step: drawn.append(step) or {})
 
     def add_told(self, step, values):
         if step == 2:
@@ -90,7 +92,18 @@ def test_a_stop_that_is_heard_of_where_samples_are_due_is_saved(given, tmp_path,
     with pytest.raises(SystemExit) as left:
         train.train(configs.load([given["flow_matching"], "--config.sample_every=3"]), str(tmp_path))
     assert left.value.code == stopping.TRY_AGAIN
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"] and not drawn
+
+
+@pytest.mark.parametrize("setting", ["distill.teachers.base.weights", "init", "autoencoder.weights"])
+def test_weights_that_are_not_there_are_told_before_anything_is_read(given, tmp_path, setting):
+    """A decoder's would else be looked for when all programs are compiled."""
+    config = configs.load([given["dmd"]])
+    config.unlock()
+    config.update_from_flattened_dict({setting: str(tmp_path / "nowhere")})
+    with pytest.raises(UserError, match="There are no weights at .*nowhere"):
+        train.train(config.lock(), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_best_checkpoint_by_a_figure_stays(given, tmp_path, monkeypatch):

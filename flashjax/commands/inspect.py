@@ -22,9 +22,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The path itself, or the folders of a pipeline that hold weights."""
-    inner = sorted({file.parent for file in path.glob("*/*.safetensors")}) if path.is_dir() else []
-    return inner if inner and not any(path.glob("*.safetensors")) else [path]
+    """The path itself, or the folders of a pipeline that hold weights: its authors' own file may lie beside them."""
+    from flashjax.convert import manifest
+
+    inner = [f for f in path.iterdir() if any(f.glob("*.safetensors")) or manifest.is_orbax(f)] if path.is_dir() else []
+    whole = (path / "model_index.json").is_file() or not (any(path.glob("*.safetensors")) or manifest.is_orbax(path))
+    return sorted(inner) if inner and whole else [path]
 
 
 def describe(path: Path) -> dict[str, str]:

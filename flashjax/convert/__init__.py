@@ -4,7 +4,7 @@ One table a model (`MODELS`), read in both directions; `table` explains the lang
 also has ``CLASSES``, the names that its model goes by in config.json.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,13 @@ def load(
       ConversionError: the file cannot be read, or does not fit; all misfits are listed, and no
         weight was read.
     """
-    todo, reader = _plan(_table_for(model_name, path), path, target_abstract, dtype)
-    return paths.unflatten(execute(todo, reader.read))
+    todo, read = _plan(model_name, path, target_abstract, dtype)
+    return paths.unflatten(execute(todo, read))
 
 
 def check(model_name: str, path: str | Path, target_abstract: Mapping[str, Any]) -> None:
     """Raises ConversionError where `load` would; only names and shapes are read."""
-    _plan(_table_for(model_name, path), path, target_abstract)
+    _plan(model_name, path, target_abstract)
 
 
 def stored_dtype(path: str | Path) -> np.dtype:
@@ -112,11 +112,6 @@ def stored_dtype(path: str | Path) -> np.dtype:
       ConversionError: the file cannot be read.
     """
     return common_dtype(manifest.weights(Path(path)).shapes())
-
-
-def _table_for(model_name: str, path: str | Path) -> Table:
-    table = table_of(model_name)
-    return _IDENTITY if is_flax(Path(path)) else table
 
 
 def is_flax(path: Path) -> bool:
@@ -134,15 +129,38 @@ def load_flax(path: str | Path, target_abstract: Mapping[str, Any], dtype: Any =
     Raises:
       ConversionError: as `load`.
     """
-    todo, reader = _plan(_IDENTITY, path, target_abstract, dtype)
+    reader = manifest.weights(Path(path))
+    todo = plan(_IDENTITY, reader.shapes(), target_abstract, dtype, f"The weights in {path}")
     return paths.unflatten(execute(todo, reader.read))
 
 
 def _plan(
-    table: Table, path: str | Path, target_abstract: Mapping[str, Any], dtype: Any = None
-) -> tuple[Plan, Reader]:
-    reader = manifest.weights(Path(path))
-    return plan(table, reader.shapes(), target_abstract, dtype, f"The weights in {path}"), reader
+    model_name: str, path: str | Path, target_abstract: Mapping[str, Any], dtype: Any = None
+) -> tuple[Plan, Callable[[str], np.ndarray]]:
+    """A plan, and what reads its tensors."""
+    table, reader = table_of(model_name), manifest.weights(Path(path))
+    shapes, what = reader.shapes(), f"The weights in {path}"
+    if not is_flax(Path(path)):
+        return plan(table, shapes, target_abstract, dtype, what), reader.read
+    used = _in_use(table, shapes, target_abstract)
+
+    def read(name: str) -> np.ndarray:
+        return reader.read(name, None if used[name] == shapes[name] else (0, used[name].shape[0]))
+
+    return plan(_IDENTITY, used, target_abstract, dtype, what), read
+
+
+def _in_use(table: Table, shapes: Mapping[str, Spec], target_abstract: Mapping[str, Any]) -> dict[str, Spec]:
+    """What a model takes of a converted one: as of PyTorch's weights, no more layers of an encoder than its states are
+    read of (`Rule.surplus`)."""
+    target, used = paths.flatten(target_abstract), dict(shapes)
+    for name, spec in shapes.items():
+        behind = [rule for rule in table.rules if rule.surplus and rule.sources(name, 0) is not None]
+        if behind and name not in target:
+            del used[name]
+        elif behind and behind[0].stack:
+            used[name] = Spec((min(spec.shape[0], target[name].shape[0]), *spec.shape[1:]), spec.dtype)
+    return used
 
 
 def save(

@@ -19,7 +19,7 @@ from flashjax import paths
 from flashjax.convert import lora
 from flashjax.convert.arrays import finite
 from flashjax.convert.planning import common_dtype, export, is_float
-from flashjax.convert.reader import ConversionError, Reader, Spec
+from flashjax.convert.reader import PICKLES, ConversionError, Reader, Spec
 from flashjax.convert.sources import open_weights
 from flashjax.convert.table import Rule, Table, transpose
 from flashjax.convert.writer import write_arrays
@@ -143,9 +143,9 @@ def read(path: str | Path, model: str, form: Mapping[str, Any]) -> Adapter:
     factors: dict[str, dict[str, np.ndarray]] = {}
     for name, spec in reader.shapes().items():
         kernel, _, side = name.rpartition("/")
-        *layers, width, out = shapes.get(kernel, (0, 0))
-        wanted = {"a": (*layers, width, rank), "b": (*layers, rank, out)}.get(side)
-        if kernel not in shapes or spec.shape != wanted or not is_float(spec.dtype):
+        shape = shapes.get(kernel, ())
+        wanted = {"a": (*shape[:-1], rank), "b": (*shape[:-2], rank, *shape[-1:])}.get(side)
+        if len(shape) < 2 or spec.shape != wanted or not is_float(spec.dtype):
             raise ConversionError(f"{name} in {path} fits no layer of the model at rank {rank}; fetch the right one.")
         array = reader.read(name)
         if not finite(array):
@@ -162,6 +162,11 @@ def open_lora(path: str | Path, model: str, table: Table, form: Mapping[str, Any
     Raises:
       ConversionError: it does not fit the model; see `read` and `lora.read`.
     """
+    if Path(path).suffix in PICKLES:
+        raise ConversionError(
+            f"{path} is a pickle, and --allow-pickle is for --source alone; save the LoRA as .safetensors "
+            "(safetensors.torch.save_file)."
+        )
     if is_adapter(open_weights(path)):
         return to_pytorch(read(path, model, form), table)
     return lora.read(path, pytorch_specs(table, form), table.native)

@@ -148,11 +148,14 @@ def run(args: argparse.Namespace) -> None:
     if args.verify:
         _refuse(args, _OF_SOURCES | _OF_A_MODEL, "--verify")
         return _verify(args.verify)
+    args.out = args.out.resolve()  # a link leads to the disk that has the room
     source, config_file = _find_source(args)
     if args.keep_lora:
         return _keep_lora(args, source, config_file)
     if (args.to == "orbax") != (args.mesh is not None):
         raise ConversionError("--to orbax and --mesh go together: parts are as large as one device of the mesh holds.")
+    if args.mesh:
+        _refuse(args, dict(shard_size=_OF_A_MODEL["shard_size"]), "--to orbax")
     if is_flax(source):
         raise ConversionError(f"{source} is converted already; give the PyTorch model's folder with --source.")
     output.check_out(args.out, source, args.force)
@@ -222,7 +225,7 @@ def _plan(args: argparse.Namespace, reader: Reader, form: Mapping[str, Any]) -> 
 
 def _identity(args: argparse.Namespace, reader: Reader, todo: Plan, files: list[Path]) -> dict[str, Any]:
     """What two starts must have in common for the second to go on from the first."""
-    loras = (part for file, _ in args.lora for part in open_weights(file).files())
+    loras = (part for file, _ in args.lora for part in lora.files(open_weights(file)))
     stats = {str(file.resolve()): file.stat() for file in (*reader.files(), *files, *loras)}
     moves = [(move.source, move.path, move.slot, move.transform.name) for move in todo.moves]
     return dict(
@@ -239,9 +242,7 @@ def _write_orbax(args: argparse.Namespace, partial: output.Partial, reader: Read
     from flashjax.convert import pods  # Orbax takes seconds to import
     from flashjax.models import ARCHITECTURES
 
-    if manifest.ORBAX in partial.done:
-        return {manifest.ORBAX: partial.done[manifest.ORBAX]}
-    folders = {name: name.replace("/", ".") for name in todo.target}
+    folders = {name: f"{manifest.ORBAX}/{pods.place(name)}" for name in todo.target}
     partial.check_room(_size({n: spec for n, spec in todo.target.items() if folders[n] not in partial.done}))
     tensors = makers(todo, reader, args.allow_nonfinite)
     stacked = frozenset(move.path for move in todo.moves if move.slot is not None)
@@ -254,9 +255,8 @@ def _write_orbax(args: argparse.Namespace, partial: output.Partial, reader: Read
                 written = pods.write(partial.folder / folder, spec, parts[name], tensors[name](), bar.update)
                 partial.finish(folder, {name: written})
     hashes = {name: partial.done[folder]["sha256"][name] for name, folder in folders.items()}
-    pods.gather(partial.folder / manifest.ORBAX, {n: partial.folder / folder for n, folder in folders.items()})
-    partial.finish(manifest.ORBAX, hashes)
-    return {manifest.ORBAX: partial.done[manifest.ORBAX]}
+    pods.finish(partial.folder / manifest.ORBAX, todo.target)
+    return {manifest.ORBAX: {"sha256": hashes}}
 
 
 def _write(args: argparse.Namespace, partial: output.Partial, reader: Reader, todo: Plan) -> dict[str, Any]:

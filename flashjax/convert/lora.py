@@ -188,28 +188,35 @@ def _alpha(reader: Reader, name: str) -> float:
     return alpha
 
 
+def files(reader: Reader) -> list[Path]:
+    """All files that say what a LoRA does: PEFT's has its scales beside it."""
+    beside = reader.files()[0].with_name("adapter_config.json")
+    return [*reader.files(), *([beside] if beside.is_file() else [])]
+
+
 def _config(reader: Reader) -> dict[str, Any]:
     """The LoraConfig in the header (diffusers) or beside the file (PEFT); empty where there is none."""
-    beside = reader.files()[0].with_name("adapter_config.json")
+    *_, last = files(reader)
     try:
-        text = reader.metadata.get(_METADATA) or (beside.read_text() if beside.is_file() else "{}")
+        text = reader.metadata.get(_METADATA) or (last.read_text() if last.suffix == ".json" else "{}")
         config = {key.removeprefix("transformer."): value for key, value in json.loads(text).items()}
         alphas = config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()
         if not all(math.isfinite(alpha) for alpha in alphas if alpha is not None):
             raise ValueError("an alpha is not finite")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        for pattern in config.get("alpha_pattern") or {}:
+            re.compile(pattern)
+    except (ValueError, TypeError, AttributeError, RecursionError, re.error) as error:
         raise ConversionError(
-            f"The LoRA configuration of {reader.place} is no readable JSON with finite alphas; fetch it again."
+            f"The LoRA configuration of {reader.place} is no readable JSON with finite alphas and regular expressions "
+            f"({error}); fetch it again."
         ) from error
     return config
 
 
 def _scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
-    alpha = config.get("lora_alpha")
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if layer == pattern or layer.endswith(f".{pattern}"):
-            alpha = value
-    if alpha is None:
+    patterns = config.get("alpha_pattern") or {}  # regular expressions, of which the first counts, as in PEFT
+    found = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer))
+    if (alpha := next(found, config.get("lora_alpha"))) is None:
         return 1.0
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 

@@ -60,7 +60,8 @@ class Partial:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        self._journal.close()
+        with contextlib.suppress(OSError):  # of a full disk, which is told of below
+            self._journal.close()
         if isinstance(error, UserError) and not (isinstance(error, NoRoom) and self.done):
             shutil.rmtree(self.folder, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
@@ -71,15 +72,25 @@ class Partial:
 
     def _resume(self) -> None:
         self._journal.seek(0)
-        lines = [_parsed(line) for line in self._journal]
+        text = self._journal.read()
+        lines = [_parsed(line) for line in text.splitlines()]
         if lines and lines[0].get("identity") == self._identity:
             self.done = {line["file"]: line for line in lines[1:] if self._is_whole(line)}
-        for file in self.folder.iterdir():
-            if file.name not in (_JOURNAL, *self.done):
+            if not text.endswith("\n"):  # of a run that was killed while it wrote
+                self._journal.write("\n")
+        else:
+            self._journal.truncate(0)
+            self._note({"identity": self._identity})
+        self._clean(self.folder)
+
+    def _clean(self, folder: Path) -> None:
+        """Remove what is not finished, from between what is."""
+        for file in folder.iterdir():
+            name = file.relative_to(self.folder).as_posix()
+            if any(done.startswith(f"{name}/") for done in self.done):
+                self._clean(file)
+            elif name not in (_JOURNAL, *self.done):
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
-        self._journal.truncate(0)
-        for line in ({"identity": self._identity}, *self.done.values()):
-            self._note(line)
 
     def _is_whole(self, line: Mapping[str, Any]) -> bool:
         file = self.folder / line.get("file", "")
@@ -111,7 +122,7 @@ class Partial:
         """Give the folder its name, in place of an earlier conversion that is there."""
         for file in (*self.folder.rglob("*"), self.folder):
             _sync(file)
-        old = self.out.with_name(self.out.name + ".replaced")
+        old = _replaced(self.out)
         if (self.out / manifest.NAME).is_file():
             shutil.rmtree(old, ignore_errors=True)
             self.out.rename(old)
@@ -119,6 +130,11 @@ class Partial:
         _sync(self.out.parent)
         (self.out / _JOURNAL).unlink()
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaced(out: Path) -> Path:
+    """Where an earlier conversion waits until the new one has its name."""
+    return out.with_name(out.name + ".replaced")
 
 
 def _parsed(line: str) -> dict[str, Any]:
@@ -137,19 +153,32 @@ def _sync(path: Path) -> None:
 
 
 def check_out(out: Path, source: Path, force: bool) -> None:
-    """Raise ConversionError where ``out`` must not be written: nothing but an earlier conversion is ever replaced."""
+    """Raise ConversionError where ``out`` must not be written: nothing but an earlier conversion is ever replaced, or
+    removed."""
     if out.exists() and not out.is_dir():
         raise ConversionError(f"{out} is a file; --out takes a folder.")
     if out.resolve() == source.resolve():
         raise ConversionError(f"The source and the output are the same folder {out}; choose another --out.")
+    if (old := _replaced(out)).exists() and not (old / manifest.NAME).is_file():
+        raise ConversionError(f"{old} is in the way, and no conversion wrote it; move it, or change --out.")
     present = {file.name for file in out.iterdir()} if out.is_dir() else set()
     if present and not force:
         raise ConversionError(f"The folder {out} is not empty; choose another --out, or add --force to overwrite.")
-    if present and (foreign := sorted(present - manifest.files_of(out))):
+    if present and (foreign := sorted(present - _converted(out))):
         raise ConversionError(
             f"--force replaces only what a conversion wrote, and {out} also holds {', '.join(foreign[:5])}; move it, "
             "or choose another --out."
         )
+
+
+def _converted(out: Path) -> set[str]:
+    try:
+        return manifest.files_of(out)
+    except ConversionError as error:
+        raise ConversionError(
+            f"{out / manifest.NAME} cannot be read, so that it is not known what a conversion wrote there; remove the "
+            "folder, or choose another --out."
+        ) from error
 
 
 def shard(specs: Mapping[str, Spec], limit: int, stem: str) -> dict[str, list[str]]:

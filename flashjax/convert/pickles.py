@@ -1,6 +1,7 @@
 """Which pickles a source consists of, and the folder of safetensors that stands in for them during a conversion."""
 
 import contextlib
+import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from flashjax.convert import unpickle
 from flashjax.convert.reader import PICKLES, ConversionError, unique
 
 _INDEX = ".bin.index.json"
+_LOCK = ".lock"
 _NAMES = ("pytorch_model.bin", "diffusion_pytorch_model.bin", "model.pt", "model.pth")  # beside optimizers and the like
 
 
@@ -25,12 +27,36 @@ def readable(source: Path, out: Path, allow: bool) -> Iterator[Path]:
         yield source
         return
     folder = out.with_name(out.name + ".unpickled")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        unpickle.convert(files, folder)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with _held(folder, sum(file.stat().st_size for file in files)):
+        try:
+            unpickle.convert(files, folder)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path, size: int) -> Iterator[None]:
+    """An empty folder for ``size`` bytes that no other conversion has; what a stopped one left there is removed."""
+    lock = folder / _LOCK
+    if folder.exists() and any(folder.iterdir()) and not lock.is_file():
+        raise ConversionError(f"{folder} is in the way, and no conversion made it; move it, or change --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConversionError(f"Another conversion is writing {folder}; wait or change --out.") from error
+        for left in folder.iterdir():
+            if left != lock:
+                left.unlink()
+        if size > (free := shutil.disk_usage(folder).free):
+            shutil.rmtree(folder)
+            raise ConversionError(
+                f"The pickles' weights take {size / 1e9:.2f} GB beside the result while they are converted, the disk "
+                f"of {folder.parent} has {free / 1e9:.2f} GB; make room, or choose another --out."
+            )
+        yield
 
 
 def _pickles(source: Path) -> list[Path]:

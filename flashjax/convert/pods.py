@@ -1,9 +1,9 @@
 """Converted weights as an Orbax checkpoint, written in pieces and read by many devices, each its own part.
 
 Orbax takes arrays that exist as a whole. So each parameter is written here, as Orbax writes a `jax.Array` (zarr, one
-folder a parameter), and when all are there Orbax makes a checkpoint of them: its type handlers are open, and ours moves
-the folders. Orbax restores it like any other. A chunk is one layer's share of one device: a device reads its chunks
-and no more.
+folder a parameter), and when all are there Orbax tells what they are: its type handlers are open, and ours writes
+nothing. Orbax restores the checkpoint like any other. A chunk is one layer's share of one device: a device reads its
+chunks and no more.
 """
 
 import contextlib
@@ -11,8 +11,8 @@ import hashlib
 import math
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,8 @@ from flashjax.convert.reader import ConversionError, Spec
 from flashjax.parallel import hosts, sharding
 
 
-@dataclass(frozen=True)
 class Written:
-    """A parameter whose chunks are in a folder already."""
-
-    folder: Path
+    """Stands for a parameter whose chunks are on the disk."""
 
 
 def chunks(
@@ -100,16 +97,27 @@ def write(
     return digest.hexdigest()
 
 
-def gather(folder: Path, written: Mapping[str, Path]) -> None:
-    """Make one Orbax checkpoint, ``folder``, of what `write` wrote: {path: folder of the parameter}, which is moved."""
+def finish(folder: Path, names: Iterable[str]) -> None:
+    """Make an Orbax checkpoint of the folder in which `write` wrote parameters, each in its `place`: Orbax's own files,
+    of a checkpoint that holds nothing else, are put there. Once more does no harm."""
     registry = ocp.type_handlers.create_type_handler_registry((Written, _Handler()))
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
+    empty = folder.absolute().with_name(folder.name + ".told")
     with ocp.Checkpointer(handler) as checkpointer, _system_errors(folder):
-        checkpointer.save(folder.absolute(), paths.unflatten({name: Written(path) for name, path in written.items()}))
+        checkpointer.save(empty, paths.unflatten({name: Written() for name in names}), force=True)
+    for file in empty.iterdir():
+        if file.is_file():
+            file.replace(folder / file.name)
+    shutil.rmtree(empty)
+
+
+def place(name: str) -> str:
+    """The folder of a parameter in a checkpoint."""
+    return name.replace("/", ".")
 
 
 class _Handler(ocp.type_handlers.TypeHandler):
-    """Moves what is written to where Orbax wants it, under the type of an array."""
+    """Calls what is written an array."""
 
     def typestr(self) -> str:
         return "jax.Array"
@@ -121,9 +129,8 @@ class _Handler(ocp.type_handlers.TypeHandler):
         raise NotImplementedError("what is written is not read by this handler")
 
     async def serialize(self, values: Sequence[Written], infos: Sequence[Any], args: Any = None) -> Sequence[Any]:
-        for value, info in zip(values, infos, strict=True):
+        for info in infos:
             await info.await_path_creation()
-            value.folder.rename(str(info.path))
         return []
 
 
@@ -209,7 +216,7 @@ class Stored:
 
     def file(self, name: str) -> Path:
         """The folder of a parameter's chunks."""
-        return self._folder / name.replace("/", ".")
+        return self._folder / place(name)
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> np.ndarray:
         """A parameter, or the ``rows`` [first, end) of its leading axis."""

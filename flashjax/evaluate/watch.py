@@ -129,7 +129,7 @@ def load_edits(settings: ConfigDict, judge: Any) -> Edits:
 
 
 def make_watchers(
-    config: ConfigDict, model, denoiser, encoder, decode: pictures.Decode, watched: Watched, folder: Path
+    config: ConfigDict, model, denoiser, encoder, decode: pictures.Decode, watched: Watched, folder: Path, mesh
 ) -> list[Callable]:
     """For prompts and for edits, as far as they are watched, ``draw(params, step)``: it draws every one once, always
     from the same noise, and returns their FIGURES."""
@@ -145,7 +145,7 @@ def make_watchers(
 
     def watcher(cond, null, judged: Callable) -> Callable:
         seeds = list(range(1, 1 + len(cond.text)))
-        drawn = pictures.make_drawn(config, denoiser, cond, null, seeds, decode, folder)
+        drawn = pictures.make_drawn(config, denoiser, cond, null, seeds, decode, folder, mesh)
 
         def draw(params, step: int) -> dict[str, float]:
             images = drawn(params)

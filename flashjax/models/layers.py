@@ -57,8 +57,8 @@ def silu(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1 + jnp.tanh(0.5 * x))
 
 
-def project(x: jax.Array, kernel: jax.Array, products: Any = None) -> jax.Array:
-    """x [..., n] times kernel [n, m], in x's dtype.
+def project(x: jax.Array, kernel: jax.Array, products: Any = None, precision: Any = None) -> jax.Array:
+    """x [..., n] times kernel [n, m], in x's dtype; ``precision`` as of `jax.lax.Precision`.
 
     ``products`` rounds the factors to another dtype and still adds up in float32, forwards and backwards: with bfloat16
     and float32 activations, a CPU that has the instruction multiplies faster. None multiplies in x's dtype.
@@ -68,7 +68,10 @@ def project(x: jax.Array, kernel: jax.Array, products: Any = None) -> jax.Array:
     the sequence they are not: batch and sequence as one axis have no layout, and every device would gather all tokens.
     """
     flat = x.reshape(-1, x.shape[-1]) if axes.size("context") == 1 else x
-    y = flat @ kernel.astype(x.dtype) if products is None else _rounded_product(flat, kernel, jnp.dtype(products))
+    if products is None:
+        y = jnp.matmul(flat, kernel.astype(x.dtype), precision=precision)
+    else:
+        y = _rounded_product(flat, kernel, jnp.dtype(products))
     return y.astype(x.dtype).reshape(*x.shape[:-1], -1)
 
 
@@ -140,15 +143,17 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((n_out,), dtype)) if bias else None
         self.products = products
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = project(x, self.kernel[...], self.products)
+    def __call__(self, x: jax.Array, precision: Any = None) -> jax.Array:
+        y = project(x, self.kernel[...], self.products, precision)
         return y if self.bias is None else y + self.bias[...].astype(y.dtype)
 
 
 def by_output(linear: Linear, x: jax.Array) -> jax.Array:
     """``linear(x)`` of x [B, n], one row a sample, on a mesh: the kernel, of thousands of rows, stays divided by its
-    outputs and the few rows travel; so does no part of its gradient over ``fsdp``."""
-    y = axes.constrain(linear(axes.constrain(x, "data")), "data", axes.OUTPUT)
+    outputs and the few rows travel; so does no part of its gradient over ``fsdp``. Float32 factors are not rounded,
+    which TPUs and GPUs do by default: such rows follow from t, and tell every token what to do."""
+    rows = linear(axes.constrain(x, "data"), precision=jax.lax.Precision.HIGHEST)
+    y = axes.constrain(rows, "data", axes.OUTPUT)
     # In two steps, gather and cut: the compiler finds no way for both at once, and then gathers over "data" too.
     return axes.constrain(axes.constrain(y, "data"), axes.BATCH)
 

@@ -178,7 +178,7 @@ class Tower(nnx.Module):
         v = self.config.vision
         table = self.pos_embed.embedding[...].astype(jnp.float32).reshape(v.side, v.side, v.width)
         down, across = (_interpolation(n, v.side) for n in (rows, columns))
-        return qwen_vision.block_order(jnp.einsum("ri,cj,ijd->rcd", down, across, table), v.merge)
+        return qwen_vision.block_order(jnp.einsum("ri,cj,ijd->rcd", down, across, table, precision="highest"), v.merge)
 
 
 class Qwen3VL(nnx.Module):

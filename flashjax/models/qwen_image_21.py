@@ -215,7 +215,7 @@ class QwenImage21(nnx.Module):
     def condition(self, cond: Condition) -> Context:
         """Keys and values of the prefix: text [B, L] and references, P tokens in all."""
         c = self.config
-        text = layers.rms_norm(cond.text.astype(c.dtype), 1 + self.text_norm.scale[...], c.eps)
+        text = layers.rms_norm(cond.text.astype(c.dtype), 1 + self.text_norm.scale[...].astype(jnp.float32), c.eps)
         plan = prefix_plan(text.shape[1], tuple(r.shape[1:3] for r in cond.references), cond.reference_at)
         images = [self.img_in(r.reshape(r.shape[0], -1, r.shape[-1]).astype(c.dtype)) for r in cond.references]
         h = jnp.concatenate([self.text_in(text), *images], axis=1)[:, plan.order]

@@ -81,7 +81,7 @@ def read_picture(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # of a broken PNG the third
         raise UserError(f"The picture {path} cannot be read ({error}).") from error
 
 

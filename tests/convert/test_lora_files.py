@@ -106,6 +106,17 @@ def test_alpha_comes_from_the_configuration_where_no_tensor_tells_it(weights, tm
     assert scales == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_pattern_of_alphas_is_a_regular_expression_of_which_the_first_counts(weights, tmp_path):
+    """As in PEFT; it names the end of a module's path, from a dot on."""
+    factors = draw(weights, scale=1.0)
+    patterns = {r"attn[.]to_.": 10, ".*": 20, "to_q": 30}
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 6, "alpha_pattern": patterns}))
+    arrays = keys(factors, lambda m: "base_model.model." + m, alpha=False)
+    writer.write_arrays(tmp_path / "adapter_model.safetensors", arrays)
+    found = lora.read(tmp_path, weights)
+    assert [found[name].scale for name in RANKS] == pytest.approx([10 / 2, 20 / 2, 20 / 3])
+
+
 def as_torch(arrays):
     return {name: torch.tensor(array) for name, array in arrays.items()}
 
@@ -313,6 +324,7 @@ def with_alpha(arrays, alpha):
 
 
 ODD = [b"{", b"[]", b"\xff{}", b'{"lora_alpha": NaN}', b'{"lora_alpha": "4"}', b'{"alpha_pattern": {"to_q": "x"}}']
+ODD += [b'{"alpha_pattern": {"to_[q": 1}}']
 
 
 @pytest.mark.parametrize("text", ODD)

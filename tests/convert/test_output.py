@@ -19,7 +19,7 @@ import pytest
 import toy
 
 from flashjax import cli, convert
-from flashjax.convert import arrays, manifest, output, planning, reader, table, writer
+from flashjax.convert import arrays, lora, manifest, output, planning, reader, table, writer
 
 SMALL = ("--shard-size", "5e-5")  # 50 kB: four shards
 
@@ -158,6 +158,21 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(source, tmp_path, monkeypat
     assert len(names) == 2
 
 
+def test_a_scale_that_changed_beside_a_lora_begins_anew(source, tmp_path, monkeypatch):
+    """PEFT's alpha is in a file of its own: half of the shards with one and half with another would pass --verify."""
+    factors = {"proj_out.weight": lora.Factors(np.ones((4, 32), np.float32), np.ones((8, 4), np.float32), 1.0)}
+    lora.write(tmp_path / "lora" / "adapter_model.safetensors", factors, "comfyui")
+    beside, options = tmp_path / "lora" / "adapter_config.json", ("--source", source, "--out", tmp_path / "out", *SMALL)
+    beside.write_text(json.dumps({"lora_alpha": 4}))
+    with monkeypatch.context() as patch:
+        written(patch, "params-00003-of-00004.safetensors", KeyboardInterrupt())
+        assert toy.run(*options, "--lora", tmp_path / "lora") == 130
+    beside.write_text(json.dumps({"lora_alpha": 16}))
+    names = written(monkeypatch)
+    assert toy.run(*options, "--lora", tmp_path / "lora") == 0
+    assert len(names) == 4
+
+
 def test_a_disk_without_room_is_left_as_it_was(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     assert toy.run("--source", source, "--out", tmp_path / "out") == 2
@@ -172,6 +187,34 @@ def test_two_conversions_do_not_write_one_folder(source, tmp_path, monkeypatch, 
         fcntl.flock(journal, fcntl.LOCK_EX)
         assert toy.run("--source", source, "--out", tmp_path / "out") == 2
     assert "Another conversion is writing" in capsys.readouterr().err
+
+
+def test_nothing_is_removed_that_no_conversion_wrote(source, tmp_path, capsys):
+    precious = tmp_path / "out.replaced" / "thesis.txt"
+    precious.parent.mkdir()
+    precious.write_text("years")
+    assert toy.run("--source", source, "--out", tmp_path / "out") == 2
+    assert "is in the way, and no conversion wrote it" in capsys.readouterr().err
+    assert precious.read_text() == "years"
+
+
+def test_a_link_leads_to_the_folder_that_is_written(source, tmp_path, monkeypatch):
+    (tmp_path / "large").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large")
+    assert toy.run("--source", source, "--out", tmp_path / "out") == 0
+    assert toy.run("--source", source, "--out", tmp_path / "out", "--force") == 0
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "large" / "manifest.json").is_file()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert toy.run("--source", source, "--out", ".") == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"source", "out", "large", "here"}
+
+
+def test_a_manifest_that_cannot_be_read_is_told(source, tmp_path, capsys):
+    assert toy.run("--source", source, "--out", tmp_path / "out") == 0
+    (tmp_path / "out" / "manifest.json").write_text("{")
+    assert toy.run("--source", source, "--out", tmp_path / "out", "--force") == 2
+    assert "it is not known what a conversion wrote there; remove the folder" in capsys.readouterr().err
 
 
 def test_force_replaces_conversions_and_nothing_else(source, tmp_path, capsys):

@@ -1,10 +1,13 @@
 """Pickles are read only where that is asked for, and by a process that can do nothing else."""
 
+import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,3 +132,32 @@ def test_a_missing_part_and_a_choice_are_told(source, tmp_path, capsys):
     (source / "optimizer.bin").write_bytes(b"")
     assert toy.run(*options) == 2
     assert "holds several pickles" in capsys.readouterr().err
+
+
+def test_the_folder_of_unpickled_weights_is_nobody_elses(source, tmp_path, monkeypatch, capsys):
+    pickled(source)
+    options, folder = ("--source", source, "--out", tmp_path / "out", "--allow-pickle"), tmp_path / "out.unpickled"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years")
+    assert toy.run(*options) == 2
+    assert "is in the way, and no conversion made it" in capsys.readouterr().err
+    (folder / "thesis.txt").rename(folder / ".lock")
+    with (folder / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert toy.run(*options) == 2
+    assert "Another conversion is writing" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        assert toy.run(*options) == 2
+        assert "GB beside the result while they are converted" in capsys.readouterr().err
+    (folder / "left.safetensors").parent.mkdir()
+    (folder / ".lock").touch()
+    (folder / "left.safetensors").write_text("half")  # of a run that was killed
+    assert toy.run(*options) == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"source", "out"}
+
+
+def test_a_lora_is_no_pickle(source, tmp_path, capsys):
+    torch.save({}, tmp_path / "lora.pt")
+    assert toy.run("--source", source, "--out", tmp_path / "out", "--allow-pickle", "--lora", tmp_path / "lora.pt") == 2
+    assert "--allow-pickle is for --source alone" in capsys.readouterr().err

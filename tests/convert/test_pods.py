@@ -153,7 +153,7 @@ def test_an_interrupted_conversion_goes_on_behind_the_last_parameter(source, tmp
     assert stopped_at(monkeypatch, every[3], KeyboardInterrupt()) == []
     assert toy.run("--source", source, "--out", out, *ORBAX) == 130
     monkeypatch.undo()
-    cut = tmp_path / "pod.partial" / every[1]  # by whatever stopped the machine
+    cut = tmp_path / "pod.partial" / "params" / every[1]  # by whatever stopped the machine
     next(file for file in cut.iterdir() if file.name[0] != ".").unlink()
     names = stopped_at(monkeypatch, "", KeyboardInterrupt())
     assert toy.run("--source", source, "--out", out, *ORBAX) == 0
@@ -162,24 +162,24 @@ def test_an_interrupted_conversion_goes_on_behind_the_last_parameter(source, tmp
     assert {file.name for file in tmp_path.iterdir()} == {"source", "pod", "whole"}
 
 
-@pytest.mark.parametrize("stage", ["gather", "finish", "commit"])
-def test_a_conversion_that_is_stopped_at_its_end_goes_on(source, tmp_path, monkeypatch, stage):
-    gather, finish = pods.gather, output.Partial.finish
+@pytest.mark.parametrize("stage", ["half", "finish", "commit"])
+def test_a_conversion_that_is_stopped_at_its_end_writes_no_parameter_again(source, tmp_path, monkeypatch, stage):
+    finish = pods.finish
 
     def stop(*args):
-        if stage == "gather":
-            gather(*args)
-        elif stage == "finish" and args[1] != manifest.ORBAX:
-            return finish(*args)
+        if stage == "half":  # of Orbax's own files
+            (args[0] / "_METADATA").write_text("{")
+        elif stage == "finish":
+            finish(*args)
         raise KeyboardInterrupt
 
-    at = dict(gather=(pods, "gather"), finish=(output.Partial, "finish"), commit=(output.Partial, "commit"))[stage]
+    at = (output.Partial, "commit") if stage == "commit" else (pods, "finish")
     with monkeypatch.context() as patch:
         patch.setattr(*at, stop)
         assert toy.run("--source", source, "--out", tmp_path / "pod", *ORBAX) == 130
-    names = stopped_at(monkeypatch, "", KeyboardInterrupt())
+    assert stopped_at(monkeypatch, "", KeyboardInterrupt()) == []
     assert toy.run("--source", source, "--out", tmp_path / "pod", *ORBAX) == 0
-    assert (names == []) == (stage == "commit")
+    assert {file.name for file in (tmp_path / "pod").iterdir()} == {"config.json", "manifest.json", "params"}
     assert toy.run("--verify", tmp_path / "pod") == 0
 
 
@@ -199,7 +199,9 @@ def test_a_mesh_that_does_not_divide_leaves_nothing(source, tmp_path, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["source"]
 
 
-@pytest.mark.parametrize("options", [("--to", "orbax"), ("--mesh", "fsdp=8"), ("--to", "orbax", "--mesh", "8")])
+@pytest.mark.parametrize(
+    "options", [("--to", "orbax"), ("--mesh", "fsdp=8"), ("--to", "orbax", "--mesh", "8"), (*ORBAX, "--shard-size=1")]
+)
 def test_a_mesh_belongs_to_orbax(source, tmp_path, options):
     try:
         status = toy.run("--source", source, "--out", tmp_path / "pod", *options)

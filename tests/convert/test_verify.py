@@ -1,5 +1,7 @@
 """`flashjax convert --verify` sees what a conversion got wrong; `flashjax inspect` says what lies there."""
 
+import shutil
+
 import numpy as np
 import pytest
 import toy
@@ -40,6 +42,28 @@ def inspect(path, capsys) -> dict[str, str]:
     assert cli.main(["inspect", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     return {line[2:15].strip(): line[15:] for line in lines if line.startswith("  ")}
+
+
+def test_inspect_tells_the_parts_of_a_pipeline_that_has_a_file_of_its_own(tmp_path, capsys):
+    pipeline = tmp_path / "Model"
+    toy.checkpoint(pipeline / "transformer")
+    (pipeline / "model_index.json").write_text("{}")
+    (pipeline / "model.safetensors").write_bytes((next((pipeline / "transformer").glob("*.safetensors"))).read_bytes())
+    assert inspect(pipeline, capsys)["architecture"] == "QwenImage21Transformer2DModel, here qwen_image_21"
+    assert toy.run("--source", pipeline / "transformer", "--out", tmp_path / "o", "--to=orbax", "--mesh=fsdp=2") == 0
+    shutil.rmtree(pipeline / "transformer")
+    shutil.copytree(tmp_path / "o", pipeline / "transformer")
+    capsys.readouterr()
+    assert inspect(pipeline, capsys)["files"].startswith("an Orbax checkpoint")
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_no_number_is_no_agreement(converted, monkeypatch, bad):
+    """Python's max passes over a NaN that is not the first."""
+    errors = iter([1e-7, np.nan] if bad else [np.nan, 1e-7])
+    monkeypatch.setattr(verify, "_error", lambda ours, theirs: next(errors, 1e-7))
+    with pytest.raises(convert.ConversionError, match="the largest error against PyTorch is nan"):
+        verify.verify(converted)
 
 
 def test_inspect_tells_source_and_conversion(tmp_path, capsys):

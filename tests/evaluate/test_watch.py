@@ -14,6 +14,7 @@ from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
 from flashjax.evaluate import classifier, edits, metrics, watch
 from flashjax.models import pixels, qwen_image_21
+from flashjax.parallel import mesh as meshes
 from flashjax.recipe import make_recipe, make_table
 
 COUNT = 12
@@ -132,7 +133,8 @@ def test_edits_are_drawn_from_their_sources_and_judged(edit_data, tmp_path, monk
 
     monkeypatch.setattr(pictures, "make_sampler", lambda denoiser: sample)
     config, decode = configured_edits(edit_data), lambda z: pixels.to_uint8(pixels.decode(z))
-    (draw,) = watch.make_watchers(config, qwen_image_21, None, Encoder(), decode, watch.load(config), tmp_path)
+    mesh = meshes.make_mesh(dict(data=1, fsdp=1, context=1, tensor=1))
+    (draw,) = watch.make_watchers(config, qwen_image_21, None, Encoder(), decode, watch.load(config), tmp_path, mesh)
     told = draw(None, 1)
     assert told.keys() == watch.EDIT_FIGURES.keys() <= watch.FIGURES.keys()
     assert (told["watch/edit_success"] > 0.8) == (does == "edits")

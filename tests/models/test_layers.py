@@ -131,3 +131,13 @@ def dots(jaxpr):
             yield [v.aval for v in eqn.invars]
         for inner in jax.extend.core.jaxprs_in_params(eqn.params):
             yield from dots(inner)
+
+
+def test_what_follows_from_time_is_not_rounded_by_the_device():
+    """TPUs round the factors of a float32 product to bfloat16 unless they are told not to."""
+    embed = layers.TimeEmbed(16, nnx.Rngs(0), jnp.bfloat16)
+    found = [e for e in jax.make_jaxpr(embed)(jnp.ones(2)).jaxpr.eqns if e.primitive.name == "dot_general"]
+    assert len(found) == 2
+    for product in found:
+        assert product.params["precision"] == (jax.lax.Precision.HIGHEST,) * 2
+        assert {v.aval.dtype for v in product.invars} == {jnp.dtype("float32")}

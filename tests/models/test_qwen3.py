@@ -11,7 +11,7 @@ from encoders import check_names, check_round_trip, draw_tokens, to_the_right, t
 from parity import carry_over, check_bfloat16, close, randomise, rounded
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
-from flashjax import convert
+from flashjax import cli, convert
 from flashjax.errors import UserError
 from flashjax.models import qwen3
 from flashjax.models.qwen3 import Config
@@ -150,6 +150,19 @@ def test_a_file_with_too_few_layers_is_refused(models, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(convert.ConversionError, match=r"blocks/attn/q_proj/kernel: no tensor .* fills layers 3"):
         convert.load("qwen3", tmp_path, qwen3.abstract(Config.tiny(layers=4, features=(4,))))
+
+
+@pytest.mark.parametrize("features", [(1,), (1, 2)])
+def test_a_converted_model_is_read_as_far_as_the_original(models, tmp_path, features):
+    """Families read other layers of the same encoder: what was converted whole stands in for all of them."""
+    _, model, _ = models("after_the_norm")
+    model.save_pretrained(tmp_path / "theirs")
+    layers = ["--source", str(tmp_path / "theirs"), "--out", str(tmp_path / "ours"), "--model", "qwen3"]
+    assert cli.main(["convert", *layers]) == 0
+    target = qwen3.abstract(Config.tiny(**CONFIGS["after_the_norm"] | dict(features=features, final_norm=False)))
+    convert.check("qwen3", tmp_path / "ours", target)
+    read = (convert.load("qwen3", tmp_path / name, target) for name in ("ours", "theirs"))
+    jax.tree.map(np.testing.assert_array_equal, *read)
 
 
 # -- configuration ---------------------------------------------------------------------------------------------------

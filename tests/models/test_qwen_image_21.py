@@ -275,6 +275,15 @@ def test_time_is_read_in_float32_under_bfloat16(models):
     assert np.abs(a - b).max() > 1e-3
 
 
+def test_weights_of_less_precision_are_read_as_what_they_are(models):
+    """As diffusers does: one plus the weight of the text's norm, which is stored around zero, is not rounded again."""
+    config, _, params = models("tiny")
+    rough = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params)
+    inputs = draw(config, LAYOUTS["two_references"])
+    exact = run(config, jax.tree.map(lambda x: x.astype(jnp.float32), rough), *inputs)
+    np.testing.assert_allclose(run(config, rough, *inputs), exact, atol=1e-6)
+
+
 def test_rounded_products_leave_the_modulation_exact(models):
     """What follows from t alone is the same to the last bit; the tokens' products are not."""
     config, _, params = models("tiny")
