@@ -48,18 +48,21 @@ class Speed:
         """``phases`` of the rows of the step table; ``images`` of a batch a device; ``at_peak``: seconds of a row at
         the devices' peak, None where that is not known."""
         self._clock, self._phases, self._images, self._at_peak = clock, phases, images, at_peak
-        self._waited = 0.0
+        self._counted = clock.seconds.copy()
 
     def since(self, times: Sequence[tuple[int, float]]) -> dict[str, float]:
-        """``ms_PHASE`` a row of each phase, ``ms_data`` that a row waited for its batch, ``images_per_s_per_device``,
-        and ``mfu`` where a row's time at the peak is known; from the (step, seconds) of rows that were finished."""
+        """``ms_PHASE`` a row of each phase, ``ms_data`` that a row waited for its batch, ``images_per_s_per_device``
+        of the clock's steps and data, and ``mfu`` of them where a row's time at the peak is known; from the (step,
+        seconds) of rows that were finished."""
         if not times:
             return {}
         by_phase: dict[str, list[float]] = {}
         for step, seconds in times:
             by_phase.setdefault(f"ms_{PHASES[self._phases[step]]}", []).append(seconds * 1e3)
-        waited, self._waited = self._clock.seconds["data"] - self._waited, self._clock.seconds["data"]
-        total = sum(seconds for _, seconds in times) + waited
+        self._clock.turn(self._clock.doing)
+        before, self._counted = self._counted, self._clock.seconds.copy()
+        waited, stepped = (self._counted[doing] - before[doing] for doing in ("data", "steps"))
+        total = waited + stepped  # not with the rows' seconds, which go on while the next batch is waited for
         means = {name: float(np.mean(values)) for name, values in by_phase.items()}
         rate = self._images * len(times) / max(total, 1e-9)
         if self._at_peak:

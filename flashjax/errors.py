@@ -12,6 +12,10 @@ class UserError(ValueError):
     status = 2
 
 
+class Indivisible(UserError):
+    """A run that does not divide over these devices; over others it may."""
+
+
 def did_you_mean(name: str, known: Iterable[str], has: str, shown: str = "{}") -> str:
     """The end of a sentence on a name that is not ``known``: the nearest one, as ``shown``; or all, behind ``has``, say
     "a teacher has"."""

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from flashjax.data.manifest import read_manifest
 from flashjax.data.records import source_key
 from flashjax.distill import schedule
 from flashjax.distill.state import TrainState
-from flashjax.errors import UserError, about_settings
+from flashjax.errors import Indivisible, UserError, about_settings
 from flashjax.models import latents, lora
 from flashjax.parallel import chips, memory, sharding
 from flashjax.parallel import mesh as meshes
@@ -99,13 +99,51 @@ def devices(name: str) -> Target:
     return Target(name, chips.named(chip) if chip else None, int(many))
 
 
-def plan(
-    config: ConfigDict, target: Target, effort: str = "least", only: str = "",
-    tell: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:  # fmt: skip
-    """What the run needs on the target, as numbers with their units in the names. ``effort``: one of ``EFFORTS``;
-    ``only``: a regex that finds the names of the programs to compile; ``tell`` hears of every one that is. Raises
-    UserError for settings that no run can have on it."""
+@dataclasses.dataclass(frozen=True)
+class Laid:
+    """A run on a target before anything is compiled: what ``train`` would call, its shapes with their shardings (state,
+    teachers, a batch of each task), and what its programs compute."""
+
+    target: Target
+    mesh: Any
+    table: schedule.StepTable
+    call: Callable
+    example: tuple
+    counted: cost.Cost
+
+
+def plan_all(
+    config: ConfigDict, targets: Sequence[Target], effort: str, only: str, tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """The ``plan`` of each target; all are laid out before the first is compiled. Of several, one over which the run
+    does not divide, or for which the compiler fails, is an answer like the others, with its ``problem`` (``failed``)
+    in place of figures. One alone raises as ``lay_out`` and ``plan`` do."""
+    if len(targets) == 1:
+        return [plan(lay_out(config, targets[0], only), effort, only, tell)]
+    laid = [attempt(target, lay_out, config, target, only) for target in targets]
+    return [
+        attempt(target, plan, there, effort, only, tell) if isinstance(there, Laid) else there
+        for target, there in zip(targets, laid, strict=True)
+    ]
+
+
+def attempt(target: Target, work: Callable, *args: Any) -> Any:
+    """What the work gives, or what there is to say of a target on which it fails."""
+    try:
+        return work(*args)
+    except Indivisible as error:
+        return failed(target, False, str(error))
+    except jax.errors.JaxRuntimeError as error:  # what does not fit is no error of ``plan``: whether it would is open
+        return failed(target, None, f"The compiler fails: {error}")
+
+
+def failed(target: Target, fits: bool | None, problem: str) -> dict[str, Any]:
+    return dict(target=target.name, chips=target.chips, fits=fits, problem=problem)
+
+
+def lay_out(config: ConfigDict, target: Target, only: str = "") -> Laid:
+    """The run on the target. Raises UserError for settings that no run can have, and for an ``only`` that finds none of
+    its programs; Indivisible for settings that it cannot have on this target."""
     with about_settings():
         settings.check_settings(config)
         recipe = make_recipe(config.distill) if config.objective != "flow_matching" else None
@@ -122,17 +160,25 @@ def plan(
     fits = dict(batch=config.batch_size, parts=config.micro_batches, heads=model_config.heads, tokens=tokens)
     meshes.check_fits(mesh, **fits)
     call, example = programs_of(config, mesh, model, model_config, recipe, table)
-    resident = sum(map(memory.bytes_on_device, jax.tree.leaves(example)))
-    compiled = compile_all(table, call, example, mesh, effort, only, tell) if target.devices is not None else {}
     counted = cost.Cost(
         config.model.architecture, model_config, recipe, batch=config.batch_size,
         sizes=cost.sizes_of(config, example[2]), nulls=null_tokens(config), own_nulls=cost.own_nulls(example[2]),
     )  # fmt: skip
+    return Laid(target, mesh, table, call, example, counted)
+
+
+def plan(laid: Laid, effort: str, only: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """What the run needs on its target, as numbers with their units in the names. ``effort``: one of ``EFFORTS``;
+    ``only``: a regex that finds the names of the programs to compile; ``tell`` hears of every one that is. Raises
+    JaxRuntimeError where the compiler fails, which is not where it refuses what does not fit."""
+    target, mesh, table, example = laid.target, laid.mesh, laid.table, laid.example
+    resident = sum(map(memory.bytes_on_device, jax.tree.leaves(example)))
+    compiled = compile_all(table, laid.call, example, mesh, effort, only, tell) if target.devices is not None else {}
     return dict(
         target=target.name, chips=target.chips, mesh=dict(mesh.shape),
         parameters=optim.parameter_count(example[0].student.params), teachers=len(example[1]),
         left_out=[name for name in map(str, table.programs()) if compiled and name not in compiled],
-        **fit(target, resident, compiled), **speed(target, table, counted, compiled),
+        **fit(target, resident, compiled), **speed(target, table, laid.counted, compiled),
     )  # fmt: skip
 
 

@@ -34,17 +34,36 @@ def test_every_second_is_counted_once(now):
 
 def test_rows_by_phase(now):
     clock = clocks.Clock()
+    now.seconds += 100
+    clock.turn("steps")
     phases = np.array([schedule.CRITIC, schedule.CRITIC, schedule.STUDENT, schedule.CRITIC])
     speed = clocks.Speed(clock, phases, images=8)
     assert speed.since([]) == {}
     with clock.during("data"):
         now.seconds += 2
+    now.seconds += 8
+    with clock.during("drawing"):
+        now.seconds += 50
     found = speed.since([(0, 1.0), (1, 2.0), (2, 5.0)])
     assert found == dict(ms_critic=1500, ms_student=5000, ms_data=pytest.approx(2000 / 3), images_per_s_per_device=2.4)
+    now.seconds += 1
     assert speed.since([(3, 1.0)]) == dict(ms_critic=1000, ms_data=0, images_per_s_per_device=8)
     # Waiting for data counts against the chips' peak.
     speed = clocks.Speed(clock, phases, images=8, at_peak=lambda step: step + 0.5)
-    speed.since([(0, 1.0)])
     with clock.during("data"):
         now.seconds += 1
+    now.seconds += 7
     assert speed.since([(1, 2.0), (2, 5.0)])["mfu"] == 4 / 8
+
+
+def test_a_second_that_is_waited_while_a_row_runs_is_counted_once(now):
+    """Rows of 1 s and a batch every 1.1 s: there is a row every 1.1 s."""
+    clock = clocks.Clock()
+    clock.turn("steps")
+    speed = clocks.Speed(clock, np.full(10, schedule.STUDENT), images=11, at_peak=lambda step: 0.55)
+    for _ in range(10):
+        with clock.during("data"):
+            now.seconds += 1.1
+    found = speed.since([(step, 1.0) for step in range(10)])
+    expected = dict(ms_student=1000, ms_data=1100, images_per_s_per_device=10, mfu=0.5)
+    assert found == pytest.approx(expected)

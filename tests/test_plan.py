@@ -86,6 +86,48 @@ def test_counted_devices(capsys):
     assert gpu["resident_bytes"] == pytest.approx(8 * 4 * gpu["parameters"], rel=0.01)
 
 
+def test_one_that_does_not_divide_is_an_answer_among_others(capsys):
+    """By its batch, by its mesh; what no slice serves is still an error."""
+    words = ["plan", f"--config={CONFIG}", "--devices", "cpu:8", "cpu:10", "cpu:3", "--config.mesh.fsdp=2"]
+    assert cli.main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(plan["target"], plan["fits"], "problem" in plan) for plan in found] == [
+        ("cpu:8", None, False), ("cpu:10", False, True), ("cpu:3", False, True),
+    ]  # fmt: skip
+    assert found[1]["problem"].startswith("A batch of 24 does not divide over 10 devices; change config.batch_size")
+    assert found[2]["command"].startswith(f"flashjax plan --config={CONFIG} --devices cpu:3 --config.mesh")
+    assert command.describe(found[1]) == f"cpu:10: 10 chips\n  does not fit: {found[1]['problem']}"
+    hours = dict(chip_hours_at_peak=1.0)
+    assert "cpu:8, 1 at" in command.cheapest([*found[1:], found[0] | hours | dict(fits=True)])
+    assert cli.main([*words, "--programs", "("]) == 2
+    assert "no regular expression" in capsys.readouterr().err
+
+
+def test_a_compiler_that_fails_takes_no_other_answer_along(monkeypatch):
+    config, done = configs.load([f"--config={CONFIG}"]), []
+    lay_out = plan.lay_out
+
+    def crash(table, call, example, mesh, *_):
+        done.append("compiled")
+        if mesh.size == 2:
+            raise jax.errors.JaxRuntimeError("INTERNAL: a crash\nin many lines")
+        return {}
+
+    monkeypatch.setattr(plan, "compile_all", crash)
+    monkeypatch.setattr(plan, "lay_out", lambda *args: (done.append("laid out"), lay_out(*args))[1])
+    targets = [plan.Target(str(n), chips.named("v6e"), n, jax.devices()[:n]) for n in (2, 4, 5)]
+    found = plan.plan_all(config, targets, "least", "", print)
+    assert done == ["laid out"] * 3 + ["compiled"] * 2
+    assert [each["target"] for each in found] == ["2", "4", "5"]
+    assert [each.get("problem", "").partition(";")[0] for each in found] == [
+        "The compiler fails: INTERNAL: a crash\nin many lines", "", "A batch of 24 does not divide over 5 devices"
+    ]  # fmt: skip
+    assert command.verdict(found[0]) == "fit not known: The compiler fails: INTERNAL: a crash"
+    assert command.cheapest(found) == "It is not known to fit on any of these."
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        plan.plan_all(config, targets[:1], "least", "", print)
+
+
 def test_a_plan_knows_its_command(capsys):
     words = [f"--config={CONFIG}", "--devices", "cpu:4", "cpu:2", "--programs", "^s|b", "--config.batch_size=8"]
     assert cli.main(["plan", *words, "--json"]) == 0

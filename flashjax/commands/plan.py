@@ -40,10 +40,10 @@ def run(args: argparse.Namespace) -> None:
 
     targets = [*map(plans.topology, args.topology), *map(plans.devices, args.devices)]
     tell = partial(print, file=sys.stderr, flush=True)
+    planned = plans.plan_all(config, targets, args.effort, args.programs, tell)
     found = [
-        dict(command=command(args, target), date=f"{datetime.date.today()}")
-        | plans.plan(config, target, args.effort, args.programs, tell)
-        for target in targets
+        dict(command=command(args, target), date=f"{datetime.date.today()}") | plan
+        for target, plan in zip(targets, planned, strict=True)
     ]
     print(json.dumps(found, indent=1) if args.json else "\n\n".join(map(describe, found)))
     if len(found) > 1 and not args.json:
@@ -60,6 +60,8 @@ def command(args: argparse.Namespace, target: Any) -> str:
 
 def describe(found: dict) -> str:
     """A plan for people."""
+    if "problem" in found:
+        return f"{found['target']}: {found['chips']} chips\n  {verdict(found)}"
     mesh = " ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
     lines = [f"{found['target']}: {found['chips']} chips as {mesh}; {found['parameters']:,} parameters, "
              f"{found['teachers']} teachers"]  # fmt: skip
@@ -115,6 +117,8 @@ def bounds(found: dict) -> list[str]:
 
 
 def verdict(found: dict) -> str:
+    if "problem" in found:
+        return f"{'fit not known' if found['fits'] is None else 'does not fit'}: {found['problem'].splitlines()[0]}"
     if found["fits"]:
         return f"fits, {found['headroom']:.1%} of the memory left"
     if found["fits"] is None:

@@ -19,7 +19,7 @@ from jax.sharding import Sharding
 from flashjax.errors import UserError
 from flashjax.parallel import rollcall
 
-LONGEST = 4000  # bytes of what hosts tell each other
+PIECE = 4096  # bytes: texts are gathered in multiples of it, so that one program does for nearly all
 
 
 def start(facts: Mapping[str, str]) -> None:
@@ -66,9 +66,12 @@ def together() -> Iterator[None]:
 def check_same(facts: Mapping[str, str]) -> None:
     """Raises UserError, on every process, where one has other ``facts``: the contents of data and weights, which each
     may have read from a disk of its own."""
-    for process, theirs in enumerate(_all_texts(json.dumps(facts))):
-        if theirs != json.dumps(facts):
-            raise UserError(f"Process {process} has read {theirs}, process {jax.process_index()} {json.dumps(facts)}.")
+    for process, theirs in enumerate(map(json.loads, _all_texts(json.dumps(facts)))):
+        names = [name for name in sorted(facts | theirs) if facts.get(name) != theirs.get(name)]
+        if names:
+            read, ours = ({name: of.get(name) for name in names[:3]} for of in (theirs, facts))
+            more = f" (and {len(names) - 3} more that differ)" if len(names) > 3 else ""
+            raise UserError(f"Process {process} has read {read}, process {jax.process_index()} {ours}{more}.")
 
 
 def _tell(error: str) -> str:
@@ -78,14 +81,18 @@ def _tell(error: str) -> str:
 
 
 def _all_texts(text: str) -> list[str]:
-    """The texts of all processes, cut at LONGEST bytes."""
-    mine = np.frombuffer(text.encode()[:LONGEST].ljust(LONGEST, b"\0"), np.uint8)
-    gathered = multihost_utils.process_allgather(mine) if jax.process_count() > 1 else mine[None]
-    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in gathered]
+    """The texts of all processes; all have to call it. Lengths go first, as what is gathered is as long everywhere."""
+    if jax.process_count() == 1:
+        return [text]
+    mine = text.encode()
+    lengths = multihost_utils.process_allgather(np.array([len(mine)], np.int32))[:, 0]
+    room = PIECE * max(-(-int(lengths.max()) // PIECE), 1)
+    rows = multihost_utils.process_allgather(np.frombuffer(mine.ljust(room, b"\0"), np.uint8))
+    return [bytes(row[:length]).decode() for row, length in zip(rows, lengths, strict=True)]
 
 
 def of_first(values: dict) -> dict:
-    """What process 0 gives, JSON of up to LONGEST bytes, on every process; all have to call it."""
+    """What process 0 gives, which JSON can say, on every process; all have to call it."""
     return json.loads(_all_texts(json.dumps(values))[0])
 
 

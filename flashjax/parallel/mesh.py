@@ -10,18 +10,19 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flashjax.axes import AXES, BATCH
-from flashjax.errors import UserError
+from flashjax.errors import Indivisible, UserError
 
 
 def mesh_sizes(wanted: Mapping[str, int], available: int) -> tuple[int, ...]:
     """How many devices every axis of ``AXES`` has; one that is -1 takes what the others leave of ``available``.
 
-    Without a -1 the mesh may take fewer devices than there are. Raises UserError for what cannot be laid out."""
+    Without a -1 the mesh may take fewer devices than there are. Raises UserError for what cannot be laid out, which is
+    `Indivisible` where another number of devices may do."""
     check_sizes(wanted)
     sizes = [wanted[axis] for axis in AXES]
     fixed = math.prod(size for size in sizes if size != -1)
     if available % fixed:
-        raise UserError(
+        raise Indivisible(
             f"config.mesh has {_told(wanted)}, which takes {fixed} devices or a multiple; there are {available}, which "
             "do not divide by it."
         )
@@ -42,7 +43,8 @@ def _told(wanted: Mapping[str, int]) -> str:
 
 
 def make_mesh(wanted: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh of ``config.mesh`` over all devices, or as many of them as it asks for. Raises UserError."""
+    """The mesh of ``config.mesh`` over all devices, or as many of them as it asks for. Raises UserError, as
+    ``mesh_sizes`` does."""
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(wanted, len(devices))
     count = math.prod(sizes)
@@ -55,7 +57,7 @@ def make_mesh(wanted: Mapping[str, int], devices: Sequence[Any] | None = None) -
             return Mesh(_across_slices(sizes, devices[:count]), AXES, axis_types=auto)
         return jax.make_mesh(sizes, AXES, axis_types=auto, devices=devices[:count])
     except NotImplementedError as error:  # of JAX, which lays axes along the links between TPUs
-        raise UserError(
+        raise Indivisible(
             f"config.mesh has {_told(wanted)}, which cannot be laid along the links of this TPU slice; an axis has to "
             "be a side of the slice or a product of sides, as fsdp = 4, tensor = 4 of a slice of 4x4."
         ) from error
@@ -69,11 +71,11 @@ def _slices(devices: Sequence[Any]) -> int:
 
 def _across_slices(sizes: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
     """The devices of several slices, [axis, ...] of ``sizes``: ``data`` goes from slice to slice, or else ``fsdp``, and
-    every other axis stays on the links of one. Raises UserError where neither divides over the slices."""
+    every other axis stays on the links of one. Raises Indivisible where neither divides over the slices."""
     slices = _slices(devices)
     across = next((i for i, name in enumerate(AXES) if name in BATCH and sizes[i] % slices == 0), None)
     if across is None:
-        raise UserError(
+        raise Indivisible(
             f"config.mesh has {_told(dict(zip(AXES, sizes, strict=True)))} on {slices} TPU slices; data or fsdp has to "
             f"divide by {slices}, as the network between slices is too slow for the other axes."
         )
@@ -94,8 +96,8 @@ def batch_sharded(mesh: Mesh) -> NamedSharding:
 
 
 def check_fits(mesh: Mesh, *, batch: int, heads: int, tokens: int, parts: int = 1) -> None:
-    """Raises UserError where a batch, its ``parts`` micro-batches, heads or an image's tokens do not divide: in a
-    moment, not after compiling."""
+    """Raises UserError where a batch does not divide into its ``parts`` micro-batches, and Indivisible where one of
+    these, heads or an image's tokens do not divide over the mesh: in a moment, not after compiling."""
     if batch % parts:
         raise UserError(
             f"A batch of {batch} does not divide into {parts} micro-batches; change config.batch_size or "
@@ -109,7 +111,7 @@ def check_fits(mesh: Mesh, *, batch: int, heads: int, tokens: int, parts: int = 
         ("An image of {} tokens", tokens, mesh.shape["context"], "config.mesh.context"),
     ):
         if count % devices:
-            raise UserError(f"{what.format(count)} does not divide over {devices} devices; change {mend}.")
+            raise Indivisible(f"{what.format(count)} does not divide over {devices} devices; change {mend}.")
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:

@@ -107,8 +107,11 @@ def _listen(where: Place, facts: Mapping[str, str], deadline: float) -> UserErro
 
 
 def _server(port: int) -> socket.socket:
+    """Listens by IPv4 and, where the system has it, IPv6: the coordinator's name may stand for an address of either."""
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
     try:
-        return socket.create_server(("", port), backlog=1024)
+        return socket.create_server(("", port), family=family, backlog=1024, dualstack_ipv6=both)
     except OSError as error:
         raise UserError(
             f"Process 0 cannot listen on port {port} ({error.strerror}); give another port in FLASHJAX_COORDINATOR."

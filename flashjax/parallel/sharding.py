@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
 from flashjax import paths
-from flashjax.errors import UserError
+from flashjax.errors import Indivisible
 
 # Of the last axes of a leaf; what stands in front of them is whole.
 COLUMN = ("fsdp", "tensor")  # [in, out], of which out are heads or hidden units
@@ -44,7 +44,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 
     A leaf is named by the dictionary keys at the end of its place in the tree, which are a parameter's path also within
     an optimizer's state, however it is nested; numbers without any (counts, the step, Muon's
-    coefficients) are whole. Raises UserError for
+    coefficients) are whole. Raises Indivisible for
     parameters that do not divide, and PathError for those that no rule names.
     """
     problems = []
@@ -64,7 +64,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     placed = jax.tree_util.tree_map_with_path(place, tree)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"The parameter {problems[0]}{more}; change fsdp or tensor of the mesh.")
+        raise Indivisible(f"The parameter {problems[0]}{more}; change fsdp or tensor of the mesh.")
     return placed
 
 

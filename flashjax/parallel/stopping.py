@@ -96,7 +96,8 @@ class Pace:
         return self._stop
 
     def times(self) -> list[tuple[int, float]]:
-        """(step, seconds) of the rows that were finished since the last call."""
+        """(step, seconds) of the rows that were finished since the last call. A row that ends while the next batch is
+        waited for is seen to end behind that."""
         times, self._times = self._times, []
         return times
 

@@ -1,6 +1,9 @@
 """Two processes of two devices: what a pod does, on one machine, through the launch script."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,8 +14,9 @@ import stand_ins
 
 from flashjax import checkpoint, metrics, pictures, train
 from flashjax import config as configs
+from flashjax.errors import UserError
 from flashjax.models import text
-from flashjax.parallel import stopping
+from flashjax.parallel import hosts, stopping
 
 STEPS = 8
 # Process $WHO gets SIGTERM in its own loop, at row 2.
@@ -51,6 +55,60 @@ def uninterrupted(setting, tmp_path_factory):
         stand_ins.replace()
         train.train(configs.load([setting.config, "--config.mesh.data=4"]), str(folder))
     return folder
+
+
+@pytest.fixture
+def on_all(monkeypatch):
+    """Calls a function of `hosts` with a value of each process, and returns what each is told: they meet where they
+    gather, as arrays of one shape."""
+    here, gathered = threading.local(), {}
+
+    def allgather(array):
+        here.rounds += 1
+        gathered[here.rounds, here.process] = array
+        meeting.wait()
+        return np.stack([gathered[here.rounds, process] for process in range(meeting.parties)])
+
+    def call(function, process, value):
+        here.process, here.rounds = process, 0
+        try:
+            return function(value)
+        except UserError as error:
+            return str(error)
+
+    def calls(function, *values):
+        nonlocal meeting
+        meeting = threading.Barrier(len(values), timeout=10)
+        monkeypatch.setattr(jax, "process_count", lambda: len(values))
+        with ThreadPoolExecutor(len(values)) as pool:
+            return list(pool.map(partial(call, function), range(len(values)), values))
+
+    meeting = None
+    monkeypatch.setattr(jax, "process_index", lambda: here.process)
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", allgather)
+    return calls
+
+
+READ = {f"/shared/sets/{i:03}/of_a_long_name/manifest.json": f"{i:016x}" for i in range(100)}
+
+
+def test_many_sources_and_weights_are_compared_whole(on_all):
+    hosts.check_same(READ)
+    assert on_all(hosts.check_same, READ, READ, READ) == [None] * 3
+    last = list(READ)[-1]
+    told = on_all(hosts.check_same, READ, READ | {last: "other"})
+    assert told[0] == f"Process 1 has read {{'{last}': 'other'}}, process 0 {{'{last}': '{READ[last]}'}}."
+    assert told[1].startswith(f"Process 0 has read {{'{last}': '{READ[last]}'}}, process 1 {{'{last}': 'other'}}")
+    told = on_all(hosts.check_same, READ, {})[0]
+    assert told.endswith(" (and 97 more that differ).") and len(told) < 1000
+
+
+def test_process_0_tells_all_that_it_has(on_all):
+    assert hosts.of_first(READ) == READ
+    assert on_all(hosts.of_first, READ, {}) == [READ] * 2
+    assert on_all(hosts.of_first, {}, READ) == [{}] * 2
+    assert on_all(hosts._all_texts, "é\0" * 3000, "") == [["é\0" * 3000, ""]] * 2
+    assert on_all(hosts._all_texts, "", "") == [["", ""]] * 2
 
 
 @pytest.mark.long

@@ -20,13 +20,13 @@ def port() -> int:
         return server.getsockname()[1]
 
 
-def meet(port: int, *who: tuple[int, dict], processes: int, seconds: float = 0.7) -> list[str]:
+def meet(port: int, *who: tuple[int, dict], processes: int, seconds: float = 0.7, host="localhost") -> list[str]:
     """What each process is told: empty, or its error."""
     told = [""] * len(who)
     statuses.clear()
 
     def come(i: int, process: int, facts: dict) -> None:
-        where = rollcall.Place(("localhost", port), processes, process)
+        where = rollcall.Place((host, port), processes, process)
         try:
             rollcall.meet(where, facts, seconds)
         except UserError as error:
@@ -44,6 +44,24 @@ def meet(port: int, *who: tuple[int, dict], processes: int, seconds: float = 0.7
 
 def test_all_come_and_agree(port):
     assert meet(port, *[(i, FACTS) for i in range(4)], processes=4, seconds=10) == [""] * 4
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif("not has_ipv6()"))])
+def test_the_coordinators_address_may_be_of_either_kind(port, host):
+    assert meet(port, (0, FACTS), (1, FACTS), processes=2, seconds=5, host=host) == ["", ""]
+
+
+def test_a_system_without_ipv6_meets_by_ipv4(port, monkeypatch):
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    assert meet(port, (0, FACTS), (1, FACTS), processes=2, seconds=5, host="127.0.0.1") == ["", ""]
 
 
 def test_process_0_may_come_last(port):
