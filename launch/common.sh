@@ -124,32 +124,66 @@ arguments() {
   [ "${#ARGS[@]}" -gt 0 ] || fail "there is nothing to run; see $0 --help."
 }
 
-# again COMMAND ...: runs it, and once more whenever its status says that this helps: 75 (told to stop, saved), 76 (a
-# host was stuck), 134 (JAX ended it, as another host had gone).
+# helps STATUS COUNT: whether it helps to start a run of COUNT processes again: after 75 (told to stop, saved), 76 (a host
+# was stuck), and 134, by which JAX ends a process when another one has gone. A process without others has crashed then.
+helps() {
+  case "$1" in
+    75 | 76) ;;
+    134) [ "$2" != 1 ] ;;
+    *) return 1 ;;
+  esac
+}
+
+# newest ARG ...: the newest checkpoint in the --workdir that the arguments name, 0 before the first one; nothing where
+# they name none, or none of this machine's file system.
+newest() {
+  local argument last="" folder="" step found=0
+  for argument in "$@"; do
+    [ "$last" != --workdir ] || folder="$argument"
+    case "$argument" in --workdir=*) folder="${argument#*=}" ;; esac
+    last="$argument"
+  done
+  case "$folder" in "" | *://*) return 0 ;; esac
+  for step in "$folder"/checkpoints/*; do
+    step="${step##*/}"
+    case "$step" in *[!0-9]*) continue ;; esac # half-written
+    [ "$step" -le "$found" ] || found="$step"
+  done
+  printf '%s' "$found"
+}
+
+# again COUNT COMMAND ...: runs it, of a run of COUNT processes, and once more whenever its status says that this helps.
+# A disk of a network may show a checkpoint late: it is compared with what was seen last, not with what this start found.
 again() {
-  local status restarts=0
+  local count="$1" status restarts=0 vain=0 seen now
+  shift
+  seen="$(newest "$@")"
   while true; do
     status=0
     "$@" || status=$?
-    case "$status" in
-      75 | 76 | 134) ;;
-      *) return "$status" ;;
-    esac
-    if [ "$STOPPED" = 1 ] || [ "$restarts" -ge "${FLASHJAX_RESTARTS:-100}" ]; then
+    if [ "$STOPPED" = 1 ] || ! helps "$status" "$count" || [ "$restarts" -ge "${FLASHJAX_RESTARTS:-100}" ]; then
       return "$status"
     fi
+    now="$(newest "$@")"
+    vain=$((vain + 1))
+    [ -n "$now" ] && [ "$now" = "$seen" ] || vain=0
+    [ "$vain" -lt "$VAIN" ] \
+      || fail "$VAIN starts in a row have saved nothing new (the last one's status: $status); the lines above say why."
+    seen="$now"
     restarts=$((restarts + 1))
     say "ended with status $status; start $restarts of ${FLASHJAX_RESTARTS:-100} more"
-    sleep "${FLASHJAX_PAUSE:-2}"
+    sleep "${FLASHJAX_PAUSE:-2}" || true # Ctrl-C ends it
     # Told to stop between two starts: the next one would not hear of it.
     [ "$STOPPED" = 0 ] || return "$status"
   done
 }
 
+VAIN=5 # starts in a row that may save nothing
 PIDS=()
 STOPPED=0
 
-# SIGTERM to the script is for its processes: they save and leave, and are not started again.
+# What ends the script is for its processes: they save and leave, and are not started again. It is SIGTERM on which they
+# save, and that they get, be it Ctrl-C or a terminal that closes.
 pass_on() {
   STOPPED=1
   kill -TERM ${PIDS[@]+"${PIDS[@]}"} 2>/dev/null || true
@@ -162,7 +196,7 @@ processes() {
   local -a environment
   shift 2
   PIDS=()
-  trap pass_on TERM
+  trap pass_on TERM INT HUP
   for ((i = 0; i < count; i++)); do
     environment=()
     if [ "$devices" -gt 0 ]; then
@@ -175,7 +209,8 @@ processes() {
     if [ "$DRY_RUN" = 1 ]; then
       run env ${environment[@]+"${environment[@]}"} "$VENV/bin/flashjax" "$@"
     else
-      env ${environment[@]+"${environment[@]}"} "$VENV/bin/flashjax" "$@" &
+      # A terminal tells all that run in it, which would end them unsaved.
+      (trap '' INT HUP && exec env ${environment[@]+"${environment[@]}"} "$VENV/bin/flashjax" "$@") &
       PIDS+=("$!")
     fi
   done

@@ -16,7 +16,7 @@ END
 queue_variables() {
   cat <<'END'
   FLASHJAX_RUNTIME   runtime version (default: v2-alpha-tpuv6e)
-  FLASHJAX_SPOT      1: spot machines, cheap and taken away at any time (default: not)
+  FLASHJAX_SPOT      1: spot machines, cheap, and taken away at any time some 30 s after they were told (default: 0)
   FLASHJAX_PAUSE     seconds between two looks at the queue (default: 60)
 END
   worker_variables
@@ -84,7 +84,7 @@ queue() {
   local name="$1" now made=1
   shift
   tpus queued-resources create "$name" --accelerator-type="$FLASHJAX_TPU" \
-    --runtime-version="${FLASHJAX_RUNTIME:-v2-alpha-tpuv6e}" ${FLASHJAX_SPOT:+--spot} "$@" || made=0
+    --runtime-version="${FLASHJAX_RUNTIME:-v2-alpha-tpuv6e}" "$@" || made=0
   [ "$DRY_RUN" = 0 ] || return 0
   if [ "$made" = 0 ]; then
     look "$name" >/dev/null || fail "The queued resource $name cannot be made; the lines above say why."
@@ -101,11 +101,37 @@ queue() {
   done
 }
 
+# descendants PID: all processes that it has started, and they.
+descendants() {
+  local child
+  for child in $(pgrep -P "$1"); do
+    printf '%s\n' "$child"
+    descendants "$child"
+  done
+}
+
+# leave STATUS: somebody wants the script to end. gcloud in the background, and the ssh that it has started, do not end with
+# it by themselves. What ssh has started does not hear of any signal.
+leave() {
+  trap '' TERM INT HUP
+  # shellcheck disable=SC2046  # words
+  kill -TERM $(descendants $$) 2>/dev/null || true
+  say "told to stop: the machines of $FLASHJAX_NAME are kept, and what runs on them may go on (docs/launch.md)" || true
+  exit "$1"
+}
+
 # queued NAME OPTIONS NODES ARG ...: the whole of it. Machines that were taken away are asked for again, and the run goes
 # on from its newest checkpoint. OPTIONS and NODES are lists of words.
 queued() {
   local name="$1" options="$2" nodes="$3" node status tries=0
   shift 3
+  case "${FLASHJAX_SPOT:-0}" in
+    0) ;;
+    1) options+=" --spot" ;;
+    *) fail "FLASHJAX_SPOT is $FLASHJAX_SPOT; it has to be 0 or 1." ;;
+  esac
+  # gcloud ends with an error of its own, after which the script would go on.
+  trap 'leave 130' INT
   while true; do
     # shellcheck disable=SC2086  # words
     queue "$name" $options
@@ -126,11 +152,14 @@ queued() {
   done
 }
 
-# at_once NODES ARG ...: the workers of all nodes together.
+# at_once NODES ARG ...: the workers of all nodes together. Elsewhere the script ends with SIGTERM by itself; here that
+# would leave its background processes.
 at_once() {
   local nodes="$1" node pid status=0
   local -a pids=()
   shift
+  trap 'leave 143' TERM
+  trap 'leave 129' HUP
   for node in $nodes; do
     on_workers "$node" "$@" &
     pids+=("$!")
@@ -138,5 +167,6 @@ at_once() {
   for pid in "${pids[@]}"; do
     wait "$pid" || status=$?
   done
+  trap - TERM HUP
   return "$status"
 }

@@ -9,12 +9,13 @@ launch/gke.sh [--help | --dry-run] ARGUMENTS OF flashjax
 
 A JobSet on a GKE cluster with TPU node pools, from launch/jobset.yaml, by the kubectl of the current context. The
 JobSet controller starts all pods again when one ends, also one that waited for others in vain (status 77: their nodes
-may still be looked for), but for status 2, an error that somebody has to mend.
+may still be looked for), but for an error that somebody has to mend: status 1 or 2, and 134 of a pod without others.
+Given again, it goes on with a run whose JobSet has ended: that is deleted first. One that has not ended is left alone.
 
     FLASHJAX_NAME=mine FLASHJAX_IMAGE=eu.gcr.io/me/flashjax FLASHJAX_ACCELERATOR=tpu-v6e-slice \
       FLASHJAX_TOPOLOGY=4x4 FLASHJAX_HOSTS=4 launch/gke.sh train --config=configs/postcards.py --workdir=/mnt/run
 
-  --dry-run             print the manifest, apply nothing
+  --dry-run             print the manifest, and the commands as its comments; run none of them
   FLASHJAX_NAME         name of the JobSet (needed)
   FLASHJAX_IMAGE        image made of launch/Dockerfile (needed)
   FLASHJAX_ACCELERATOR  cloud.google.com/gke-tpu-accelerator of the nodes (needed)
@@ -23,6 +24,8 @@ may still be looked for), but for status 2, an error that somebody has to mend.
   FLASHJAX_CHIPS        chips of a node (default: 4)
   FLASHJAX_SLICES       slices (default: 1)
   FLASHJAX_CLAIM        a PersistentVolumeClaim that all pods mount at /mnt, for data and workdir (default: run)
+  FLASHJAX_GRACE        seconds that a pod which is told to stop may save in; spot nodes have some 30 s, whatever this
+                        says (default: 300)
   FLASHJAX_RESTARTS     how often the JobSet may be started again (default: 100)
   FLASHJAX_WAIT         seconds that processes wait for each other at the start (default: 600)
 END
@@ -39,22 +42,53 @@ quoted() {
 }
 
 manifest() {
-  local text name
+  local text name final="[1, 2]"
+  [ $((FLASHJAX_HOSTS * FLASHJAX_SLICES)) -gt 1 ] || final="[1, 2, 134]"
   text="$(cat "$ROOT/launch/jobset.yaml")"
-  for name in NAME IMAGE ACCELERATOR TOPOLOGY HOSTS CHIPS SLICES CLAIM RESTARTS WAIT; do
+  for name in NAME IMAGE ACCELERATOR TOPOLOGY HOSTS CHIPS SLICES CLAIM GRACE RESTARTS WAIT; do
     name="FLASHJAX_$name"
     text="${text//@$name@/"${!name}"}"
   done
+  text="${text//@FINAL@/"$final"}"
   printf '%s\n' "${text//@ARGUMENTS@/"$(quoted "${ARGS[@]}")"}"
+}
+
+# The JobSet's name and, where it has ended, how; nothing where there is none.
+found() {
+  run kubectl get jobset "$FLASHJAX_NAME" --ignore-not-found -o 'jsonpath={.metadata.name} {.status.terminalState}'
+}
+
+# Its pods go too, before this ends: the new ones have the same names.
+discard() {
+  run kubectl delete jobset "$FLASHJAX_NAME" --wait --cascade=foreground
+}
+
+# A JobSet that has ended stays, and kubectl apply would not start it again.
+make_room() {
+  local there
+  there="$(found)" || fail "kubectl does not tell whether there is a JobSet $FLASHJAX_NAME; the lines above say why."
+  case "$there" in
+    "") ;;
+    *" ")
+      fail "The JobSet $FLASHJAX_NAME is there and has not ended: kubectl logs --follow job/$FLASHJAX_NAME-slice-0" \
+        "follows it, kubectl delete jobset $FLASHJAX_NAME ends it."
+      ;;
+    *)
+      say "the JobSet $there is deleted, and made anew"
+      discard
+      ;;
+  esac
 }
 
 arguments "$@"
 need FLASHJAX_NAME FLASHJAX_IMAGE FLASHJAX_ACCELERATOR FLASHJAX_TOPOLOGY
-whole FLASHJAX_HOSTS 1 FLASHJAX_CHIPS 1 FLASHJAX_SLICES 1 FLASHJAX_RESTARTS 0 FLASHJAX_WAIT 1
+whole FLASHJAX_HOSTS 1 FLASHJAX_CHIPS 1 FLASHJAX_SLICES 1 FLASHJAX_GRACE 1 FLASHJAX_RESTARTS 0 FLASHJAX_WAIT 1
 : "${FLASHJAX_HOSTS:=1}" "${FLASHJAX_CHIPS:=4}" "${FLASHJAX_SLICES:=1}" "${FLASHJAX_CLAIM:=run}"
-: "${FLASHJAX_RESTARTS:=100}" "${FLASHJAX_WAIT:=600}"
+: "${FLASHJAX_GRACE:=300}" "${FLASHJAX_RESTARTS:=100}" "${FLASHJAX_WAIT:=600}"
 if [ "$DRY_RUN" = 1 ]; then
+  printf '# %s\n' "$(found)" "where that is of one that has ended: $(discard)" "kubectl apply -f - of"
   manifest
 else
+  make_room
   manifest | kubectl apply -f -
 fi

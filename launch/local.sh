@@ -8,7 +8,8 @@ usage() {
 launch/local.sh [--help | --dry-run] ARGUMENTS OF flashjax
 
 One process on this machine, by default with eight faked CPU devices: what a mesh does, without the mesh.
-It is started again when it was told to stop (status 75), unless SIGTERM came to this script itself.
+It is started again when it was told to stop (status 75) or was stuck (76), unless five starts in a row have saved
+nothing new. Ctrl-C, SIGTERM and SIGHUP to this script are passed on as SIGTERM: training saves, and that is the end.
 
     launch/local.sh train --config=configs/postcards.py:quick --workdir=runs/quickstart
 
@@ -22,4 +23,4 @@ END
 
 arguments "$@"
 whole FLASHJAX_DEVICES 0 FLASHJAX_RESTARTS 0
-again processes 1 "${FLASHJAX_DEVICES:-8}" "${ARGS[@]}"
+again 1 processes 1 "${FLASHJAX_DEVICES:-8}" "${ARGS[@]}"

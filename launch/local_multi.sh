@@ -8,7 +8,9 @@ usage() {
 launch/local_multi.sh [--help | --dry-run] ARGUMENTS OF flashjax
 
 Several processes on this machine that work as one run: what a pod does, without the pod. They are started again when
-one of them was told to stop (status 75) or was stuck (76), unless SIGTERM came to this script itself.
+one of them was told to stop (status 75), was stuck (76), or was ended by JAX as another one had gone (134), unless
+five starts in a row have saved nothing new. Ctrl-C, SIGTERM and SIGHUP to this script are passed on as SIGTERM:
+training saves, and that is the end.
 
     launch/local_multi.sh train --config=configs/postcards.py:quick --workdir=runs/quickstart
 
@@ -25,4 +27,4 @@ END
 
 arguments "$@"
 whole FLASHJAX_PROCESSES 1 FLASHJAX_DEVICES 0 FLASHJAX_PORT 1 FLASHJAX_RESTARTS 0
-again processes "${FLASHJAX_PROCESSES:-2}" "${FLASHJAX_DEVICES:-2}" "${ARGS[@]}"
+again "${FLASHJAX_PROCESSES:-2}" processes "${FLASHJAX_PROCESSES:-2}" "${FLASHJAX_DEVICES:-2}" "${ARGS[@]}"

@@ -7,8 +7,9 @@ usage() {
   cat <<'END'
 launch/slurm.sh [--help | --dry-run] ARGUMENTS OF flashjax
 
-A Slurm job on nodes with GPUs, one process a node. It saves 120 s before its time is up, or when it is preempted, and
-puts itself into the queue again. The environment and --workdir have to lie on a disk that all nodes share.
+A Slurm job on nodes with GPUs, one process a node. It saves FLASHJAX_GRACE seconds before its time is up, or when it is
+preempted, and puts itself into the queue again. How long it may save for where it is preempted says the partition
+(GraceTime). The environment and --workdir have to lie on a disk that all nodes share.
 
     FLASHJAX_NODES=4 FLASHJAX_GPUS=8 launch/slurm.sh train --config=configs/postcards.py --workdir=runs/mine
 
@@ -17,6 +18,7 @@ puts itself into the queue again. The environment and --workdir have to lie on a
   FLASHJAX_NODES     how many nodes (default: 1)
   FLASHJAX_GPUS      GPUs of a node (default: 8)
   FLASHJAX_TIME      time limit (default: 24:00:00)
+  FLASHJAX_GRACE     seconds to save in, before the time limit (default: 300)
   FLASHJAX_SBATCH    further options of sbatch, --partition=gpu for example (default: none)
   FLASHJAX_PORT      port of process 0, by which processes meet (default: 8476)
   FLASHJAX_WAIT      seconds that processes wait for each other at the start (default: 600)
@@ -33,7 +35,7 @@ job() {
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=${FLASHJAX_GPUS:-8}
 #SBATCH --time=${FLASHJAX_TIME:-24:00:00}
-#SBATCH --signal=TERM@120
+#SBATCH --signal=TERM@${FLASHJAX_GRACE:-300}
 #SBATCH --requeue
 #SBATCH --open-mode=append
 status=0
@@ -44,7 +46,7 @@ END
 }
 
 arguments "$@"
-whole FLASHJAX_NODES 1 FLASHJAX_GPUS 1
+whole FLASHJAX_NODES 1 FLASHJAX_GPUS 1 FLASHJAX_GRACE 1
 if [ "$DRY_RUN" = 1 ]; then
   job
 else

@@ -167,6 +167,12 @@ if "worker.sh" in " ".join(sys.argv) and not (folder / {"failed"!r}).exists():
     assert {"--node-id=mine", "--accelerator-type=v6e-16", "--spot", "--runtime-version=v2-alpha-tpuv6e"} <= set(create)
 
 
+def test_no_spot_machines_unless_asked_for(bash):
+    for script in ("tpu_queued", "tpu_multislice"):
+        assert "--spot" not in bash(script, "--dry-run", *RUN, **GCLOUD, FLASHJAX_SPOT="0").stdout
+        assert "--spot" in bash(script, "--dry-run", *RUN, **GCLOUD, FLASHJAX_SPOT="1").stdout
+
+
 def test_a_queue_that_fails_is_told(bash, bin):
     answers(bin, "gcloud", (["describe"], "FAILED", 0))
     done = bash("tpu_queued", *RUN, **GCLOUD)
@@ -238,8 +244,9 @@ def test_slices_run_together(bash, bin):
 
 def test_a_jobset(bash, bin):
     yaml = pytest.importorskip("yaml")
-    assert bash("gke", *RUN, **GKE).returncode == 0
-    ((name, args, manifest),) = calls(bin)
+    assert bash("gke", *RUN, **GKE, FLASHJAX_GRACE="600").returncode == 0
+    asked, (name, args, manifest) = calls(bin)
+    assert asked[1][:3] == ["get", "jobset", "mine"]
     assert (name, args) == ("kubectl", ["apply", "-f", "-"])
     job = yaml.safe_load(manifest)
     assert job["kind"] == "JobSet" and job["metadata"]["name"] == "mine"
@@ -247,6 +254,8 @@ def test_a_jobset(bash, bin):
     spec = group["template"]["spec"]
     assert (group["replicas"], spec["parallelism"], spec["completions"]) == (2, 4, 4)
     pod = spec["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == 600
+    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2]
     (container,) = pod["containers"]
     assert container["args"] == list(RUN)
     assert container["image"] == "me/flashjax:1"
@@ -256,16 +265,50 @@ def test_a_jobset(bash, bin):
     assert "@" not in manifest
 
 
+def test_a_pod_without_others_is_not_started_again_when_it_crashes(bash, bin):
+    yaml = pytest.importorskip("yaml")
+    done = bash("gke", "--dry-run", *RUN, **GKE | dict(FLASHJAX_HOSTS="1", FLASHJAX_SLICES="1"))
+    (group,) = yaml.safe_load(done.stdout)["spec"]["replicatedJobs"]  # what is printed is a manifest
+    (rule,) = group["template"]["spec"]["podFailurePolicy"]["rules"]
+    assert rule["onExitCodes"]["values"] == [1, 2, 134]
+    assert "kubectl get jobset mine" in done.stdout and "kubectl delete jobset mine" in done.stdout
+
+
+@pytest.mark.parametrize("state", ["Failed", "Completed"])
+def test_a_jobset_that_has_ended_is_replaced(bash, bin, state):
+    answers(bin, "kubectl", (["get"], f"mine {state}", 0))
+    done = bash("gke", *RUN, **GKE)
+    assert done.returncode == 0, done.stderr
+    assert f"the JobSet mine {state} is deleted, and made anew" in done.stdout
+    assert [call[1][0] for call in calls(bin)] == ["get", "delete", "apply"]
+    assert calls(bin)[1][1] == ["delete", "jobset", "mine", "--wait", "--cascade=foreground"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (("mine ", 0), "The JobSet mine is there and has not ended: kubectl logs --follow job/mine-slice-0 follows"),
+        (("", 1), "kubectl does not tell whether there is a JobSet mine; the lines above say why."),
+    ],
+)
+def test_a_jobset_that_may_run_is_left_alone(bash, bin, answer, words):
+    answers(bin, "kubectl", (["get"], *answer))
+    done = bash("gke", *RUN, **GKE)
+    assert done.returncode == 2 and words in done.stderr
+    assert [call[1][0] for call in calls(bin)] == ["get"]
+
+
 def test_a_slurm_job(bash, bin):
     done = bash("slurm", *RUN, FLASHJAX_NODES="4", FLASHJAX_SBATCH="--partition=gpu --account=me")
     assert done.returncode == 0, done.stderr
     ((name, args, job),) = calls(bin)
     assert (name, args) == ("sbatch", ["--partition=gpu", "--account=me"])
-    assert {"#SBATCH --nodes=4", "#SBATCH --gpus-per-node=8", "#SBATCH --signal=TERM@120"} <= set(job.splitlines())
+    assert {"#SBATCH --nodes=4", "#SBATCH --gpus-per-node=8", "#SBATCH --signal=TERM@300"} <= set(job.splitlines())
     line = next(shlex.split(line) for line in job.splitlines() if " srun " in line)
     words = line[line.index("slurm") + 1 : line.index("||")]
     assert words == list(RUN)
     assert subprocess.run(["bash", "-n"], input=job, text=True).returncode == 0
+    assert "#SBATCH --signal=TERM@900\n" in bash("slurm", "--dry-run", *RUN, FLASHJAX_GRACE="900").stdout
 
 
 @pytest.mark.parametrize(
@@ -331,6 +374,9 @@ def test_a_worker_elsewhere_says_so(bash, bin, tmp_path):
         ("tpu_multislice", GCLOUD | dict(FLASHJAX_SLICES="0"), "FLASHJAX_SLICES is 0; it has to be 1 or more."),
         ("gke", GKE | dict(FLASHJAX_HOSTS="4 "), "FLASHJAX_HOSTS is 4 ; it has to be a whole number."),
         ("slurm", dict(FLASHJAX_NODES="0"), "FLASHJAX_NODES is 0; it has to be 1 or more."),
+        ("slurm", dict(FLASHJAX_GRACE="5m"), "FLASHJAX_GRACE is 5m; it has to be a whole number."),
+        ("gke", GKE | dict(FLASHJAX_GRACE="0"), "FLASHJAX_GRACE is 0; it has to be 1 or more."),
+        ("tpu_queued", GCLOUD | dict(FLASHJAX_SPOT="no"), "FLASHJAX_SPOT is no; it has to be 0 or 1."),
     ],
 )
 def test_numbers_are_numbers(bash, bin, tmp_path, script, environment, words):
@@ -346,14 +392,39 @@ def test_a_worker_outside_of_its_cluster_says_so(bash, cluster, name):
 
 
 @pytest.mark.parametrize(
-    ("statuses", "restarts", "status", "count"),
-    [("75 76 134 0", "9", 0, 4), ("75 75 75", "1", 75, 2), ("2 0", "9", 2, 1), ("75 1", "9", 1, 2)],
-)
-def test_started_again_where_that_helps(bash, tmp_path, statuses, restarts, status, count):
+    ("processes", "statuses", "restarts", "status", "count"),
+    [
+        ("2", "75 76 134 0", "9", 0, 4), ("2", "75 75 75", "1", 75, 2), ("2", "2 0", "9", 2, 1),
+        ("2", "75 1", "9", 1, 2), ("1", "75 76 0", "9", 0, 3), ("1", "134 0", "9", 134, 1),
+    ],
+)  # fmt: skip
+def test_started_again_where_that_helps(bash, tmp_path, processes, statuses, restarts, status, count):
     (tmp_path / "runs.statuses").write_text("\n".join(statuses.split()) + "\n")
-    place = dict(FLASHJAX_COORDINATOR="a:1", FLASHJAX_PROCESSES="1", FLASHJAX_PROCESS="0")
+    place = dict(FLASHJAX_COORDINATOR="a:1", FLASHJAX_PROCESSES=processes, FLASHJAX_PROCESS="0")
     assert bash("worker", "plain", "train", **place, FLASHJAX_RESTARTS=restarts).returncode == status
     assert len(runs(tmp_path)) == count
+
+
+@pytest.mark.parametrize("workdir", [["--workdir={}"], ["--workdir", "{}"]])
+def test_starts_that_save_nothing_come_to_an_end(bash, tmp_path, workdir):
+    """Three that save, two of them something new, then five in vain; what is half-written is nothing saved."""
+    run = tmp_path / "a run"
+    (run / "checkpoints" / "99.orbax-checkpoint-tmp-1").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "flashjax").write_text(
+        f"#!/bin/sh\necho x >>{tmp_path}/starts\ncase $(wc -l <{tmp_path}/starts) in\n"
+        f"1) mkdir '{run}'/checkpoints/9 ;;\n4) mkdir '{run}'/checkpoints/10 ;;\nesac\nexit 75\n"
+    )
+    done = bash("local", "train", *(word.format(run) for word in workdir))
+    assert done.returncode == 2
+    assert "5 starts in a row have saved nothing new (the last one's status: 75)" in done.stderr
+    assert (tmp_path / "starts").read_text() == "x\n" * 9
+
+
+def test_starts_are_not_counted_without_a_folder_to_look_into(bash, tmp_path):
+    (tmp_path / "venv" / "bin" / "flashjax").write_text(f"#!/bin/sh\necho x >>{tmp_path}/starts\nexit 75\n")
+    for workdir in ([], ["--workdir=gs://bucket/run"]):
+        assert bash("local", "train", *workdir, FLASHJAX_RESTARTS="7").returncode == 75
+    assert (tmp_path / "starts").read_text() == "x\n" * 16
 
 
 def test_local_processes_find_each_other(bash, tmp_path):
@@ -369,31 +440,100 @@ def test_a_process_that_fails_decides_the_status(bash, bin, tmp_path):
     assert bash("local_multi", "train").returncode == 2
 
 
-def test_sigterm_between_two_starts_is_final_too(bin, tmp_path):
+def default_signals() -> None:
+    """A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def wait_for(*paths: Path) -> None:
+    until = time.monotonic() + 30
+    while not all(path.exists() for path in paths) and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_two_starts_is_final_too(bin, tmp_path, number):
     """There is no process then that could hear of it."""
     program = tmp_path / "venv" / "bin" / "flashjax"
     program.write_text(f"#!/bin/sh\necho x >>{tmp_path}/starts\nexit 75\n")
     env = os.environ | dict(FLASHJAX_VENV=str(tmp_path / "venv"), FLASHJAX_PAUSE="1", FLASHJAX_RESTARTS="3")
-    script = subprocess.Popen(["bash", str(ROOT / "launch" / "local.sh"), "train"], env=env, stdout=subprocess.PIPE)
+    script = subprocess.Popen(
+        ["bash", str(ROOT / "launch" / "local.sh"), "train"], env=env, stdout=subprocess.PIPE,
+        start_new_session=True, preexec_fn=default_signals,
+    )  # fmt: skip
     script.stdout.readline()  # that it starts again, before it pauses
-    script.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    os.killpg(script.pid, number)
     script.communicate(timeout=30)
     assert script.returncode == 75
     assert (tmp_path / "starts").read_text() == "x\n"
 
 
-def test_sigterm_to_the_script_is_passed_on_and_final(bin, tmp_path):
-    program = tmp_path / "venv" / "bin" / "flashjax"
-    program.write_text(
-        f'#!/bin/sh\ntrap "exit 75" TERM\ntouch {tmp_path}/up.$FLASHJAX_PROCESS\nwhile :; do sleep 0.1; done\n'
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("arguments", [["local"], ["local_multi"], ["worker", "plain"]])
+def test_what_ends_the_script_is_passed_on_and_final(bin, tmp_path, arguments, number):
+    """As SIGTERM, and to all that run in a terminal, as Ctrl-C and a terminal that closes are."""
+    count = 2 if arguments == ["local_multi"] else 1
+    (tmp_path / "venv" / "bin" / "flashjax").write_text(
+        f'#!/bin/sh\ntrap "echo told >>{tmp_path}/told; exit 75" TERM\necho x >>{tmp_path}/starts\n'
+        f"touch {tmp_path}/up.${{FLASHJAX_PROCESS:-0}}\nfor _ in $(seq 300); do sleep 0.1; done\n"
     )
     env = os.environ | dict(FLASHJAX_VENV=str(tmp_path / "venv"), FLASHJAX_PAUSE="0")
-    command = ["bash", str(ROOT / "launch" / "local_multi.sh"), "train"]
-    script = subprocess.Popen(command, env=env, stdout=subprocess.PIPE)
-    until = time.monotonic() + 30
-    while not all((tmp_path / f"up.{i}").exists() for i in range(2)) and time.monotonic() < until:
-        time.sleep(0.05)
-    script.send_signal(signal.SIGTERM)
+    name, *rest = arguments
+    script = subprocess.Popen(
+        ["bash", str(ROOT / "launch" / f"{name}.sh"), *rest, "train"], env=env, stdout=subprocess.PIPE,
+        start_new_session=True, preexec_fn=default_signals,
+    )  # fmt: skip
+    wait_for(*(tmp_path / f"up.{i}" for i in range(count)))
+    if number == signal.SIGTERM:
+        script.send_signal(number)
+    else:
+        os.killpg(script.pid, number)
     output = script.communicate(timeout=30)[0]
     assert script.returncode == 75
     assert b"more" not in output
+    assert (tmp_path / "told").read_text() == "told\n" * count
+    assert (tmp_path / "starts").read_text() == "x\n" * count
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_what_ends_the_script_ends_its_connections(bin, tmp_path, number, status):
+    """gcloud, and the ssh that it has started, of every slice; the machines are not asked for again."""
+    (bin / "gcloud").write_text(
+        f"""#!/bin/sh
+echo "$4" >>{tmp_path}/did
+case "$*" in
+  *describe*) echo ACTIVE ;;
+  *worker.sh*) sleep 60 & echo $$ $! >{tmp_path}/up.$5; wait ;;
+esac
+"""
+    )
+    env = os.environ | GCLOUD | dict(PATH=f"{bin}:{os.environ['PATH']}", TMPDIR=str(tmp_path), FLASHJAX_PAUSE="0")
+    command = ["bash", str(ROOT / "launch" / "tpu_multislice.sh"), "train"]
+    script = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, preexec_fn=default_signals)
+    up = [tmp_path / "up.mine-0", tmp_path / "up.mine-1"]
+    wait_for(*up)
+    script.send_signal(number)
+    output = script.communicate(timeout=30)[0]  # comes to an end when nothing holds the pipe any more
+    assert script.returncode == status
+    assert b"told to stop: the machines of mine are kept" in output
+    assert (tmp_path / "did").read_text().split()[-2:] == ["ssh", "ssh"]
+
+
+def test_ctrl_c_while_gcloud_asks_for_machines_is_final(bin, tmp_path):
+    """gcloud ends with an error then, as it does for a name that is taken."""
+    (bin / "gcloud").write_text(
+        f"#!{sys.executable}\nimport pathlib, sys, time\npathlib.Path({str(tmp_path)!r}, sys.argv[4]).touch()\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(1)\n"
+    )
+    env = os.environ | GCLOUD | dict(PATH=f"{bin}:{os.environ['PATH']}", FLASHJAX_PAUSE="0")
+    script = subprocess.Popen(
+        ["bash", str(ROOT / "launch" / "tpu_queued.sh"), "train"], env=env, stdout=subprocess.PIPE,
+        start_new_session=True, preexec_fn=default_signals,
+    )  # fmt: skip
+    wait_for(tmp_path / "create")
+    os.killpg(script.pid, signal.SIGINT)
+    script.communicate(timeout=30)
+    assert script.returncode == 130
+    assert not (tmp_path / "describe").exists()
