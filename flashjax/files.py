@@ -1,9 +1,11 @@
-"""Files that are whole or not there, and tables that spreadsheets open."""
+"""Files that are whole or not there, files that one process has, and tables that spreadsheets open."""
 
+import contextlib
 import csv
+import fcntl
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +29,16 @@ def as_csv(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     for row in rows:
         writer.writerow([f"'{c}" if isinstance(c, str) and c.startswith(tuple("=+-@\t")) else c for c in row])
     return out.getvalue()
+
+
+@contextlib.contextmanager
+def held(file: Path) -> Iterator[bool]:
+    """Whether this process, and no other, has the file, which is made; the system lets it go with the process, however
+    that ends."""
+    with file.open("a") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -89,6 +89,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     free = workdir.MIXTURE if change_mixture else ()
     with hosts.together():
         if hosts.first():
+            opened.enter_context(workdir.alone(Path(workdir_path)))
             workdir.claim(workdir_path, config, needed_bytes=256 << 20, free=free)
             Path(workdir_path, "step_table.txt").write_text(describe(config, table) + "\n")
     with hosts.together():

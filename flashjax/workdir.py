@@ -1,14 +1,19 @@
 """The folder of a run: its configuration, metrics, checkpoints and pictures."""
 
+import contextlib
 import difflib
+import hashlib
 import json
+import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from flashjax.errors import UserError
-from flashjax.files import write_whole
+from flashjax.files import held, write_whole
 
 # What a run may go on with otherwise, if it is told so: the rest of its rows are read from another mixture.
 MIXTURE = ("sources", "edit_share")
@@ -58,6 +63,20 @@ def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0, free: tuple[s
     except OSError as error:
         raise UserError(f"--workdir {folder} cannot be used: {error.strerror}.") from error
     return folder
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Raises UserError where another process of this machine trains in the folder: two would delete each other's half
+    written checkpoints. (Of this machine: locks on a network's disk may outlive a host that is lost.)"""
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    with held(Path(tempfile.gettempdir(), f"flashjax-{os.getuid()}-{digest}.lock")) as free:
+        if not free:
+            raise UserError(
+                f"Another process trains in {folder}; wait for it or stop it (it saves on SIGTERM), or give another "
+                "--workdir."
+            )
+        yield
 
 
 def shared(workdir: str, config: ConfigDict) -> Path:

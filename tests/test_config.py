@@ -25,7 +25,7 @@ def at_the_root(request, monkeypatch):
 
 def test_a_file_with_arguments_and_settings():
     config = configs.load([POSTCARDS + ":quick", "--config.student_optim.lr=1", "--config.distill.share_sample=false"])
-    assert config.student_updates == 60
+    assert config.student_updates == 45
     assert config.student_optim.lr == 1.0
     assert isinstance(config.student_optim.lr, float)
     assert config.distill.share_sample is False

@@ -225,15 +225,17 @@ def test_a_finished_run_started_again_compiles_nothing(given, uninterrupted, mon
 
 
 def test_a_run_that_found_no_data_or_weights_binds_nobody(given, uninterrupted, tmp_path):
-    folder = uninterrupted("flow_matching")[0]
-    with pytest.raises(UserError, match="There is no data set"):
-        train.train(configs.load([given["flow_matching"], "--config.sources.cards.path=nowhere"]), str(tmp_path))
-    assert not any(tmp_path.iterdir())
-    with pytest.raises(UserError, match="nowhere"):
-        train.train(configs.load([given["flow_matching"], "--config.init=nowhere"]), str(tmp_path))
-    assert (tmp_path / "checkpoints").is_dir()
-    train.train(configs.load([given["flow_matching"]]), str(tmp_path))
-    assert_same_runs(folder, tmp_path)
+    folder, run, empty = uninterrupted("flow_matching")[0], tmp_path / "run", tmp_path / "empty"
+    for setting, sentence in (("sources.cards.path", "There is no data set"), ("init", "There are no weights")):
+        with pytest.raises(UserError, match=f"{sentence} at nowhere"):
+            train.train(configs.load([given["flow_matching"], f"--config.{setting}=nowhere"]), str(run))
+        assert not run.exists()
+    empty.mkdir()
+    with pytest.raises(UserError, match="empty"):  # which is found out after the folder is claimed
+        train.train(configs.load([given["flow_matching"], f"--config.init={empty}"]), str(run))
+    assert (run / "checkpoints").is_dir()
+    train.train(configs.load([given["flow_matching"]]), str(run))
+    assert_same_runs(folder, run)
 
 
 def test_a_damaged_checkpoint_is_named(given, uninterrupted, tmp_path):
@@ -258,7 +260,9 @@ def test_the_programs_are_those_of_the_table(uninterrupted, objective):
     assert len(compiled) == dict(dmd=4, flow_matching=1, trajectory=3)[objective]
 
 
-@pytest.mark.parametrize(("first", "then"), [("data=1", "fsdp=8"), ("fsdp=8", "data=1")])
+@pytest.mark.parametrize(
+    ("first", "then"), [("fsdp=8", "data=1"), pytest.param("data=1", "fsdp=8", marks=pytest.mark.long)]
+)
 def test_a_run_goes_on_on_another_mesh(given, uninterrupted, tmp_path, first, then):
     """Saved by one mesh at step 4, finished by the other; only the order of sums differs from the uninterrupted run."""
     whole = uninterrupted("dmd")[0]

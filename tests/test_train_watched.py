@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from flashjax import checkpoint, metrics, pictures, train
+from flashjax import checkpoint, metrics, pictures, train, workdir
 from flashjax import config as configs
 from flashjax.errors import UserError
 from flashjax.evaluate import watch
@@ -93,6 +93,18 @@ def test_a_stop_that_is_heard_of_where_samples_are_due_is_saved(given, tmp_path,
         train.train(configs.load([given["flow_matching"], "--config.sample_every=3"]), str(tmp_path))
     assert left.value.code == stopping.TRY_AGAIN
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"] and not drawn
+
+
+def test_two_processes_do_not_train_in_one_folder(given, tmp_path):
+    """By whatever path: the second would delete what the first is saving."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    config = configs.load([given["flow_matching"]])
+    with workdir.alone(tmp_path / "run"), pytest.raises(UserError, match="Another process trains in .*link; wait"):
+        train.train(config, str(tmp_path / "link"))
+    assert not list((tmp_path / "run").iterdir())
+    with workdir.alone(tmp_path / "run"):  # the lock is free again
+        pass
 
 
 @pytest.mark.parametrize("setting", ["distill.teachers.base.weights", "init", "autoencoder.weights"])

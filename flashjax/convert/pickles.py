@@ -1,7 +1,6 @@
 """Which pickles a source consists of, and the folder of safetensors that stands in for them during a conversion."""
 
 import contextlib
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from flashjax.convert import unpickle
 from flashjax.convert.reader import PICKLES, ConversionError, unique
+from flashjax.files import held
 
 _INDEX = ".bin.index.json"
 _LOCK = ".lock"
@@ -42,19 +42,17 @@ def _held(folder: Path, size: int) -> Iterator[None]:
     if folder.exists() and any(folder.iterdir()) and not lock.is_file():
         raise ConversionError(f"{folder} is in the way, and no conversion made it; move it, or change --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConversionError(f"Another conversion is writing {folder}; wait or change --out.") from error
+    with held(lock) as free:
+        if not free:
+            raise ConversionError(f"Another conversion is writing {folder}; wait or change --out.")
         for left in folder.iterdir():
             if left != lock:
                 left.unlink()
-        if size > (free := shutil.disk_usage(folder).free):
+        if size > (room := shutil.disk_usage(folder).free):
             shutil.rmtree(folder)
             raise ConversionError(
                 f"The pickles' weights take {size / 1e9:.2f} GB beside the result while they are converted, the disk "
-                f"of {folder.parent} has {free / 1e9:.2f} GB; make room, or choose another --out."
+                f"of {folder.parent} has {room / 1e9:.2f} GB; make room, or choose another --out."
             )
         yield
 

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import ast
 import base64
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -24,7 +22,7 @@ from ml_collections import ConfigDict
 import flashjax
 from flashjax import config as configs
 from flashjax.errors import UserError
-from flashjax.files import write_whole
+from flashjax.files import held, write_whole
 from flashjax.host import machine
 from flashjax.workdir import existing, identity
 
@@ -228,7 +226,7 @@ def run(todo: Sequence[Cell], study: Study, execute: Execute) -> Iterator[str]:
     version = code_version()  # of what runs: the files may change meanwhile
     for done, cell in enumerate(missing, 1):
         cell.folder.mkdir(parents=True, exist_ok=True)
-        with held(cell.folder) as free:
+        with held(cell.folder / ".running") as free:
             if not free:
                 told = "another process is running it"
             elif cell.result is not None:
@@ -251,19 +249,6 @@ def _finish(cell: Cell, study: Study, execute: Execute, version: str) -> str:
     told |= dict(model=cell.model) if cell.config is None else dict(config=identity(cell.config))
     write_whole(cell.folder / "result.json", (json.dumps(told, default=list) + "\n").encode())
     return f"{seconds:.0f} s"
-
-
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Whether this process, and no other on this machine, has the folder of a cell; the system lets it go with the
-    process, however that ends."""
-    with (folder / ".running").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def repeat(cell: Cell, study: Study, execute: Execute, folder: Path) -> str:

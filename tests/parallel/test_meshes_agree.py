@@ -36,7 +36,7 @@ def test_three_cycles_are_those_of_one_device(name):
 
 
 @pytest.mark.parametrize("phase", [schedule.STUDENT, schedule.CRITIC])
-@pytest.mark.parametrize("name", ["fsdp", "all", pytest.param("parts", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["all", *(pytest.param(each, marks=pytest.mark.long) for each in ("fsdp", "parts"))])
 def test_a_state_is_updated_where_it_is(name, phase):
     """The next state takes the place of the last one, to the byte, and lies as it did."""
     made = run(name)

@@ -14,6 +14,7 @@ import pytest
 
 from flashjax import cli
 from flashjax.errors import UserError
+from flashjax.files import held
 from flashjax.recipe import make_recipe, make_table
 from flashjax.settings import check_settings
 from flashjax.studies import contrasts, grid, kept, page
@@ -330,7 +331,7 @@ def test_a_cell_is_run_by_one_process(tmp_path, monkeypatch):
         now[0] += 600
         if not ran:  # the other process has the next cell, and finishes the one behind it
             every[1].folder.mkdir()
-            opened.enter_context(grid.held(every[1].folder))
+            opened.enter_context(held(every[1].folder / ".running"))
             every[2].folder.mkdir()
             (every[2].folder / "result.json").write_text("{}")
         ran.append(cell.name + str(cell.seed))
