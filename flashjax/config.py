@@ -258,3 +258,10 @@ def _sequence(text: str, old: tuple | list) -> tuple | list:
         return type(old)(value if isinstance(value, tuple | list) else (value,))
     words = [word for word in text.split(",") if word]
     return type(old)(words if all(isinstance(o, str) for o in old) else [ast.literal_eval(word) for word in words])
+
+
+def weights_of(config: ConfigDict) -> list[str]:
+    """The paths of the networks that a run begins with: of its teachers, and of what it begins as."""
+    teachers = config.get("distill", ConfigDict()).get("teachers", {}).values()
+    paths = [*(teacher.get("weights", "") for teacher in teachers), config.get("init", "")]
+    return [path for path in paths if path]

@@ -20,9 +20,11 @@ def _as_if_missing(module: str) -> Iterator[None]:
     hidden = module not in sys.modules
     if hidden:
         sys.modules[module] = None
-    yield
-    if hidden:
-        del sys.modules[module]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[module]
 
 
 with _as_if_missing("torch"):  # which tensorboardX imports where it can: seconds, for nothing that is used here

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from flashjax import convert, flow, models, paths, workdir
 from flashjax.checkpoint import digest, restore_params
 from flashjax.checkpoint import form as checkpoint_form
+from flashjax.config import weights_of
 from flashjax.convert import adapters, manifest, pods
 from flashjax.convert.sources import open_weights
 from flashjax.errors import UserError
@@ -28,9 +29,7 @@ RANDOM = "random"  # in place of a path: a configuration can be tried out before
 def check_there(config: ConfigDict) -> None:
     """Raises UserError for weights that ``config`` names and that are not there: in seconds, and not when all programs
     are compiled, as the decoder's would be."""
-    teachers = config.get("distill", ConfigDict()).get("teachers", {}).values()
-    named = [*(teacher.weights for teacher in teachers), config.get("init", "")]
-    for path in (*named, config.get("autoencoder", {}).get("weights", "")):
+    for path in (*weights_of(config), config.get("autoencoder", {}).get("weights", "")):
         if path not in ("", RANDOM):
             workdir.existing(path, "weights")
 

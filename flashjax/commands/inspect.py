@@ -95,7 +95,7 @@ def _orbax(path: Path) -> dict[str, str]:
 
     config = detect.read_config(path / "config.json")
     use = _use(detect.model_of(config), path, converted=True)
-    size = sum(file.stat().st_size for file in (path / manifest.ORBAX).rglob("*") if file.is_file())
+    size = manifest.size(path / manifest.ORBAX)
     return {
         **_architecture(config),
         **_sizes(pods.Stored(path).shapes()),

@@ -154,9 +154,7 @@ def cells(
 def begun_with(config: ConfigDict) -> dict[str, str]:
     """The content of the weights that a run is given, by path: a path says nothing of a teacher that was trained anew.
     (Of prompts it does: text states differ in their last bits from machine to machine.)"""
-    teachers = config.get("distill", ConfigDict()).get("teachers", {}).values()
-    paths = [*(teacher.get("weights", "") for teacher in teachers), config.get("init", "")]
-    return {path: content(path) for path in paths if path}
+    return {path: content(path) for path in configs.weights_of(config)}
 
 
 def content(path: str) -> str:

@@ -33,21 +33,8 @@ def content(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def written(monkeypatch, stop_at: str | None = None, error: BaseException | None = None) -> list[str]:
-    """Note the weights that are written; raise ``error`` in the middle of the file ``stop_at``."""
-    names, write = [], writer.write_weights
-
-    def noting(path, tensors, specs, metadata=None, progress=None):
-        names.append(path.name)
-
-        def stop(_):
-            if path.name == stop_at:
-                raise error
-
-        return write(path, tensors, specs, metadata, stop)
-
-    monkeypatch.setattr(output, "write_weights", noting)
-    return names
+def written(monkeypatch, stop_at: str = "", error: BaseException | None = None) -> list[str]:
+    return toy.written(monkeypatch, output, "write_weights", stop_at, error)
 
 
 def test_shards_index_and_manifest_describe_the_weights(source, tmp_path):

@@ -124,21 +124,8 @@ def test_a_full_disk_is_told(source, tmp_path, monkeypatch, capsys):
     assert toy.run("--source", source, "--out", tmp_path / "pod", *ORBAX) == 0
 
 
-def stopped_at(monkeypatch, name: str, error: BaseException) -> list[str]:
-    """Note the parameters that are written; raise ``error`` in the middle of ``name``."""
-    names, write = [], pods.write
-
-    def noting(folder, spec, part, pieces, progress):
-        names.append(folder.name)
-
-        def stop(_):
-            if folder.name == name:
-                raise error
-
-        return write(folder, spec, part, pieces, stop)
-
-    monkeypatch.setattr(pods, "write", noting)
-    return names
+def written(monkeypatch, stop_at: str = "", error: BaseException | None = None) -> list[str]:
+    return toy.written(monkeypatch, pods, "write", stop_at, error)
 
 
 def chunks(folder):
@@ -147,15 +134,15 @@ def chunks(folder):
 
 def test_an_interrupted_conversion_goes_on_behind_the_last_parameter(source, tmp_path, monkeypatch):
     out = tmp_path / "pod"
-    every = stopped_at(monkeypatch, "", KeyboardInterrupt())
+    every = written(monkeypatch)
     assert toy.run("--source", source, "--out", tmp_path / "whole", *ORBAX) == 0
     monkeypatch.undo()
-    assert stopped_at(monkeypatch, every[3], KeyboardInterrupt()) == []
+    assert written(monkeypatch, every[3], KeyboardInterrupt()) == []
     assert toy.run("--source", source, "--out", out, *ORBAX) == 130
     monkeypatch.undo()
     cut = tmp_path / "pod.partial" / "params" / every[1]  # by whatever stopped the machine
     next(file for file in cut.iterdir() if file.name[0] != ".").unlink()
-    names = stopped_at(monkeypatch, "", KeyboardInterrupt())
+    names = written(monkeypatch)
     assert toy.run("--source", source, "--out", out, *ORBAX) == 0
     assert names == [every[1], *every[3:]]
     assert chunks(out) == chunks(tmp_path / "whole")
@@ -177,7 +164,7 @@ def test_a_conversion_that_is_stopped_at_its_end_writes_no_parameter_again(sourc
     with monkeypatch.context() as patch:
         patch.setattr(*at, stop)
         assert toy.run("--source", source, "--out", tmp_path / "pod", *ORBAX) == 130
-    assert stopped_at(monkeypatch, "", KeyboardInterrupt()) == []
+    assert written(monkeypatch) == []
     assert toy.run("--source", source, "--out", tmp_path / "pod", *ORBAX) == 0
     assert {file.name for file in (tmp_path / "pod").iterdir()} == {"config.json", "manifest.json", "params"}
     assert toy.run("--verify", tmp_path / "pod") == 0

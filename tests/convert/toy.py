@@ -68,3 +68,21 @@ def flat(folder: Path) -> dict[str, np.ndarray]:
 def run(*options) -> int:
     """`flashjax convert`, in this process."""
     return cli.main(["convert", *map(str, options)])
+
+
+def written(monkeypatch, module, name: str, stop_at: str = "", error: BaseException | None = None) -> list[str]:
+    """Note what a writer of ``module`` writes, a function of a path first and of progress last; raise ``error`` in the
+    middle of the one of ``stop_at``."""
+    names, write = [], getattr(module, name)
+
+    def noting(path, *args):
+        names.append(path.name)
+
+        def stop(_):
+            if path.name == stop_at:
+                raise error
+
+        return write(path, *args[:-1], stop)
+
+    monkeypatch.setattr(module, name, noting)
+    return names
