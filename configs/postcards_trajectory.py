@@ -15,7 +15,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict()
     config.objective = "trajectory"
     config.seed = 0
-    config.student_updates = 200 if args.quick else 2400
+    config.student_updates = 140 if args.quick else 2400
     config.init = ""  # as the base teacher
     config.batch_size = 24
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))  # devices; -1: all that are left

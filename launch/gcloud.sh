@@ -17,7 +17,7 @@ queue_variables() {
   cat <<'END'
   FLASHJAX_RUNTIME   runtime version (default: v2-alpha-tpuv6e)
   FLASHJAX_SPOT      1: spot machines, cheap, and taken away at any time some 30 s after they were told (default: 0)
-  FLASHJAX_PAUSE     seconds between two looks at the queue (default: 60)
+  FLASHJAX_PAUSE     seconds between two looks at the queue, and before a broken connection is made again (default: 60)
 END
   worker_variables
 }
@@ -27,24 +27,61 @@ tpus() {
   run gcloud compute tpus "$@" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"}
 }
 
-# upload NODE: the committed files of this repository, to all workers.
-upload() {
-  local archive="${TMPDIR:-/tmp}/flashjax.tgz"
-  run git -C "$ROOT" archive --format=tar.gz --output="$archive" HEAD \
-    && tpus tpu-vm scp "$archive" "$1:flashjax.tgz" --worker=all --quiet \
-    && tpus tpu-vm ssh "$1" --worker=all --quiet --command="mkdir -p flashjax && tar -xzf flashjax.tgz -C flashjax"
+# on NODE COMMAND: on all its workers, at once; the status is that of the first worker that fails. A connection that broke
+# gcloud makes anew by itself, ten times, with the same command, so every command may come twice.
+on() {
+  tpus tpu-vm ssh "$1" --worker=all --quiet --ssh-flag=-oServerAliveInterval=30 --command="$2"
 }
 
-# on_workers NODE ARG ...: launch/worker.sh on all workers; its status is that of the first worker that fails.
-on_workers() {
+ARCHIVE="${TMPDIR:-/tmp}/flashjax.tgz"
+BUSY=3 # a run is on it, whose code stays as it is
+
+# upload NODE: the archive, unpacked on all workers on which nothing runs.
+upload() {
+  tpus tpu-vm scp "$ARCHIVE" "$1:flashjax.tgz" --worker=all --quiet \
+    && on "$1" "mkdir -p flashjax flashjax_run && flock --nonblock --conflict-exit-code $BUSY flashjax_run/lock \
+tar -xzf flashjax.tgz -C flashjax"
+}
+
+# start NODE ARG ...: launch/worker.sh in the background of all workers.
+start() {
   local node="$1" name settings=""
   shift
   export FLASHJAX_EXTRAS="${FLASHJAX_EXTRAS:-tpu,postcards}"
   for name in FLASHJAX_EXTRAS FLASHJAX_RESTARTS FLASHJAX_WAIT; do
     [ -z "${!name:-}" ] || settings+="$(printf '%s=%q ' "$name" "${!name}")"
   done
-  tpus tpu-vm ssh "$node" --worker=all --quiet \
-    --command="cd flashjax && ${settings}bash launch/worker.sh tpu$(printf ' %q' "$@")"
+  on "$node" "cd flashjax && ${settings}bash launch/detached.sh start tpu$(printf ' %q' "$@")"
+}
+
+# follow NODE: until the run ends; its status. The run goes on without a connection (255), which is made again.
+follow() {
+  local status tries=0 began
+  while true; do
+    began="$SECONDS"
+    status=0
+    on "$1" "bash flashjax/launch/detached.sh follow" || status=$?
+    [ "$status" = 255 ] || return "$status"
+    [ $((SECONDS - began)) -lt 300 ] || tries=0 # it had held
+    tries=$((tries + 1))
+    [ "$tries" -lt 5 ] || return 255
+    say "no connection to $1; the run goes on there, trying again"
+    sleep "${FLASHJAX_PAUSE:-60}"
+  done
+}
+
+# attend NODE ARG ...: uploads, starts, follows. Where the same run is on already, it is followed.
+attend() {
+  local node="$1" status=0
+  shift
+  upload "$node" || status=$?
+  [ "$status" = 0 ] || [ "$status" = "$BUSY" ] || return "$status"
+  start "$node" "$@" && follow "$node"
+}
+
+# end NODE: tells the run to save and to leave, and waits until it has.
+end() {
+  on "$1" "bash flashjax/launch/detached.sh stop" && follow "$1"
 }
 
 # look NAME: what gcloud says of a queued resource: ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, FAILED, ...
@@ -64,14 +101,14 @@ state() {
 }
 
 # gone NAME STATUS: whether the machines were taken away. Their workers were told (75), do not come (77), or fall silent
-# (255), before the queued resource says so.
+# (255), or gcloud finds none (1, as of a run that has crashed), before the queued resource says so.
 gone() {
   local now looks
   for ((looks = 0; looks < 5; looks++)); do
     now="$(state "$1")" || exit
     [ "$now" = ACTIVE ] || return 0
     case "$2" in
-      75 | 77 | 255) sleep "${FLASHJAX_PAUSE:-60}" ;;
+      1 | 75 | 77 | 255) sleep "${FLASHJAX_PAUSE:-60}" ;;
       *) return 1 ;;
     esac
   done
@@ -111,57 +148,33 @@ descendants() {
 }
 
 # leave STATUS: somebody wants the script to end. gcloud in the background, and the ssh that it has started, do not end with
-# it by themselves. What ssh has started does not hear of any signal.
+# it by themselves. What runs on the machines does not hear of it.
 leave() {
   trap '' TERM INT HUP
   # shellcheck disable=SC2046  # words
   kill -TERM $(descendants $$) 2>/dev/null || true
-  say "told to stop: the machines of $FLASHJAX_NAME are kept, and what runs on them may go on (docs/launch.md)" || true
+  say "not following any longer: the machines of $FLASHJAX_NAME are kept, and what runs on them goes on. $0 --follow follows \
+it again, $0 --stop has it save and leave." || true
   exit "$1"
 }
 
-# queued NAME OPTIONS NODES ARG ...: the whole of it. Machines that were taken away are asked for again, and the run goes
-# on from its newest checkpoint. OPTIONS and NODES are lists of words.
-queued() {
-  local name="$1" options="$2" nodes="$3" node status tries=0
-  shift 3
-  case "${FLASHJAX_SPOT:-0}" in
-    0) ;;
-    1) options+=" --spot" ;;
-    *) fail "FLASHJAX_SPOT is $FLASHJAX_SPOT; it has to be 0 or 1." ;;
-  esac
-  # gcloud ends with an error of its own, after which the script would go on.
-  trap 'leave 130' INT
-  while true; do
-    # shellcheck disable=SC2086  # words
-    queue "$name" $options
-    status=0
-    for node in $nodes; do
-      upload "$node" || status=$?
-    done
-    if [ "$status" = 0 ]; then
-      # shellcheck disable=SC2086  # words
-      at_once "$nodes" "$@" || status=$?
-    fi
-    [ "$DRY_RUN" = 0 ] || return 0
-    [ "$status" != 0 ] && gone "$name" "$status" || return "$status"
-    tries=$((tries + 1))
-    [ "$tries" -le "${FLASHJAX_RESTARTS:-100}" ] || return "$status"
-    say "the machines of $name were taken away; asking for them again"
-    tpus queued-resources delete "$name" --force --quiet
-  done
-}
-
-# at_once NODES ARG ...: the workers of all nodes together. Elsewhere the script ends with SIGTERM by itself; here that
-# would leave its background processes.
+# at_once NODES ARG ...: the runs of all nodes together, begun, or with --follow or --stop those that are there.
 at_once() {
-  local nodes="$1" node pid status=0
+  local nodes="$1" does=attend node pid status=0
   local -a pids=()
   shift
+  case "$1" in
+    --follow) does=follow ;;
+    --stop) does=end ;;
+    *) run git -C "$ROOT" archive --format=tar.gz --output="$ARCHIVE" HEAD || return ;;
+  esac
+  # gcloud ends with an error of its own, after which the script would go on; and with SIGTERM the script would leave its
+  # background processes.
+  trap 'leave 130' INT
   trap 'leave 143' TERM
   trap 'leave 129' HUP
   for node in $nodes; do
-    on_workers "$node" "$@" &
+    "$does" "$node" "$@" &
     pids+=("$!")
   done
   for pid in "${pids[@]}"; do
@@ -169,4 +182,35 @@ at_once() {
   done
   trap - TERM HUP
   return "$status"
+}
+
+# queued NAME OPTIONS NODES ARG ...: the whole of it. Machines that were taken away are asked for again, and the run goes
+# on from its newest checkpoint. OPTIONS and NODES are lists of words.
+queued() {
+  local name="$1" options="$2" nodes="$3" status tries=0
+  shift 3
+  case "${FLASHJAX_SPOT:-0}" in
+    0) ;;
+    1) options+=" --spot" ;;
+    *) fail "FLASHJAX_SPOT is $FLASHJAX_SPOT; it has to be 0 or 1." ;;
+  esac
+  case "$1" in
+    --follow | --stop)
+      at_once "$nodes" "$@"
+      return
+      ;;
+  esac
+  trap 'leave 130' INT
+  while true; do
+    # shellcheck disable=SC2086  # words
+    queue "$name" $options
+    status=0
+    at_once "$nodes" "$@" || status=$?
+    [ "$DRY_RUN" = 0 ] || return 0
+    [ "$status" != 0 ] && gone "$name" "$status" || return "$status"
+    tries=$((tries + 1))
+    [ "$tries" -le "${FLASHJAX_RESTARTS:-100}" ] || return "$status"
+    say "the machines of $name were taken away; asking for them again"
+    tpus queued-resources delete "$name" --force --quiet
+  done
 }

