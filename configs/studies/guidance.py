@@ -1,10 +1,10 @@
-"""Study b: which teacher should guide which step? A specialist for portraits and one for signs, each a run of
-configs/postcards_teacher.py on its category.
+"""Study b: which teacher should guide which step? The specialists of portraits and of signs are in the repository, each
+a run of configs/postcards_specialist.py, made so:
 
     for s in portrait text; do
-      flashjax prepare --out data/$s --split teacher --count 12000 --categories $s
-      flashjax train --config=configs/postcards_teacher.py:steps=700 --workdir=runs/$s --config.optim.lr=8e-4 \\
-        --config.init=weights/postcards_teacher/transformer --config.sources.pictures.path=data/$s/teacher.arrayrecord
+      flashjax prepare --out data/$s --split teacher --count 24000 --categories $s
+      flashjax train --config=configs/postcards_specialist.py:of=$s,rank=0,steps=1200 --workdir=runs/specialist_$s
+      flashjax export --workdir runs/specialist_$s --out weights/postcards_$s
     done
     flashjax study configs/studies/guidance.py --docs docs/studies
 
@@ -16,8 +16,8 @@ from flashjax.studies.grid import Study
 
 TEACHERS = {
     "base": {"weights": "weights/postcards_teacher/transformer"},
-    "portraits": {"weights": "runs/portrait"},
-    "signs": {"weights": "runs/text"},
+    "portraits": {"weights": "weights/postcards_portrait/transformer"},
+    "signs": {"weights": "weights/postcards_text/transformer"},
 }
 
 
@@ -55,7 +55,7 @@ study = Study(
     ),
     drawn={
         "teacher, 80 NFE": "weights/postcards_teacher",
-        "specialist of portraits, 80 NFE": "runs/portrait",
-        "specialist of signs, 80 NFE": "runs/text",
+        "specialist of portraits, 80 NFE": "weights/postcards_portrait",
+        "specialist of signs, 80 NFE": "weights/postcards_text",
     },
 )  # fmt: skip
