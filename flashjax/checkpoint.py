@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from flashjax.errors import UserError
+from flashjax.workdir import MIXTURE
 
 
 class Checkpoints:
@@ -150,14 +151,18 @@ def check_meta(found: dict, expected: dict, what: str, free: tuple[str, ...] = (
     """Raises UserError naming every setting in which ``what`` (a checkpoint, a folder) differs from this run, but for
     those in the groups ``free``."""
     a, b = flat(found), flat(expected)
-    bound = [key for key in sorted(a | b) if not any(f"{key}.".startswith(f"{group}.") for group in free)]
-    keys = [key for key in bound if a.get(key) != b.get(key)]
+    keys = [key for key in sorted(a | b) if not _within(key, free) and a.get(key) != b.get(key)]
     if keys:
         told = "; ".join(f"{key} is {a.get(key)!r} there and {b.get(key)!r} here" for key in keys[:5])
         more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
+        mixture = ", or give --change-mixture" if all(_within(key, MIXTURE) for key in keys) else ""
         raise UserError(
-            f"{what} belongs to another run: {told}{more}. Use its configuration, or another --workdir."
+            f"{what} belongs to another run: {told}{more}. Use its configuration, or another --workdir{mixture}."
         )
+
+
+def _within(key: str, groups: Sequence[str]) -> bool:
+    return any(f"{key}.".startswith(f"{group}.") for group in groups)
 
 
 def restore_params(folder: Path, which: str = "ema", step: int | None = None) -> tuple[Any, dict, int]:

@@ -122,7 +122,14 @@ def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.Step
     edit = len(config.distill.classes)  # the class behind the categories
     common = dict(lambdas=lambdas, starts=starts, classes=(_classes_read(config), (edit,)), seed=config.seed, **ratios)
     if config.objective == "trajectory":
+        if recipe.rollout_mode != "euler":  # the target is a step's mean velocity, which tells of no clean picture
+            raise UserError(
+                f"config.distill.rollout_mode is {recipe.rollout_mode}, and a trajectory is followed from state to "
+                "state; set it to euler, or distil by distribution matching (config.objective=dmd)."
+            )
         return schedule.trajectory_table(config.student_updates, **common)
+    if not config.distill.critic_rows and not config.distill.share_sample:
+        raise UserError("The critic would never follow the student; set config.distill.critic_rows or share_sample.")
     return schedule.distillation_table(
         config.student_updates, critic_rows=config.distill.critic_rows, critic_warmup=config.distill.critic_warmup,
         **common,
@@ -176,6 +183,10 @@ def in_vain(config: ConfigDict, table: schedule.StepTable) -> list[str]:
     for m, name in enumerate(teacher_names(config.distill)):
         if m and m not in heard:
             told.append(f"the teacher {name!r} is never heard, and its weights are loaded all the same; take it out.")
+    for m, scale in enumerate(make_recipe(config.distill).guidance_scales):
+        name = teacher_names(config.distill)[m]
+        if scale.off and config.distill.teachers[name].get("negative"):
+            told.append(f"the negative prompt of the teacher {name!r}, whose guidance is 1 at every t.")
     return told
 
 

@@ -182,7 +182,7 @@ def check_latents(config: ConfigDict, model_config: Any, manifests: Mapping[str,
                 f"{model_config.context_dim}; prepare it with the encoder of this model."
             )
         stored = manifest.get("autoencoder") or latents.PIXELS.name
-        if manifest["size"] and stored != made.name:
+        if (manifest["size"] or manifest.get("source_size")) and stored != made.name:
             raise UserError(
                 f"{path} holds pictures as {stored}, and config.autoencoder is {made.name}; prepare it with that one."
             )
@@ -230,7 +230,10 @@ def check_data(manifest: dict, path: str, config: ConfigDict) -> None:
     if source % stride:
         raise UserError(f"{path} has pictures to edit of {source} px, no multiple of {stride}; prepare another size.")
     if config.objective == "flow_matching" and not manifest["size"]:
-        raise UserError(f"{path} holds prompts only; flow matching needs pictures, so prepare without --prompts-only.")
+        raise UserError(
+            f"{path} has no pictures to learn from, which flow matching needs; prepare it without --prompts-only, or "
+            "of rows of your own that have an 'image'."
+        )
     if longest > limit:
         raise UserError(f"{path} has texts of up to {longest} tokens; raise config.max_text_tokens from {limit}.")
     if manifest["count"] < batch:

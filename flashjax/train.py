@@ -62,7 +62,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         distilling, adapted = config.objective != "flow_matching", lora.of(config)
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
-        facts = {"the step table": table.digest(), "--workdir": str(workdir_path)}
+        facts = {"the step table": table.digest(), "--workdir": workdir_path, "--change-mixture": f"{change_mixture}"}
         hosts.start(flat(json.loads(config.to_json_best_effort()), "config.") | facts)
         mesh = meshes.make_mesh(config.mesh)
     note(describe(config, table))
@@ -114,7 +114,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     meshes.check_fits(mesh, **fits)
     loader = make_loader(
         mixture, batch_size=config.batch_size, max_text_tokens=config.max_text_tokens,
-        rows=hosts.rows_of(meshes.batch_sharded(mesh), config.batch_size),
+        rows=hosts.rows_of(meshes.batch_sharded(mesh), config.batch_size), images=not distilling,
     )  # fmt: skip
     whole = model.abstract(model_config)
     trained = lora.form(adapted, whole) if adapted else whole
@@ -159,8 +159,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         begin = jax.jit(create, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))
         state = begin(jax.device_put(init, trained_placed), critic=jax.device_put(critic, trained_placed))
     else:
-        freed = ("table", "data", *(f"config.{name}" for name in free)) if free else ()
-        state, position = checkpoints.restore(start, abstract, meta, freed)
+        state, position = checkpoints.restore(start, abstract, meta, free)
         loader.set_state(position["loader"])
         note(f"resumed from step {start}")
     del init, critic  # the state has its own copies

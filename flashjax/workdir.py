@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 from flashjax.errors import UserError
 from flashjax.files import held, write_whole
 
-# What a run may go on with otherwise, if it is told so: the rest of its rows are read from another mixture.
-MIXTURE = ("sources", "edit_share")
+# What a run may go on with otherwise, if it is told so: the rest of its rows are read from another mixture. By the
+# names in the folder's config.json and in a checkpoint's meta.
+MIXTURE = ("sources", "edit_share", "config.sources", "config.edit_share", "table", "data")
 # What may change between the start of a run and its continuation without making it another run.
 LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "mesh", "profile", "compile_cache")
 LOGISTICS += ("watchdog_minutes", "watch", "keep_best", "micro_batches", "teacher_memory")

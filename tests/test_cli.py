@@ -235,7 +235,7 @@ def test_pictures_of_another_size(complaint, command):
 
 
 def test_pictures_are_missing(complaint, command):
-    assert "holds prompts only; flow matching needs pictures" in complaint(*command(arg="teacher,"))
+    assert "has no pictures to learn from, which flow matching needs" in complaint(*command(arg="teacher,"))
 
 
 def test_a_data_set_is_missing(complaint, command, inputs):

@@ -51,6 +51,8 @@ def made(config: ConfigDict):
         (dict(edit_share="x"), "config.edit_share is 'x'; the share of edits is a number in [0, 1]"),
         (dict(edit_share=((0, 0.5), (0.5, None))), "config.edit_share is None; the share"),
         (dict(edit_share=((0.1, 0.5),)), "config.edit_share: The phases of a run begin at 0"),
+        (dict(distill__critic_rows=0, distill__share_sample=False), "The critic would never follow the student; set"),
+        (dict(objective="trajectory", distill__rollout_mode="renoise"), "a trajectory is followed from state to state"),
     ],
 )
 def test_what_cannot_be_is_named(changes, said):
@@ -89,3 +91,9 @@ def test_what_is_said_in_vain():
         assert recipe.in_vain(config, made(config)) == ["config.sources.more is never read, as its weight is 0."]
     config = joint(sources__prompts__weight=((0, 0.0), (0.5, {"text": 1.0})))
     assert recipe.in_vain(config, made(config)) == []
+    off, own = dict(times=(0.0, 0.9), scales=(1.0, 1.0)), dict(times=(0.0,), scales=(3.0,))
+    base, faces = (dict(weights="x", negative="blurred"), dict(weights="runs/faces", negative="blurred", guidance=own))
+    heard = dict(distill__teachers__faces=faces, distill__guidance_table={"portrait": {"faces": "linear"}})
+    config = joint(distill__guidance=off, distill__teachers__base=base, **heard)
+    told = [line for line in recipe.in_vain(config, made(config)) if "negative" in line]
+    assert told == ["the negative prompt of the teacher 'base', whose guidance is 1 at every t."]

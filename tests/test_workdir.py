@@ -136,6 +136,15 @@ def test_a_state_that_is_not_finite_is_not_saved_and_pushes_nothing_out(tmp_path
     assert [path.name for path in folder.iterdir()] == ["1"]
 
 
+def test_another_mixture_can_be_asked_for():
+    """The one difference that may be meant."""
+    then, now = dict(sources=dict(a=dict(weight=1.0)), seed=0), dict(sources=dict(a=dict(weight=2.0)), seed=0)
+    with pytest.raises(UserError, match="or another --workdir, or give --change-mixture"):
+        check_meta(then, now, "here")
+    with pytest.raises(UserError, match=r"or another --workdir\.$"):
+        check_meta(then, now | dict(seed=1), "here")
+
+
 def test_many_differences_are_counted():
     with pytest.raises(UserError, match="and 2 more"):
         check_meta({str(i): 0 for i in range(7)}, {str(i): 1 for i in range(7)}, "here")

@@ -24,7 +24,9 @@ study = Study(
         "nine critic updates": {"distill.critic_rows": 4},
         "noise, no shift": {"distill.student_times.shift": 1.0},
         "noise, shift 5": {"distill.student_times.shift": 5.0},
-        "noise, logit-normal": {"distill.student_times": {"kind": "logit_normal", "mean": 0.0, "std": 1.0}},
+        "noise, logit-normal": {
+            "distill.student_times": {"kind": "logit_normal", "mean": 0.0, "std": 1.0, "shift": 3.0}
+        },
         "no guidance": guidance(1.0),
         "guidance 2": guidance(2.0),
         "guidance 3": guidance(3.0),

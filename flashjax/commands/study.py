@@ -30,15 +30,16 @@ def run(args: argparse.Namespace) -> int:
     study, name = grid.load(args.study), Path(args.study).stem
     out = Path(args.out or f"studies/{name}")
     file = Path(args.docs or out, f"{name}.jsonl")
-    elsewhere = kept.read(file)
-    every = grid.cells(study, out, elsewhere, args.accept)
+    elsewhere, version = kept.read(file), grid.code_version()  # of what runs: the files may change meanwhile
+    every = grid.cells(study, out, elsewhere, args.accept, version)
     if args.list:
         print(grid.status(every))
         return 0
     if not args.repeat:
         kept.check_none_lost(file, elsewhere, every)
-    from flashjax.studies.measuring import train_and_measure
+    from flashjax.studies.measuring import check_read, train_and_measure
 
+    check_read(every, study.measure)
     chosen, failed = grid.chosen(every, args.cells, args.part), False
     if args.repeat:
         finished = [cell for cell in chosen if cell.result is not None]
@@ -50,11 +51,11 @@ def run(args: argparse.Namespace) -> int:
                 failed |= " differ: " in line
         return int(failed)
     try:
-        for line in grid.run([] if args.page else chosen, study, train_and_measure):
+        for line in grid.run([] if args.page else chosen, study, train_and_measure, version):
             print(line, flush=True)
             failed |= ": FAILED: " in line
     finally:  # what is finished is told, however the rest ended; others may have written meanwhile
-        every = grid.cells(study, out, kept.read(file), args.accept)
+        every = grid.cells(study, out, kept.read(file), args.accept, version)
         print(grid.status(every))
         _write(study, every, file)
     return int(failed)

@@ -27,6 +27,7 @@ def make_loader(
     batch_size: int,
     max_text_tokens: int,
     rows: Sequence[int] | None = None,
+    images: bool = True,
 ) -> grain.DatasetIterator:
     """Read the batches of a run, in the order of its mixture.
 
@@ -45,6 +46,7 @@ def make_loader(
         max_text_tokens: the length that texts are padded to.
         rows: the rows of each batch that this process reads, in the order in which it wants
             them; all where None.
+        images: whether the pictures that texts ask for are read, which distillation does without.
 
     Returns:
         An iterator with `get_state()` and `set_state(state)`.
@@ -57,7 +59,7 @@ def make_loader(
     if len(rows) == 0 or not all(0 <= row < batch_size for row in rows):
         raise ValueError(f"rows are {list(rows)}; they have to lie in a batch of {batch_size}.")
     dataset = grain.MapDataset.source(mixture)
-    dataset = dataset.map(functools.partial(_example, max_text_tokens=max_text_tokens))
+    dataset = dataset.map(functools.partial(_example, max_text_tokens=max_text_tokens, images=images))
     own = grain.MapDataset.source(_Rows(dataset, batch_size, rows))
     # Grain's own 500 batches ahead would be gigabytes of text states, on every host.
     ahead = grain.ReadOptions(num_threads=8, prefetch_buffer_size=16)
@@ -78,7 +80,7 @@ class _Rows:
         return self._dataset[batch * self._batch_size + self._rows[row]]
 
 
-def _example(record: dict[str, Any], *, max_text_tokens: int) -> dict[str, np.ndarray]:
+def _example(record: dict[str, Any], *, max_text_tokens: int, images: bool) -> dict[str, np.ndarray]:
     """What training uses of one record, with fixed shapes."""
     try:
         example = {
@@ -88,7 +90,7 @@ def _example(record: dict[str, Any], *, max_text_tokens: int) -> dict[str, np.nd
     except KeyError as error:
         raise RecordError(f"A record has no field {error}; the loader reads files that `prepare` wrote.") from error
     pictures = {source_key(n): source for n, source in enumerate(sources(record), 1)}
-    pictures |= {"image": record["image"]} if "image" in record else {}
+    pictures |= {"image": record["image"]} if images and "image" in record else {}
     for name, stored in pictures.items():
         if not isinstance(stored, np.ndarray):
             raise RecordError(

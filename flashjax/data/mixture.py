@@ -125,7 +125,7 @@ class Mixture:
         for start, row in zip(starts, schedule.rows_of(starts, len(self._tasks)).tolist(), strict=True):
             now = {s.name: s.weights([w for at, w in over[s.name] if at <= start][-1]) for s in mine}
             weights = [now[s.name][category] for s, category in self.cells[task]]
-            stretches.append(_stretch(row, weights, [s.name for s in mine]))
+            stretches.append(_stretch(row, weights, [f"{s.name}/{category}" for s, category in self.cells[task]]))
         return stretches
 
     def _before(self, stretches: Sequence[_Stretch], rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
@@ -195,16 +195,16 @@ class Mixture:
 def _stretch(row: int, weights: Sequence[float], names: Sequence[str]) -> _Stretch:
     if not np.isfinite(weights).all() or min(weights) < 0 or sum(weights) <= 0:
         raise UserError(
-            f"The weights of the sources {', '.join(names)} are {[float(w) for w in weights]} by source and category; "
-            "none may be negative, and not all 0."
+            f"The weights of {', '.join(names)} (source and category) are {[float(w) for w in weights]}; none may be "
+            "negative, and not all 0."
         )
-    whole = _whole(np.asarray(weights, np.float64))
+    whole = _whole(np.asarray(weights, np.float64), names)
     pattern = schedule.diffuse(whole, sum(whole))
     taken = np.cumsum(pattern[:, None] == np.arange(len(weights)), axis=0)
     return _Stretch(row, pattern, np.concatenate([np.zeros((1, len(weights)), np.int64), taken]))
 
 
-def _whole(weights: np.ndarray) -> list[int]:
+def _whole(weights: np.ndarray, names: Sequence[str]) -> list[int]:
     """The smallest whole numbers in the proportion of the weights, with a sum of PERIOD at the most."""
     scaled = np.arange(1, PERIOD + 1)[:, None] * (weights / weights.sum())
     rounded = np.round(scaled)
@@ -215,8 +215,12 @@ def _whole(weights: np.ndarray) -> list[int]:
     whole = np.floor(scaled[-1])
     largest = np.argsort(whole - scaled[-1], kind="stable")[: PERIOD - int(whole.sum())]
     whole[largest] += 1
-    if ((whole == 0) & (weights > 0)).any():
-        raise UserError(f"A weight of {weights.tolist()} is below one part in {PERIOD} of their sum; raise it.")
+    for name, share in zip(names, weights / weights.sum(), strict=True):
+        if share and not whole[names.index(name)]:
+            raise UserError(
+                f"{name} (source and category) has a share of {share:.1g}, below one part in {PERIOD}; give its "
+                "category a larger weight in the source's, as in weight={'a': 1.0, 'b': 0.1}, or none."
+            )
     return whole.astype(int).tolist()
 
 

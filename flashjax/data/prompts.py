@@ -11,6 +11,8 @@ import functools
 import hashlib
 import itertools
 import json
+import struct
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,10 @@ __all__ = ["prepare_prompts", "read_rows", "read_square"]
 
 See = Callable[[str, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 # What Pillow raises for a file that is missing, is no picture, or is damaged.
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, Image.DecompressionBombError, struct.error, zlib.error, EOFError, LookupError,
+    OverflowError, RuntimeError, TypeError,
+)  # fmt: skip
 
 
 def prepare_prompts(
@@ -55,6 +60,10 @@ def prepare_prompts(
         counts = [len(_sources(row)) for row in (other, edits[0])]
         raise PrepareError(f"{other['where']} has {counts[0]} pictures to edit and {edits[0]['where']} {counts[1]}; "
                            "all rows of a set need as many: make two sets.")
+    pictured = sum("image" in row["pictures"] for row in rows)
+    if 0 < pictured < len(rows):
+        missing = next(row for row in rows if "image" not in row["pictures"])
+        raise PrepareError(f"{missing['where']} has no 'image', while others have one; make two sets.")
     if edits and said is not None:
         raise PrepareError(f"{encoder_name} is for prompts alone, and {edits[0]['where']} has a picture to edit.")
     if source_size and not edits:
@@ -67,9 +76,11 @@ def prepare_prompts(
     request = {
         "what": "prompts", "split": name, "task": "edit" if edits else "t2i", "encoder": encoder_name,
         "files": dict(zip(called, hashes, strict=True)),
-        "size": size if any(row["pictures"] for row in rows) else None,
+        "size": size if pictured else None,
     }  # fmt: skip
     request |= dict(source_size=source_size or size, sources=len(_sources(edits[0]))) if edits else {}
+    paths = sorted({path for row in rows for path in row["pictures"].values()})
+    request |= dict(pictures=_looks(paths)) if paths else {}
     request |= dict(said=dict(said)) if said is not None else {}
     request |= dict(autoencoder=autoencoder, own_nulls=True) if see else {}
     folder, skipped = Path(out_dir), []
@@ -77,7 +88,7 @@ def prepare_prompts(
     if already_there(path, manifest, request):
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    kept = [row for row in rows if _readable(row, skipped, skip_limit)] if request["size"] else rows
+    kept = [row for row in rows if _readable(row, skipped, skip_limit)]
     if not kept:
         raise PrepareError(f"None of the {len(rows)} rows has pictures that can be read; the first: {skipped[0]}.")
     names, stats = [row["category"] for row in kept], {"max_text_tokens": 0, "text_width": None}
@@ -90,6 +101,13 @@ def prepare_prompts(
     records.write_records(path, bar)
     write_manifest(manifest, request, len(kept), path, stats | dict(skipped=skipped))
     return path
+
+
+def _looks(paths: Sequence[str]) -> str:
+    """A hash of the lengths and times of files: one that was replaced or mended makes another set."""
+    found = [(path, Path(path).stat()) for path in paths if Path(path).is_file()]
+    told = [(path, at.st_size, at.st_mtime_ns) for path, at in found]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _sources(row: Mapping[str, Any]) -> list[str]:
@@ -160,8 +178,7 @@ def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:
         skipped.append(f"{row['where']}: {error}")
         if len(skipped) > limit:
             raise PrepareError(
-                f"A picture cannot be read, {skipped[-1]}. That makes {len(skipped)} such rows; --skip-limit is "
-                f"{limit}."
+                f"Pictures of {len(skipped)} rows cannot be read, and --skip-limit is {limit}: {'; '.join(skipped[:5])}"
             ) from error
         return False
     return True

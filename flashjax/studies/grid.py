@@ -124,12 +124,13 @@ def load(file: str) -> Study:
 
 
 def cells(
-    study: Study, out: Path, elsewhere: Mapping[str, Mapping] = types.MappingProxyType({}), accepted: Sequence[str] = ()
+    study: Study, out: Path, elsewhere: Mapping[str, Mapping] = types.MappingProxyType({}),
+    accepted: Sequence[str] = (), version: str = "",
 ) -> list[Cell]:  # fmt: skip
     """All cells, what is drawn first, then seed by seed, so that a study that is cut short has every cell once before
-    any twice. ``elsewhere``: results by key of cells that other machines finished. ``accepted``: versions of the code,
-    the best first, whose finished cells are taken where this version has none."""
-    versions, first = (code_version(), *accepted), study.seeds[0]
+    any twice. ``elsewhere``: results by key of cells that other machines finished. ``version``: of the code (default:
+    that of today). ``accepted``: others, the best first, whose finished cells are taken where this one has none."""
+    versions, first = (version or code_version(), *accepted), study.seeds[0]
 
     def cell(name: str, seed: int, asked: Any, **given: Any) -> Cell:
         candidates = []
@@ -216,12 +217,12 @@ def chosen(every: Sequence[Cell], only: Sequence[str] = (), part: tuple[int, int
     return [cell for cell in every if not only or cell.name in only][part[0] - 1 :: part[1]]
 
 
-def run(todo: Sequence[Cell], study: Study, execute: Execute) -> Iterator[str]:
+def run(todo: Sequence[Cell], study: Study, execute: Execute, version: str = "") -> Iterator[str]:
     """Runs the cells that have no result, and says after each how long the rest will take. A cell that is interrupted
     goes on from its own checkpoint; those that are finished stay. One that another process is running is left to it.
     One that cannot be run (its rate makes it diverge, its teacher is not there) is told and keeps no other from it."""
     missing, began, ran = [cell for cell in todo if cell.result is None], time.monotonic(), 0
-    version = code_version()  # of what runs: the files may change meanwhile
+    version = version or code_version()
     for done, cell in enumerate(missing, 1):
         cell.folder.mkdir(parents=True, exist_ok=True)
         with held(cell.folder / ".running") as free:
@@ -240,7 +241,7 @@ def _finish(cell: Cell, study: Study, execute: Execute, version: str) -> str:
     started = time.monotonic()
     try:
         result = execute(cell, study.measure)
-    except (UserError, FloatingPointError) as error:
+    except (UserError, FloatingPointError, FileNotFoundError) as error:
         return f"FAILED: {error}"
     seconds = time.monotonic() - started
     told = dict(cell=cell.name, seed=cell.seed, seconds=round(seconds), code=version, machine=machine(), **result)

@@ -44,7 +44,7 @@ def check_none_lost(path: Path, elsewhere: Mapping[str, Mapping], every: Sequenc
 def write(path: Path, every: Sequence[Cell]) -> None:
     """All finished cells, those from elsewhere too, with the pictures that the page shows: of one seed each; and behind
     them what the file has besides, which another process wrote meanwhile by other code."""
-    lines, shown, keys = [], set(), {cell.key for cell in every}
+    lines, shown, keys = [], set(), {cell.key for cell in every if cell.result is not None}
     for cell in every:
         if (result := cell.result) is not None:
             told = {"key": cell.key, **result, "sheet": "" if cell.name in shown else cell.sheet}

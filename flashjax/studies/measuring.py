@@ -12,10 +12,11 @@ import numpy as np
 
 from flashjax import metrics as run_metrics
 from flashjax import pictures, pipeline
+from flashjax.data.manifest import read_manifest
 from flashjax.errors import UserError
 from flashjax.evaluate import classifier, edits, metrics, ocr, study, suite
 from flashjax.models import text
-from flashjax.studies.grid import Cell
+from flashjax.studies.grid import Cell, content
 from flashjax.train import train
 from flashjax.workdir import existing
 
@@ -27,13 +28,42 @@ CURVES = ("watch/", "samples/")  # what a run measured of its own pictures on th
 
 def train_and_measure(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Trains a cell to its end (or goes on with it) and measures it; a model that is there already is measured only.
-    ``curves``: figure to (steps, values) of the run."""
+    ``curves``: figure to (steps, values) of the run; ``read``: see there."""
     check(settings)  # before the minutes of training
+    given = read(cell, settings)
     if cell.config is None:
-        return measure(cell.model, cell, **settings)
+        return measure(cell.model, cell, **settings) | dict(read=given)
     workdir = train(cell.config, str(cell.folder / "run"))
     curves = {name: curve for name, curve in run_metrics.read(workdir).items() if name.startswith(CURVES)}
-    return measure(str(workdir), cell, **settings) | dict(curves=curves)
+    return measure(str(workdir), cell, **settings) | dict(curves=curves, read=given)
+
+
+def read(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Path to what lies there, of the sets that a cell is trained and measured on, as far as they are here: what their
+    manifests say, without hashes of files, since text states differ in their last bits from machine to machine; and the
+    classifier's content."""
+    paths = [source.path for source in cell.config.sources.values()] if cell.config is not None else []
+    paths += [settings[name] for name in ("data", "edit_data") if settings.get(name)]
+    sets = [path for path in paths if Path(path).with_suffix(".json").is_file()]
+    told = {path: {k: v for k, v in read_manifest(path).items() if k not in ("sha256", "bytes")} for path in sets}
+    judge = settings.get("classifier_path", inspect.signature(measure).parameters["classifier_path"].default)
+    return told | ({judge: content(judge)} if Path(judge).is_dir() else {})
+
+
+def check_read(every: Sequence[Cell], settings: Mapping[str, Any]) -> None:
+    """Raises UserError where a finished cell was trained or measured on another set than lies at its path now, or than
+    another finished cell: their contrasts would compare prompts that are not the same."""
+    known = {path: (told, "what is there now") for cell in every for path, told in read(cell, settings).items()}
+    for cell in every:
+        for path, told in (cell.result or {}).get("read", {}).items():
+            other, whose = known.setdefault(path, (told, f"{cell.name}, seed {cell.seed}, read"))
+            if told != other:
+                parts = isinstance(told, dict) and isinstance(other, dict)
+                names = [k for k in sorted(told | other) if told.get(k) != other.get(k)] if parts else ["content"]
+                raise UserError(
+                    f"The finished cell {cell.name}, seed {cell.seed}, read another {path} than {whose} (it differs in "
+                    f"{', '.join(names)}); put that back, or move the finished cells away, and they begin anew."
+                )
 
 
 def check(settings: Mapping[str, Any]) -> None:

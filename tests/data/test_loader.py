@@ -257,7 +257,7 @@ def test_an_edit_record_without_its_picture_gets_a_sentence(broken):
     record = dict(index=7, category="colour", category_id=3, source=picture, image=picture) | broken
     (name,) = broken
     with pytest.raises(records.RecordError, match=f"Record 7 of the category 'colour' has no picture as its '{name}'"):
-        loaders._example(record, max_text_tokens=4)
+        loaders._example(record, max_text_tokens=4, images=True)
 
 
 def test_bad_settings_get_a_sentence(prepared):
@@ -266,3 +266,15 @@ def test_bad_settings_get_a_sentence(prepared):
     for rows in ([4], [-1], []):
         with pytest.raises(ValueError, match="they have to lie in a batch of 4"):
             loader(prepared, rows=rows)
+
+
+def test_what_distillation_does_not_read_is_left_out(prepared, tmp_path):
+    """A set of prompts beside one with pictures: a batch of both has one form."""
+    bare = prepare.prepare(
+        tmp_path, split="train", count_per_category=9, size=None, seed=3, encode=encode, progress=False
+    )
+    given = {"cards": {"path": str(prepared)}, "prompts": {"path": str(bare)}}
+    sources, _ = open_sources(given)
+    mixture = Mixture(sources, *np.zeros((2, 10), int), batch_size=4, seed=1, classes=CLASSES)
+    batch = next(make_loader(mixture, batch_size=4, max_text_tokens=32, images=False))
+    assert "text" in batch and "image" not in batch

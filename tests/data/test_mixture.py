@@ -159,7 +159,7 @@ def test_a_record_is_of_the_category_that_was_planned():
         ([source(weight={"portrit": 1})], [0], "The source 'a' has no category 'portrit'; did you mean 'portrait'?"),
         ([source(weight=0.0)], [0], "none may be negative, and not all 0"),
         ([source(weight={"text": 1, "portrait": -1})], [0], "none may be negative"),
-        ([source(weight={"text": 1, "portrait": 1e-6})], [0], "below one part in 10000"),
+        ([source(weight={"text": 1, "portrait": 1e-6})], [0], "a/portrait (source and category) has a share of 1e-06"),
         ([source()], [0, 1], "has rows of the task edit, but config.sources has no source of it"),
     ],
 )

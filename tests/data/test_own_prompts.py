@@ -1,6 +1,7 @@
 """Prompts of one's own: JSON lines, Parquet, edits with their pictures, and rows that cannot be used."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_edits_of_ones_own_pictures(tmp_path):
     assert manifest["skipped"][0].startswith(f"row 2 of {tmp_path}/a.jsonl: The picture {tmp_path}/bad.png cannot be")
     np.testing.assert_array_equal(source[0]["source"], np.full((8, 8, 3), (200, 10, 10)))
     np.testing.assert_array_equal(source[0]["image"], np.full((8, 8, 3), (10, 200, 10)))
-    with pytest.raises(PrepareError, match="That makes 1 such rows; --skip-limit is 0"):
+    with pytest.raises(PrepareError, match=r"of 1 rows cannot be read, and --skip-limit is 0: row 2 of"):
         prepared(tmp_path, tmp_path / "a.jsonl", name="strict")
 
 
@@ -142,6 +143,52 @@ def test_pictures_stand_upright_and_on_white(tmp_path):
     clear[:, :4, 3] = 255
     Image.fromarray(clear).save(tmp_path / "clear.png")
     np.testing.assert_array_equal(read_square(tmp_path / "clear.png", 8), 255 - picture)
+
+
+def test_deep_pictures_are_not_cut_off(tmp_path):
+    """16-bit greys came out white, as Pillow cuts them off at 255; floating point says nowhere what white is."""
+    ramp = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    found = read_square(tmp_path / "deep.png", 8)
+    assert np.abs(found - (ramp / 257)[..., None]).max() <= 1
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(PrepareError, match="float.tiff cannot be read: pixels of the mode F have no white"):
+        read_square(tmp_path / "float.tiff", 8)
+
+
+def test_a_damaged_picture_is_skipped_whatever_pillow_raises_for_it(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    row = dict(prompt="a", category="c", image="a.png")
+    file = write(tmp_path, [row])
+    for error in (struct.error("unpack requires a buffer"), RuntimeError("no decoder"), OverflowError("too long")):
+
+        def damaged(image, error=error):
+            raise error
+
+        monkeypatch.setattr("flashjax.data.prompts.upright", damaged)
+        with pytest.raises(PrepareError, match="row 1 of .* cannot be read"):
+            prepared(tmp_path, file, name=type(error).__name__)
+
+
+def test_some_rows_with_pictures_and_some_without_are_two_sets(tmp_path):
+    """In one batch they cannot stand side by side."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    rows = [dict(prompt="a", category="c", image="a.png"), dict(prompt="b", category="c")]
+    with pytest.raises(PrepareError, match="row 2 of .* has no 'image', while others have one; make two sets"):
+        prepared(tmp_path, write(tmp_path, rows))
+    rows = [dict(prompt="a", category="c", source="a.png")]
+    manifest = read_manifest(prepared(tmp_path, write(tmp_path, rows), name="wishes"))
+    assert (manifest["size"], manifest["source_size"]) == (None, 8)  # nothing to learn from by flow matching
+
+
+def test_a_picture_that_was_mended_makes_another_set(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"not a picture")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    file = write(tmp_path, [dict(prompt=n, category="c", image=f"{n}.png") for n in "ab"])
+    assert prepared(tmp_path, file, skip_limit=1) == prepared(tmp_path, file, skip_limit=1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(PrepareError, match="already holds another set of the split .*pictures is"):
+        prepared(tmp_path, file, skip_limit=1)
 
 
 def test_files_that_are_none(tmp_path):

@@ -1,5 +1,6 @@
 """What a study keeps of a cell: one value a prompt, in the order of the prompts, and None where there is none."""
 
+import json
 import types
 
 import numpy as np
@@ -113,3 +114,31 @@ def test_a_teacher_is_what_sets_are_far_from(judge, cards, reads_everything, mon
         assert gray[name][0] > 1
     assert len(same["diversity"]) == 18
     assert not asked["teacher"][0] & asked["same"][0]  # else a student that shares its noise is nearer for that
+
+
+def test_finished_cells_have_to_have_read_the_same(tmp_path, monkeypatch):
+    """By path alone, a set that was prepared anew was subtracted prompt by prompt from the one before."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "weights").write_text("x")
+    manifest = dict(count=450, split="heldout", sha256="of this machine", bytes=3)
+    (tmp_path / "heldout.json").write_text(json.dumps(manifest))
+    settings = dict(data="heldout.arrayrecord", classifier_path="judge")
+
+    def cell(name, **given):
+        return types.SimpleNamespace(name=name, seed=0, config=None, result=given or None)
+
+    given = measuring.read(cell("a"), settings)
+    assert given["heldout.arrayrecord"] == dict(count=450, split="heldout") and len(given["judge"]) == 16
+    measuring.check_read([cell("a", read=given), cell("old"), cell("missing")], settings)
+    other = given | {"heldout.arrayrecord": dict(count=900, split="heldout")}
+    with pytest.raises(UserError, match=r"cell b, seed 0, read another heldout.arrayrecord .*\(it differs in count\)"):
+        measuring.check_read([cell("a", read=given), cell("b", read=other)], settings)
+    (tmp_path / "judge" / "weights").write_text("trained anew")
+    with pytest.raises(UserError, match="cell a, seed 0, read another judge than what is there now"):
+        measuring.check_read([cell("a", read=given)], settings)
+    (tmp_path / "heldout.json").unlink()  # another machine, that only makes the page
+    del given["judge"], other["judge"]
+    measuring.check_read([cell("a", read=given)], settings)
+    with pytest.raises(UserError, match="cell b, seed 0, read another heldout.arrayrecord than a, seed 0, read"):
+        measuring.check_read([cell("a", read=given), cell("b", read=other)], settings)

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 from flashjax import cli
+from flashjax.checkpoint import flat
+from flashjax.config import weights_of
 from flashjax.errors import UserError
 from flashjax.files import held
 from flashjax.recipe import make_recipe, make_table
 from flashjax.settings import check_settings
 from flashjax.studies import contrasts, grid, kept, page
 
-SHIPPED = ("composition", "guidance", "mixture", "open_questions")
+SHIPPED = ("composition", "following", "guidance", "mixture", "open_questions")
 STUDY = grid.Study(
     title="Rates", question="Which?", base="configs/postcards.py",
     cells={"slow": {"student_optim.lr": 1e-5}, "fast": {"student_optim.lr": 1e-3}}, seeds=(0, 1),
@@ -56,6 +58,34 @@ def test_shipped_studies_are_runs_that_can_be(name, tmp_path):
     for cell in every[: len(study.cells)]:
         check_settings(cell.config)
         assert len(make_table(cell.config, make_recipe(cell.config.distill)))
+        for path in weights_of(cell.config):
+            assert Path(path).exists() or not path.startswith("weights/"), f"{path} is not in the repository"
+
+
+def test_a_cell_of_what_is_open_differs_in_one_setting(tmp_path):
+    first, *others = (cell.config for cell in grid.cells(grid.load("configs/studies/open_questions.py"), tmp_path)[1:])
+    names, before = set(), flat(first.distill.to_dict())
+    for config in others[:12]:
+        now = flat(config.distill.to_dict())
+        changed = {key for key in before | now if before.get(key) != now.get(key)}
+        names |= {frozenset(changed - {"student_times.low", "student_times.high"})}
+    kind = frozenset({"student_times.kind", "student_times.mean", "student_times.std"})
+    guided = frozenset({"guidance.times", "guidance.scales"})
+    assert {name for name in names if len(name) > 1} == {kind, guided}
+
+
+def test_shipped_pages_can_be_gone_on_from(tmp_path):
+    """With the codes that docs/studies/README.md accepts: pages without their cells kept two studies from running."""
+    said, docs = Path("docs/studies/README.md").read_text(), tmp_path / "docs"
+    shutil.copytree("docs/studies", docs)
+    for name in SHIPPED:
+        asked = rf"^ +flashjax study configs/studies/{name}.py --docs docs/studies(?!.*--ce).*$"
+        (command,) = re.findall(asked, said, re.M)
+        accepted = command.partition("--accept ")[2].split()
+        file = docs / f"{name}.jsonl"
+        every = grid.cells(grid.load(f"configs/studies/{name}.py"), tmp_path, elsewhere := kept.read(file), accepted)
+        kept.check_none_lost(file, elsewhere, every)
+        assert {cell.name for cell in every if cell.result} == {cell["cell"] for cell in elsewhere.values()}
     # Every seed has all cells before the next begins.
     assert [cell.seed for cell in every] == sorted(cell.seed for cell in every)
 
@@ -307,16 +337,46 @@ def test_kept_cells_have_the_pictures_that_the_page_shows(tmp_path):
     )
 
 
+def test_two_processes_with_one_file_lose_no_cell(tmp_path):
+    """Each listed the cells before the other had finished its own."""
+    first, second = grid.cells(STUDY, tmp_path / "first"), grid.cells(STUDY, tmp_path / "second")
+    run(first[:1])
+    run(second[1:2])
+    for every in (first, second):
+        kept.write(tmp_path / "x.jsonl", every)
+    assert {told["cell"] for told in kept.read(tmp_path / "x.jsonl").values()} == {"slow", "fast"}
+
+
+def test_code_that_changes_while_a_study_runs_does_not_hide_what_it_finished(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "rates.py"
+    file.write_text(
+        "from flashjax.studies.grid import Study\n"
+        "study = Study(title='T', question='Q', base='configs/postcards.py', cells={'a': {}}, seeds=(0,))\n"
+    )
+
+    def editing(cell, settings):
+        monkeypatch.setattr(grid, "code_version", lambda: "edited meanwhile")
+        return execute(cell, settings)
+
+    monkeypatch.setattr("flashjax.studies.measuring.train_and_measure", editing)
+    assert cli.main(["study", str(file), "--out", str(tmp_path / "out")]) == 0
+    assert "done     a, seed 0" in capsys.readouterr().out
+    assert [told["code"] for told in kept.read(tmp_path / "out/rates.jsonl").values()] == ["of today"]
+
+
 def test_a_cell_that_cannot_be_run_keeps_no_other_from_it(tmp_path):
     def diverging(cell, settings):
         if cell.name == "fast":
             raise FloatingPointError("student_loss is nan at step 3; nothing was saved since.")
+        if cell.seed == 1:
+            raise FileNotFoundError("There is no manifest x.json; prepare the set again to get one.")
         return execute(cell, settings)
 
     lines = run(grid.cells(STUDY, tmp_path), execute=diverging)
     assert [": FAILED: student_loss is nan at step 3" in line for line in lines] == [False, True, False, True]
+    assert ": FAILED: There is no manifest x.json" in lines[2]
     every = grid.cells(STUDY, tmp_path)
-    assert [cell.result is None for cell in every] == [False, True, False, True]
+    assert [cell.result is None for cell in every] == [False, True, True, True]
     (every[0].folder / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"result.json is damaged .*; delete it"):
         grid.status(every)
