@@ -109,7 +109,7 @@ def _reading(folder: Any, step: int) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
             f"The checkpoint {folder}/{step} cannot be read ({reason}). Delete this folder, and the run goes on from "
@@ -186,8 +186,8 @@ def form(folder: Path) -> tuple[Any, dict, int]:
     """(abstract parameters, meta, step) of the newest checkpoint in ``folder``; no parameter is read."""
     with _opened(folder, None) as (manager, step):
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        state = manager.item_metadata(step).state
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state["ema"]), meta, step
+        ema = manager.item_metadata(step).state["ema"]
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), ema), meta, step
 
 
 @contextlib.contextmanager

@@ -46,14 +46,16 @@ def noise(seeds: list[int], size: int, autoencoder: latents.Latents = latents.PI
 
 
 def contact_sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 3, labels: Sequence[str] = ()) -> Image.Image:
-    """Pictures uint8 [H, W, 3] of one size in rows, enlarged sharp-edged; ``labels`` stand in front of the rows.
+    """Pictures uint8 [H, W, 3] of one size in rows, enlarged sharp-edged; ``labels`` stand in front of the rows. One
+    alone has no frame, so that it can be edited.
 
     Raises UserError if there are no pictures or their sizes differ.
     """
     shapes = {np.asarray(image).shape for row in rows for image in row}
     if len(shapes) != 1:
         raise UserError(f"A contact sheet needs pictures of one size; there are {sorted(shapes) or 'none'}.")
-    (height, width, _), gap, font = shapes.pop(), scale, ImageFont.load_default(size=5 * scale)
+    (height, width, _), font = shapes.pop(), ImageFont.load_default(size=5 * scale)
+    gap = scale if labels or sum(map(len, rows)) > 1 else 0
     left = gap + max((math.ceil(font.getlength(label)) + 3 * gap for label in labels), default=0)
     across = max(len(row) for row in rows)
     size = (left + across * (width * scale + gap), len(rows) * (height * scale + gap) + gap)

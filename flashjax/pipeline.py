@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from flashjax import convert, flow, models, pictures
 from flashjax.axes import AXES
-from flashjax.convert import adapters
+from flashjax.convert import adapters, detect
 from flashjax.distill.sampling import Sampler, make_sampler
 from flashjax.errors import UserError
-from flashjax.models import editing, latents, pixels, text
+from flashjax.models import checks, editing, latents, pixels, text
 from flashjax.parallel import mesh as meshes
 from flashjax.weights import load_exported_adapter, load_run
 
@@ -115,17 +115,21 @@ def load(path: str, which: str = "ema", step: int | None = None) -> Pipeline:
 
 
 def _load_exported(folder: Path) -> Pipeline:
+    file = folder / "transformer" / "config.json"
     try:
-        sizes = json.loads((folder / "transformer" / "config.json").read_text())
         written = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["flashjax"]
         described = {name: written[name] for name in ("architecture", "sampling", "image_size", "max_text_tokens")}
         described["sampling"] = {name: written["sampling"][name] for name in SAMPLING}
+        flow.time_grid(described["sampling"]["steps"], described["sampling"]["shift"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder} is not a complete exported model ({error!r}); export it again with flashjax export."
         ) from error
     model = models.architecture(described["architecture"])
-    config = model.Config.from_diffusers(sizes)
+    sizes = detect.read_config(file)
+    with detect.about(file):
+        checks.values(sizes)
+        config = detect.sizes(described["architecture"], sizes)
     params = convert.load(described["architecture"], folder / "transformer", model.abstract(config))
     return _pipeline(model, config, params, described, folder)
 

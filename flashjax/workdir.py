@@ -53,7 +53,7 @@ def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0, free: tuple[s
             raise UserError(f"--workdir {folder} is a file; give a folder.")
         if record.exists() and _begun(folder):
             check_meta(_read(record), identity(config), f"The folder {folder}", free)
-        elif not record.exists() and folder.exists() and any(folder.iterdir()):
+        elif folder.exists() and any(folder.iterdir()) and not _ours(record):
             raise UserError(f"--workdir {folder} holds files but no run of flashjax; give an empty or a new folder.")
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -96,10 +96,15 @@ def _begun(folder: Path) -> bool:
     return saved or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
+def _ours(record: Path) -> bool:
+    """Whether the file is a run's: models' folders have a config.json too, which is not ours to replace."""
+    return record.is_file() and {"objective", "seed", "sources"} <= set(_read(record))
+
+
 def _read(record: Path) -> dict:
     try:
-        return json.loads(record.read_text())
-    except json.JSONDecodeError as error:
+        return json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text
         raise UserError(f"{record} is damaged ({error}); give another --workdir.") from error
 
 

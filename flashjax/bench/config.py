@@ -76,8 +76,12 @@ def _judge(entry: Mapping[str, Any], where: str) -> Judge:
 
 
 def _check_url(url: str, has_key: bool, where: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets of an IPv6 address, or a port that is none
+        fine = False
+    if not fine:
         raise UserError(f"{where}: url has to begin with http:// or https://, as in https://api.openai.com/v1.")
     if parts.username or parts.password or parts.query:
         raise UserError(f"{where}: url holds more than an address; a key goes into key_env or key_file.")

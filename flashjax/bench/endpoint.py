@@ -19,6 +19,7 @@ _AGAIN = (408, 409, 425, 429)  # with all from 500 on: the state of the server, 
 _UNSENT, _UNSEEN = 0, -1  # in a status's place: the request did not get there; what became of it is unknown
 _LOST = (_UNSEEN, 502, 504, 520, 524)  # the model may have answered, and a proxy says that it did not hear it
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds between tries, doubled each time
+_CONNECT = 30.0  # seconds until a connection stands, name and encryption included
 _PATIENCE = 600.0  # the longest Retry-After that is waited for
 _LARGEST = 4 << 20  # bytes of a reply
 
@@ -71,7 +72,8 @@ class Endpoint:
         # No cookies, no proxies from the environment: a key goes to the named host or nowhere.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self.judge.concurrency), cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.judge.timeout),
+            # Shorter than the call's own timeout, which cannot tell that nothing was sent.
+            timeout=aiohttp.ClientTimeout(total=None, connect=min(_CONNECT, self.judge.timeout / 2)),
         )  # fmt: skip
         return self
 
@@ -86,26 +88,29 @@ class Endpoint:
             admit: awaited before every try; where it says no, no further one is made.
             settle: called with every try that was admitted, when it has ended.
         """
-        begun, trouble, unseen = time.monotonic(), "", 0
-        for made in range(self.judge.tries):
+        begun, trouble, unseen, made, excused = time.monotonic(), "", 0, 0, 0
+        while made - excused < self.judge.tries:
             # In this order: what still waits for its turn was not sent, and is not in doubt if the run is killed.
             await self._pace()
             if not await admit():
                 return Reply("failed", None, trouble, made, time.monotonic() - begun, unseen)
             one = await self._once(key, data)
             settle(one)
+            made += 1
             trouble, unseen = one.trouble, unseen + one.unseen
             if one.body is not None:
-                return Reply("reply", one.body, "", made + 1, time.monotonic() - begun, unseen)
+                return Reply("reply", one.body, "", made, time.monotonic() - begun, unseen)
             if one.status not in (_UNSENT, _UNSEEN, *_AGAIN) and one.status < 500:
                 kind, trouble, barred = self._verdict(one.status, trouble)
-                return Reply(kind, None, trouble, made + 1, time.monotonic() - begun, unseen, barred)
+                return Reply(kind, None, trouble, made, time.monotonic() - begun, unseen, barred)
             if one.wait is not None and one.wait > _PATIENCE:
                 trouble = self._later(one.wait, trouble)
-                return Reply("failed", None, trouble, made + 1, time.monotonic() - begun, unseen, True)
-            if made + 1 < self.judge.tries:
-                await self._pause(made + 1, one.wait)
-        return Reply("failed", None, trouble, self.judge.tries, time.monotonic() - begun, unseen)
+                return Reply("failed", None, trouble, made, time.monotonic() - begun, unseen, True)
+            # One that says when to come back is alive, and most of those in flight come back at once.
+            excused += bool(one.wait) and time.monotonic() - begun < self.judge.timeout
+            if made - excused < self.judge.tries:
+                await self._pause(made - excused, one.wait)
+        return Reply("failed", None, trouble, made, time.monotonic() - begun, unseen)
 
     async def _pace(self) -> None:
         """Waits for this call's turn: the rate limit, and a pause that the endpoint asked for."""
@@ -131,7 +136,7 @@ class Endpoint:
             # A server that sends a byte now and then would never run into the timeouts of single reads.
             async with asyncio.timeout(self.judge.timeout), self._posted(key, data) as answer:
                 content = await _read(answer)
-        except (self._http.ClientConnectorError, self._http.ConnectionTimeoutError) as error:
+        except (self._http.ClientConnectorError, self._http.ConnectionTimeoutError, self._http.InvalidURL) as error:
             return Try(_UNSENT, None, self._hidden(f"the connection failed ({type(error).__name__}: {error})"))
         except TimeoutError:
             return Try(_UNSEEN, None, f"no answer within {self.judge.timeout:g} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ def settle(folder: Path, facts: Mapping[str, Any]) -> None:
     Raises:
         UserError: the folder holds pictures of other settings, or files of something else.
     """
+    # Listed first: a process of the same run may write the record, and begin to draw, at any moment from here on.
+    there = folder.exists() and any(not path.name.endswith(".partial") for path in folder.iterdir())
     record, told = folder / "drawn.json", json.dumps(facts, indent=1, sort_keys=True)
     if record.exists():
         before, now = _read(record), json.loads(told)
@@ -35,11 +38,18 @@ def settle(folder: Path, facts: Mapping[str, Any]) -> None:
             named = "; ".join(f"{k} is {before.get(k)!r} there and {now.get(k)!r} here" for k in differ)
             raise UserError(f"{folder} has pictures of other settings: {named}; give another --out.")
         return
-    # Another process of the same run may be writing the record at this moment.
-    if folder.exists() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
+    if there:
         raise UserError(f"{folder} holds files, but no pictures of flashjax bench generate; give an empty folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    _whole(record, lambda path: path.write_text(told))
+    partial = record.with_name(f".{record.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(told)
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, record)  # of several that begin at once, one; the others compare themselves with it
+    finally:
+        partial.unlink(missing_ok=True)
+    if _read(record) != json.loads(told):
+        settle(folder, facts)
 
 
 def _read(record: Path) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def _in_vain(judge: Judge, row: Row, state: dict) -> str:
     if state["silent"] >= _GIVE_UP:
         return f"judge {judge.name} at {judge.url} gave no reply to {_GIVE_UP} calls in a row: {row['reason']}"
     if row["kind"] == "reply":
-        state["unread"] = state["unread"] + 1 if row["outcome"] == "unparsable" else 0
+        state["unread"] = state["unread"] + 1 if row["outcome"] in ("unparsable", "out_of_range") else 0
     if state["unread"] >= _UNREAD:
         return (
             f"the last {_UNREAD} replies of judge {judge.name} at {judge.url} cannot be read ({row['reason']}); give "
@@ -238,6 +238,7 @@ def results(calls: Sequence[Call], journal: Journal, unasked: Mapping[str, str])
             found = dict(outcome="not_asked", reason=unasked.get(call.key, "not asked: the run was stopped"))
         kept = ("outcome", "value", "reason", "subscores", "failures", "capped", "served", "tries")
         own = dict(judge=call.judge.name, key=call.key, rubric=call.rubric.name, dollars=journal.dollars(call.key))
+        own["pictures"] = [picture.digest for picture in call.pictures]
         rows.append({**call.subject, **own, **{name: found[name] for name in kept if name in found}})
     return rows
 

@@ -8,6 +8,7 @@ bench and the text in pictures are data: they stand between markers, and the jud
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -211,7 +212,7 @@ def t2i_user(prompt: str, facts: Sequence[str] = (), label: str = "The prompt") 
 
 def _inside(text: str) -> str:
     """Data that cannot close its own markers."""
-    return text.replace("<<<", "< < <").replace(">>>", "> > >")
+    return re.sub("<{3,}|>{3,}", lambda found: " ".join(found[0]), text)
 
 
 class Outcome(NamedTuple):

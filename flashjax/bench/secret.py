@@ -63,7 +63,8 @@ def _spelt(text: str) -> str:
         digits = "".join(f"[{d}{d.upper()}]" for d in f"{ord(c):02x}")
         return rf"(?:\\*{re.escape(c)}|\\+u00{digits})"
 
-    return "".join(map(one, text))
+    # A run of backslashes is looked at once, from its first.
+    return r"(?<!\\)" + "".join(map(one, text))
 
 
 def read_secret(variable: str | None, file: str | None) -> Secret:

@@ -37,7 +37,8 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
     if not points:
         raise UserError("There are no scored pictures; run flashjax bench judge first.")
     judges, systems, categories = (list(dict.fromkeys(r[k] for r in points)) for k in ("judge", "system", "category"))
-    means = {(s, j): by_prompt(_of(points, system=s, judge=j)) for s in systems for j in judges}
+    fair = {j: _fair(_of(points, judge=j), systems) for j in judges}
+    means = {(s, j): fair[j][s] for s in systems for j in judges}
     category = {r["prompt"]: r["category"] for r in points}
     shared = {j: _shared([means[s, j] for s in systems]) for j in judges}
     table = [_table_row(s, j, means[s, j], shared[j], category, categories, points) for s in systems for j in judges]
@@ -47,11 +48,13 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
         rank=_rank(table, systems), prompts=len(category),
         outcomes={s: Counter(r["outcome"] for r in _of(points, system=s)) for s in systems},
         differences=[
-            _difference(s, j, kind, means[s, j], means[reference, j], category)
+            _difference(s, j, kind, *_fair(_of(points, judge=j), [s, reference]).values(), category)
             for s in others for j in judges for kind in (*categories, None)
         ],
         agreement=[_agreement(a, b, points) for a, b in itertools.combinations(judges, 2)],
-        pairs=[_pairs(s, j, _of(rows, kind="pair", system=s, judge=j)) for s in others for j in judges],
+        pairs=[
+            _pairs(s, j, _of(rows, kind="pair", system=s, judge=j, reference=reference)) for s in others for j in judges
+        ],
         strengths={j: _strengths(_of(rows, kind="pair", judge=j)) for j in judges},
         injection=[_injection(j, points, _of(rows, kind="injection", judge=j)) for j in judges],
         drift=drift_of(rows),
@@ -71,6 +74,18 @@ def by_prompt(rows: Iterable[Row]) -> dict[str, float]:
         if row["outcome"] == "scored":
             found[row["prompt"]].append(row["value"])
     return {prompt: float(np.mean(values)) for prompt, values in found.items()}
+
+
+def _fair(points: Sequence[Row], systems: Sequence[str]) -> dict[str, dict[str, float]]:
+    """System to prompt to mean, over the seeds that none of the systems lost, those without a single score aside: the
+    mean of what was not refused would reward the refusal of a bad seed."""
+    some = {r["system"] for r in points if r["outcome"] == "scored"}
+    lost = {
+        (r["prompt"], r["seed"])
+        for r in points if r["outcome"] != "scored" and r["system"] in some.intersection(systems)
+    }  # fmt: skip
+    kept = [r for r in points if (r["prompt"], r["seed"]) not in lost]
+    return {s: by_prompt(_of(kept, system=s)) for s in systems}
 
 
 def _shared(means: Sequence[dict[str, float]]) -> list[str]:
@@ -171,7 +186,8 @@ def _injection(judge: str, points: Sequence[Row], rows: Sequence[Row]) -> dict[s
     plain = {(r["system"], r["prompt"], r["seed"]): r["value"] for r in _of(points, judge=judge, outcome="scored")}
     mine = [r for r in rows if r["outcome"] == "scored" and (r["system"], r["prompt"], r["seed"]) in plain]
     gains = [r["value"] - plain[r["system"], r["prompt"], r["seed"]] for r in mine]
-    return dict(judge=judge, asked=len(rows)) | _moved(gains)
+    told = _moved(gains)
+    return dict(judge=judge, asked=len(rows)) | told | dict(moved=told["moved"] and told["value"] > 0)
 
 
 def drift_of(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """``flashjax bench judge``: pictures of systems to judges behind OpenAI-compatible endpoints."""
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> int | None:
         spent = journal.spent
     _tell(rows, unasked)
     print(f"Spent so far: {spent:.2f} US dollars. Results: {args.out}/scores.jsonl")
-    return 1 if unasked or not any(row["outcome"] == "scored" for row in rows) else None
+    again = unasked or any(row["outcome"] in ("failed", "rejected") for row in rows)
+    return 1 if again or not any(row["outcome"] == "scored" for row in rows) else None
 
 
 def _tell(rows: Sequence[dict], unasked: Mapping[str, str]) -> None:
@@ -62,6 +64,9 @@ def _tell(rows: Sequence[dict], unasked: Mapping[str, str]) -> None:
 
     for name, kinds in judging.counts(rows).items():
         print(f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
+    lost = Counter((r["judge"], r["reason"]) for r in rows if r["outcome"] in ("failed", "rejected"))
+    for (name, reason), count in lost.most_common(3):
+        print(f"{name}: {count} without an answer: {reason}")
     for reason in dict.fromkeys(unasked.values()):
         print(f"{sum(r == reason for r in unasked.values())} calls: {reason}")
     for line in _moves(rows):

@@ -41,6 +41,13 @@ def run(args: argparse.Namespace) -> None:
     pictures = plan.read_systems(args.pictures, bench)
     if bare := sorted(systems - set(pictures)):
         raise UserError(f"--pictures has no folder of {', '.join(bare)}, which {scores} judges; give it too.")
+    for row in points:  # rows of older versions do not tell
+        shown = pictures[row["system"]].get(row["prompt"], {}).get(row["seed"])
+        if row.get("pictures") and (shown is None or shown.digest != row["pictures"][-1]):
+            raise UserError(
+                f"{row['prompt']}_{row['seed']}.png of {row['system']} is not the picture that {scores} judges; give "
+                "the folder that was judged, or run flashjax bench judge again."
+            )
     sources, command = plan.find_sources(bench, args.bench, args.sources), shlex.join(["flashjax", *sys.argv[1:]])
     told = dict(title=args.title, command=command, reference=args.reference)
     measures = read_measures(args.measures) if args.measures else None

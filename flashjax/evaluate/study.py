@@ -20,6 +20,7 @@ from flashjax import metrics as run_metrics
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError, about_settings
 from flashjax.evaluate import classifier, report, suite
+from flashjax.evaluate.watch import HELD_OUT
 from flashjax.files import as_csv
 from flashjax.models import text
 from flashjax.pictures import contact_sheet
@@ -203,13 +204,16 @@ def check_paths(workdir: str, out: str) -> None:
         )
 
 
-def load_cards(data: str, limit: int | None = None) -> list[dict[str, Any]]:
+def load_cards(data: str, limit: int | None = None, kind: str = "data") -> list[dict[str, Any]]:
     """The held-out records, an equal share of each category first. Raises UserError where they cannot be measured
     on."""
     source = RecordSource(data)
     count = len(source) if limit is None else min(len(source), limit)
     if "image" not in source[0]:
         raise UserError(f"{data} holds prompts only; prepare held-out postcards without --prompts-only.")
+    keys, command = HELD_OUT[kind]
+    if not keys <= source[0].keys() or (kind == "data" and "source" in source[0]):
+        raise UserError(f"{data} holds records of another kind; `{command}` makes those that are measured here.")
     if count < 2:
         raise UserError(f"{count} postcard of {data} is too few to measure a distance; take two or more.")
     return [source[i] for i in range(count)]

@@ -74,12 +74,15 @@ class TextEncoder:
     def tokens(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
         """The token ids of every text. Raises ValueError for one of more than ``max_tokens``: asked beforehand, it
         costs no encoding."""
+        for text in texts:
+            if any("\ud800" <= letter <= "\udfff" for letter in text):  # as the shell hands over what is no UTF-8
+                raise UserError(f"The prompt {text[:60]!r} is no valid text; write it in UTF-8.")
         rows = self.tokenizer(list(texts)) if texts else []
         limit = self.limit if max_tokens is None else min(max_tokens, self.limit)
         for text, row in zip(texts, rows, strict=True):
             if len(row) > limit:
                 shown = text if len(text) <= 60 else text[:57] + "..."
-                raise ValueError(
+                raise UserError(
                     f"The prompt {shown!r} has {len(row)} tokens with [CLS] and [SEP], the limit is {limit}; "
                     "shorten it."
                 )
