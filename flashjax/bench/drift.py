@@ -1,14 +1,15 @@
 """Does a judge still judge as it did? A frozen set of pictures that every run has scored anew.
 
 A frozen set is a folder: a bench with its pictures, never changed once it is there, and ``scores.jsonl``, to which the
-runs of all folders add a line for each judge, day and picture. Judges are the same where name and model are; the first
-day of a judge is what its later days are compared with.
+runs of all folders add a line for each judge, day and picture. Judges are the same where name, model and terms are
+(what they are asked, where and how); the first day of a judge is what its later days are compared with.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from flashjax.errors import UserError
 __all__ = ["Frozen", "calls", "chosen", "compared", "freeze", "pick", "read", "remember", "today"]
 
 Row = dict[str, Any]
-_FIELDS = ("day", "judge", "model", "served", "prompt", "seed", "value")
+_FIELDS = ("day", "judge", "model", "terms", "served", "prompt", "seed", "value")
 _BENCH, _SCORES, _SETTINGS = "bench.jsonl", "scores.jsonl", "settings.json"
 
 
@@ -111,7 +112,7 @@ def calls(frozen: Frozen, judges: Sequence[Judge], day: str) -> list[Call]:
             call, salt=f"drift {day}",
             # Its prompts may be called like those of the bench that is judged, and be others.
             subject={**call.subject, "kind": "drift", "prompt": f"frozen/{call.subject['prompt']}"}
-            | dict(day=day, model=call.judge.model),
+            | dict(day=day, model=call.judge.model, terms=_terms(call)),
         )
         for call in asked
     ]  # fmt: skip
@@ -136,8 +137,14 @@ def compared(rows: Sequence[Row], folder: Path) -> list[Row]:
     return list(map(told, rows))
 
 
-def _judge(row: Mapping[str, Any]) -> tuple[str, str]:
-    return row["judge"], row["model"]
+def _judge(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["judge"], row["model"], row["terms"]
+
+
+def _terms(call: Call) -> str:
+    """A hash of all that is asked beside the pictures: another address, another rubric, are no drift of the judge."""
+    told = [call.judge.address, dict(call.judge.params), call.judge.reply_format, call.rubric.name, call.rubric.system]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _recorded(path: Path, rows: Sequence[Row]) -> list[Row]:

@@ -65,6 +65,8 @@ def _wrong_details(row: Mapping[str, Any]) -> str:
         return "its subscores are no numbers"
     if not isinstance(failures, list) or not all(isinstance(name, str) for name in failures):
         return "its failures are no list of texts"
+    if not isinstance(shown := row.get("pictures") or [], list) or not all(isinstance(each, str) for each in shown):
+        return "its pictures are no list of digests"
     texts = [row.get(name) or "" for name in ("reason", "served")]
     return "" if all(isinstance(text, str) for text in texts) else "its reason or its model is no text"
 

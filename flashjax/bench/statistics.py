@@ -21,7 +21,6 @@ __all__ = [
     "mean_interval",
     "moved",
     "power_note",
-    "rate_interval",
     "spearman",
     "verdicts",
     "weighted_kappa",
@@ -41,7 +40,7 @@ def mean_interval(*groups: Sequence[float], resamples: int = _RESAMPLES, seed: i
 
     In simulations it covers in 95 % of tries from 80 prompts on, and of few prompts in fewer, as it never reaches
     beyond the values themselves: in 92 % for skewed differences of 20 or 40, in 89 % of 10, in 84 % of 5, as
-    ``power_note`` says. Win rates have ``rate_interval``.
+    ``power_note`` says. Win rates have ``metrics.rate_interval``.
 
     Raises:
         UserError: no values, or some are not finite.
@@ -62,32 +61,6 @@ def mean_interval(*groups: Sequence[float], resamples: int = _RESAMPLES, seed: i
         rng=np.random.default_rng(seed),
     )  # fmt: skip
     return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
-
-
-def rate_interval(scores: Sequence[float]) -> Interval:
-    """A win rate and its 95 % interval. ``scores``: one of 0 to 1 a prompt, where 1 is won and a tie 0.5.
-
-    Wilson's score interval (1927), as where nearly all prompts end alike so do resamples of them: a bootstrap of 20
-    with 92 % wins covers in 77 % of tries. Wilson's is of coins; ties make scores vary less, as if there were more
-    prompts, so that their number is taken times the ratio of a coin's variance to that seen, with one coin more among
-    the prompts lest a few equal ones claim to be certain. In simulations of 10 to 80 prompts it covers in 92 to 100 %
-    of tries, most where nearly all tie. Of a single prompt there is none, and the ends are NaN.
-
-    Raises:
-        UserError: no scores, or some are not from 0 to 1.
-    """
-    x, z = np.asarray(scores, np.float64), 1.959964  # 97.5 % of a normal law lie below
-    if x.ndim != 1 or not len(x) or not ((x >= 0) & (x <= 1)).all():
-        raise UserError("A win rate needs scores from 0 to 1, one a prompt.")
-    rate = float(x.mean())
-    if len(x) < 2:
-        return Interval(rate, math.nan, math.nan)
-    coin = rate * (1 - rate)
-    seen = (len(x) * x.var() + coin) / (len(x) + 1)
-    n = len(x) * coin / seen if coin else len(x)
-    middle, half = rate + z * z / (2 * n), z * math.sqrt(coin / n + (z / (2 * n)) ** 2)
-    low, high = ((middle + side * half) / (1 + z * z / n) for side in (-1, 1))
-    return Interval(rate, max(low, 0.0), min(high, 1.0))
 
 
 def _mean_of_means(*samples: np.ndarray, axis: int) -> np.ndarray:

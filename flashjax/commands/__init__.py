@@ -8,6 +8,16 @@ from absl import logging
 SEEDS = 2**32  # jax takes its seeds from 32 bits
 
 
+def needs(extra: str, *modules: str) -> None:
+    """Raises UserError where a module of an extra is not installed: first of all, and not in the middle of the work."""
+    import importlib.util
+
+    from flashjax.errors import UserError
+
+    if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
+        raise UserError(f"This needs {', '.join(missing)}; run `pip install 'flashjax[{extra}]'`.")
+
+
 def quiet() -> None:
     """absl's log on stderr in short lines; libraries only from warnings on (Orbax writes thirty lines a checkpoint)."""
     logging.use_absl_handler()

@@ -57,6 +57,9 @@ def run(args: argparse.Namespace) -> None:
     draw, facts = (_of_run if args.checkpoint else _of_released)(args, bench, sources)
     written = hashlib.sha256(Path(args.bench).read_bytes()).hexdigest()[:16]
     facts |= dict(flashjax=__version__, bench_sha256=written)
+    if sources:
+        told = [(p.id, plan.source(p, sources).digest) for p in bench]
+        facts["sources_sha256"] = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
     folder = Path(args.out)
     generate.settle(folder, facts)
     todo = generate.pending(bench, args.seeds, folder, share)
@@ -110,7 +113,10 @@ def _of_run(args: argparse.Namespace, bench, sources):
 
 
 def _of_released(args: argparse.Namespace, bench, sources):
+    from pathlib import Path
+
     from flashjax import released
+    from flashjax.files import looks
 
     model = released.load(args.weights, keep=True)
     settings = dict(height=args.size, width=args.size, steps=args.steps, guidance_scale=args.guidance)
@@ -120,7 +126,9 @@ def _of_released(args: argparse.Namespace, bench, sources):
         images = [released.read_picture(_source(sources, prompt))] if sources else []
         return model.draw([prompt.prompt], list(seeds), images, **settings)
 
-    facts = dict(model=f"{model.name} {args.weights}", sources=args.sources)
+    # A student may have been exported into the folder since.
+    facts = dict(model=f"{model.name} {args.weights}", transformer=looks(Path(args.weights, "transformer")))
+    facts |= dict(sources=args.sources)
     return draw, facts | {k: v for k, v in (model.defaults | settings).items() if v is not None}
 
 

@@ -32,8 +32,9 @@ def run(args: argparse.Namespace) -> int | None:
 
     from flashjax.bench import config, drift, judging, prompts
     from flashjax.bench.journal import Journal
-    from flashjax.commands import quiet
+    from flashjax.commands import needs, quiet
 
+    needs("judge", "aiohttp")
     quiet()
     judges = config.read_judges(args.judges, args.prices)
     bench = prompts.read_bench(args.bench, args.limit)

@@ -23,8 +23,10 @@ def run(args: argparse.Namespace) -> None:
     from flashjax.bench._measures import read_measures
     from flashjax.bench.report import write_report
     from flashjax.bench.scores import read_scores
+    from flashjax.commands import needs
     from flashjax.errors import UserError
 
+    needs("judge", "jinja2")
     if Path(args.out).suffix.lower() != ".html":
         raise UserError(f"--out {args.out} has to end in .html.")
     scores = Path(args.judged) / "scores.jsonl"

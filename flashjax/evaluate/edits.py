@@ -15,6 +15,9 @@ from flashjax.evaluate import metrics, ocr
 __all__ = ["figures", "outside_error", "scores"]
 
 
+RATES = ("success", "text")  # figures of edits that are done or not
+
+
 def scores(images: np.ndarray, records: Sequence[Mapping[str, Any]], classifier: judge.Classifier) -> dict:
     """One value for each edit, NaN where it has none; float64 [N] each.
 
@@ -68,7 +71,7 @@ def figures(
     told: dict[str, Any] = {}
     for name, images in tqdm((bounds | dict(sets)).items(), desc="judging", unit="set"):
         values = scores(images, records, classifier)
-        told[name] = {key: _interval(value, seed) for key, value in values.items()}
+        told[name] = {key: _interval(value, seed, rate=key in RATES) for key, value in values.items()}
         told[name]["failed"] = np.flatnonzero(values["success"] == 0).tolist()
         told[name]["success_by_category"] = {
             kind: float(np.mean([s for s, r in zip(values["success"], records, strict=True) if r["category"] == kind]))
@@ -77,6 +80,10 @@ def figures(
     return told
 
 
-def _interval(values: np.ndarray, seed: int) -> dict[str, float] | None:
+def _interval(values: np.ndarray, seed: int, rate: bool) -> dict[str, float] | None:
+    """Where nearly all edits end alike, so do resamples of them: of none of 41 done a bootstrap says that it is 0."""
     kept = values[np.isfinite(values)]
-    return metrics.bootstrap(kept, seed=seed)._asdict() | dict(count=len(kept)) if len(kept) else None
+    if not len(kept):
+        return None
+    told = metrics.rate_interval(kept) if rate and len(kept) > 1 else metrics.bootstrap(kept, seed=seed)
+    return told._asdict() | dict(count=len(kept))

@@ -179,12 +179,15 @@ _IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _CLIP = dict(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
 _HALVES = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
+_REPOSITORY = Path(__file__).parents[2]  # whatever folder the command is given in
+
 EXTRACTORS = {
     extractor.name: extractor
     for extractor in (
         Extractor(
             "postcards", "the classifier of postcards, which sees 32 px", _postcards,
-            Preprocessing(32, "squash", "box"), weights="weights/postcards_classifier/model.safetensors",
+            Preprocessing(32, "squash", "box"),
+            weights=str(_REPOSITORY / "weights" / "postcards_classifier" / "model.safetensors"),
             sha256="b1df87a3d57ad4645b0a2b146bcf366bd622179225f6f110f750a6e54bf0cde6",
         ),
         Extractor(

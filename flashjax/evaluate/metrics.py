@@ -28,6 +28,7 @@ __all__ = [
     "frechet_from_moments",
     "gap_closed",
     "proportion_shift",
+    "rate_interval",
     "saturation",
     "saturation_drift",
     "sharpness",
@@ -258,6 +259,33 @@ def bootstrap(values: Statistic, *, count: int | None = None, draws: int = 1000,
     rng = np.random.default_rng(seed)
     found = [figure(rng.integers(0, n, n)) for _ in range(draws)]
     return Interval(figure(np.arange(n)), *(float(x) for x in np.percentile(found, [2.5, 97.5])))
+
+
+def rate_interval(scores: Sequence[float]) -> Interval:
+    """A rate, of wins or of things done, and its 95 % interval. ``scores``: one of 0 to 1 a prompt, where 1 is won, or
+    done, and a tie 0.5.
+
+    Wilson's score interval (1927), as where nearly all prompts end alike so do resamples of them: a bootstrap of 20
+    with 92 % wins covers in 77 % of tries. Wilson's is of coins; ties make scores vary less, as if there were more
+    prompts, so that their number is taken times the ratio of a coin's variance to that seen, with one coin more among
+    the prompts lest a few equal ones claim to be certain. In simulations of 10 to 80 prompts it covers in 92 to 100 %
+    of tries, most where nearly all tie. Of a single prompt there is none, and the ends are NaN.
+
+    Raises:
+        UserError: no scores, or some are not from 0 to 1.
+    """
+    x, z = np.asarray(scores, np.float64), 1.959964  # 97.5 % of a normal law lie below
+    if x.ndim != 1 or not len(x) or not ((x >= 0) & (x <= 1)).all():
+        raise UserError("A rate needs scores from 0 to 1, one a prompt.")
+    rate = float(x.mean())
+    if len(x) < 2:
+        return Interval(rate, math.nan, math.nan)
+    coin = rate * (1 - rate)
+    seen = (len(x) * x.var() + coin) / (len(x) + 1)
+    n = len(x) * coin / seen if coin else len(x)
+    middle, half = rate + z * z / (2 * n), z * math.sqrt(coin / n + (z / (2 * n)) ** 2)
+    low, high = ((middle + side * half) / (1 + z * z / n) for side in (-1, 1))
+    return Interval(rate, max(low, 0.0), min(high, 1.0))
 
 
 def gap_closed(

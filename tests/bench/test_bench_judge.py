@@ -1,5 +1,6 @@
 """``flashjax bench judge`` as a command: the key stays hidden, bad input is one sentence, nothing is asked twice."""
 
+import importlib.util
 import io
 import json
 import logging
@@ -17,13 +18,14 @@ from PIL import ExifTags, Image
 
 from flashjax import cli
 from flashjax.bench import calls as calls_module
-from flashjax.bench import config, endpoint
+from flashjax.bench import config, endpoint, plan
 from flashjax.bench import report as bench_report
 from flashjax.bench.calls import Judge, read_picture
 from flashjax.bench.journal import Journal
 from flashjax.bench.secret import Secret, read_secret
 from flashjax.data import prompts
 from flashjax.errors import UserError
+from flashjax.evaluate import ocr
 
 CANARY = "sk-canary-5f2b9c71e04d"
 
@@ -273,3 +275,50 @@ def test_a_picture_changed_while_it_is_judged(tmp_path, picture):
     Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(picture.path)
     with pytest.raises(UserError, match="was changed while it was being judged"):
         picture.png()
+
+
+def test_why_nothing_came_of_calls_is_said(tmp_path, capsys):
+    with Running(FakeJudge(lambda r, n: (400, b'{"error": {"message": "this model takes no images"}}'))) as server:
+        assert cli.main([*bench(tmp_path, server, key=False), "--limit=2", "--probes=0"]) == 1
+    assert "without an answer: status 400: this model takes no images" in capsys.readouterr().out
+
+
+def test_some_calls_without_an_answer_are_no_success(tmp_path, capsys):
+    def script(request, nth):
+        return "500" if "prompt 1" in json.dumps(request["messages"]) else "good"
+
+    with Running(FakeJudge(script)) as server:
+        argv = [*bench(tmp_path, server, key=False), "--probes=0"]
+        assert cli.main(argv) == 1
+        assert "without an answer: status 500: busy" in capsys.readouterr().out
+        server.script = lambda request, nth: "good"
+        assert cli.main(argv) in (0, None)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:99999/v1", "http://localhost:abc/v1", "http://[abc/v1"])
+def test_an_address_that_is_none_is_told_before_anything_is_asked(tmp_path, capsys, url):
+    with Running(FakeJudge()) as server:
+        argv = bench(tmp_path, server, key=False)
+    told = json.loads((tmp_path / "judges.json").read_text())
+    told["judges"][0]["url"] = url
+    (tmp_path / "judges.json").write_text(json.dumps(told))
+    assert cli.main(argv) == 2
+    assert "url has to begin with http:// or https://" in capsys.readouterr().err
+
+
+def test_a_demand_can_be_read_on_a_small_picture(tmp_path):
+    """At 32 px the first word alone was in the picture."""
+    Image.new("RGB", (32, 32), (90, 120, 90)).save(tmp_path / "a.png")
+    plan._inject(tmp_path / "a.png", tmp_path / "b.png")
+    image = np.asarray(Image.open(tmp_path / "b.png").convert("RGB"))
+    assert image.shape == (256, 256, 3)
+    assert "5.00" in "".join(line.text for line in ocr.read([image])[0]).replace(" ", "")
+
+
+def test_an_extra_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
+    with Running(FakeJudge()) as server:
+        argv = bench(tmp_path, server, key=False)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *a: None if a[0] == "aiohttp" else find(*a))
+    assert cli.main(argv) == 2
+    assert "This needs aiohttp; run `pip install 'flashjax[judge]'`." in capsys.readouterr().err

@@ -276,3 +276,16 @@ def test_a_formula_is_no_formula():
     assert "'=1+1" in report._as_csv([row])
     assert ",-1.5," in report._as_csv([row])
     assert Prompt("p", "c", "x").facts == ()
+
+
+def test_scores_stand_beside_the_pictures_that_were_judged(judged, tmp_path, capsys):
+    """A student that was drawn anew, or another one's folder, would have the scores of the pictures before."""
+    folder = tmp_path / "judged"
+    shutil.copytree(judged.parents[1], folder)
+    picture = folder / "student" / "p3_0.png"
+    Image.new("RGB", (60, 40), (1, 2, 3)).save(picture)
+    systems = [f"{s}={folder / s}" for s in ("teacher", "student")]
+    asked = [f"--bench={folder}/bench.jsonl", "--pictures", *systems, f"--judged={folder}/judged"]
+    assert cli.main(["bench", "report", *asked, f"--out={tmp_path}/r.html"]) == 2
+    assert "p3_0.png of student is not the picture that" in capsys.readouterr().err
+    assert not (tmp_path / "r.html").exists()

@@ -12,6 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from flashjax.bench import statistics
 from flashjax.errors import UserError
+from flashjax.evaluate import metrics
 
 
 def bca_by_hand(groups, resamples, seed):
@@ -84,24 +85,24 @@ def test_intervals_cover_at_the_rate_that_is_told(n, coverage, tries):
 )
 def test_win_rates_cover_even_where_nearly_all_is_won(shares, n):
     """0.013 is three standard errors of 4,000 tries; the third row is where the bootstrap covers in 77 %."""
-    assert covering(rates(*shares), n, lambda x, _: statistics.rate_interval(x), 4000) > 0.92 - 0.013
+    assert covering(rates(*shares), n, lambda x, _: metrics.rate_interval(x), 4000) > 0.92 - 0.013
 
 
 @pytest.mark.parametrize(("wins", "n"), [(0, 20), (1, 2), (13, 20), (20, 20), (460, 500)])
 def test_a_win_rate_without_ties_has_wilsons_interval(wins, n):
-    found = statistics.rate_interval([1.0] * wins + [0.0] * (n - wins))
+    found = metrics.rate_interval([1.0] * wins + [0.0] * (n - wins))
     theirs = stats.binomtest(wins, n).proportion_ci(method="wilson")
     np.testing.assert_allclose(found, (wins / n, *theirs), rtol=0, atol=1e-6)
 
 
 def test_ties_make_a_win_rate_surer():
     """Never certain, though: a coin more is always among the prompts."""
-    few, tied = (statistics.rate_interval(x) for x in ([1.0] * 10 + [0.0] * 10, [0.5] * 20))
+    few, tied = (metrics.rate_interval(x) for x in ([1.0] * 10 + [0.0] * 10, [0.5] * 20))
     assert 0.05 < tied.high - tied.low < 0.3 * (few.high - few.low)
-    assert math.isnan(statistics.rate_interval([1.0]).low)
+    assert math.isnan(metrics.rate_interval([1.0]).low)
     for wrong in ([], [1.5], [math.nan], [[1.0]]):
         with pytest.raises(UserError, match="scores from 0 to 1"):
-            statistics.rate_interval(wrong)
+            metrics.rate_interval(wrong)
 
 
 @pytest.mark.parametrize("n", [2, 3, 20])

@@ -46,8 +46,8 @@ def test_a_judge_that_changed_is_seen_from_any_folder(tmp_path, monkeypatch, cap
 
 
 def row(day, value, prompt="frozen/a", **more):
-    told = dict(kind="drift", judge="j", model="m", day=day, prompt=prompt, seed=0, outcome="scored", value=value)
-    return told | more
+    asked = dict(kind="drift", judge="j", model="m", terms="t", day=day, prompt=prompt, seed=0)
+    return asked | dict(outcome="scored", value=value) | more
 
 
 def test_what_is_compared(tmp_path):
@@ -58,17 +58,18 @@ def test_what_is_compared(tmp_path):
         file.write('{"day": "2026-')
     day, refused = "2026-03-01", dict(value=None, prompt="frozen/b", outcome="refused")
     later = [row(day, 3.5), row(day, **refused), row(day, 2.0, "c"), row(day, 5.0, model="other")]
+    later.append(row(day, 5.0, terms="another rubric"))
     told = drift.compared(later, tmp_path)
     since = "2026-01-02"
-    assert [r.get("before") for r in told] == [3.0, 4.0, None, None]
-    assert [r.get("since") for r in told] == [since, since, since, None]
-    assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == 5
+    assert [r.get("before") for r in told] == [3.0, 4.0, None, None, None]
+    assert [r.get("since") for r in told] == [since, since, since, None, None]
+    assert len((tmp_path / "scores.jsonl").read_text().splitlines()) == 6
     # "c" was without a score on the judge's first day, whose budget ended before it.
     (told,) = drift.compared([row("2026-04-01", 2.5, "c")], tmp_path)
     assert (told["since"], told["before"]) == (since, 2.0)
     with (tmp_path / "scores.jsonl").open("a") as file:
         file.write('{"day": "2026-04-01"}\n')
-    with pytest.raises(UserError, match=r"Line 7 of .*scores\.jsonl is no score of a frozen set"):
+    with pytest.raises(UserError, match=r"Line 8 of .*scores\.jsonl is no score of a frozen set"):
         drift.compared([], tmp_path)
 
 

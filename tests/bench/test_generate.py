@@ -1,5 +1,6 @@
 """Pictures of a bench: each drawn once whatever happens, and each says what made it."""
 
+import errno
 import json
 import shutil
 import types
@@ -15,6 +16,7 @@ from flashjax.bench.prompts import Prompt
 from flashjax.checkpoint import Checkpoints
 from flashjax.commands import bench_generate
 from flashjax.errors import UserError
+from flashjax.files import looks
 from flashjax.models import qwen_image_21, text
 
 PROMPTS = [Prompt(f"p{i}", "c", f"prompt {i} 茶") for i in range(7)]
@@ -83,6 +85,47 @@ def test_the_launch_scripts_say_which_share(tmp_path, monkeypatch):
     for name in ("COORDINATOR", "PROCESSES"):
         monkeypatch.delenv(f"FLASHJAX_{name}")
     assert bench_generate._share(None) == (0, 1)
+
+
+def test_processes_that_begin_at_once_agree(tmp_path, monkeypatch):
+    """The other one writes its record, and a first picture, between any two looks of this one."""
+    folder, exists = tmp_path / "out", generate.Path.exists
+    for facts, fine in ((FACTS, True), (FACTS | dict(steps=8), False)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+        def meanwhile(path, facts=facts):
+            monkeypatch.setattr(generate.Path, "exists", exists)
+            generate.settle(folder, facts)
+            (folder / "p0_0.png").touch()
+            return False
+
+        monkeypatch.setattr(generate.Path, "exists", meanwhile)
+        if fine:
+            generate.settle(folder, FACTS)
+        else:
+            with pytest.raises(UserError, match="has pictures of other settings: steps is 8 there and 4 here"):
+                generate.settle(folder, FACTS)
+
+
+def test_a_bucket_without_links_is_a_folder_too(tmp_path, monkeypatch):
+    def link(*_):
+        raise OSError(errno.ENOTSUP, "no links here")
+
+    monkeypatch.setattr(generate.os, "link", link)
+    generate.settle(tmp_path / "out", FACTS)
+    assert json.loads((tmp_path / "out" / "drawn.json").read_text()) == FACTS
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["drawn.json"]
+
+
+def test_weights_are_known_by_their_content(tmp_path):
+    """A student is exported into its teacher's folder: the pictures before are another model's."""
+    (tmp_path / "a.safetensors").write_bytes(bytes(3 << 20))
+    before = looks(tmp_path)
+    assert looks(tmp_path) == before
+    with (tmp_path / "a.safetensors").open("r+b") as file:
+        file.seek(-5, 2)
+        file.write(b"x")
+    assert looks(tmp_path) != before
 
 
 def test_transparency_is_put_on_white(tmp_path):

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -448,3 +449,52 @@ def test_killed_at_twenty_points_and_resumed(tmp_path, picture):
     rows = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
     assert [r["prompt"] for r in rows] == [str(i) for i in range(300)]
     assert {r["value"] for r in rows} == {3.5}
+
+
+def test_a_limited_rate_loses_no_call(tmp_path, picture):
+    """All workers come back when they were told to, and most are sent away again: that is no failure of theirs."""
+    tokens, begun = [3], time.monotonic()
+
+    def script(request, nth):
+        tokens[0] = min(3, tokens[0] + 30 * (time.monotonic() - tokens[1]) if len(tokens) > 1 else 3)
+        tokens[1:] = [time.monotonic()]
+        if tokens[0] < 1:
+            return "429"
+        tokens[0] -= 1
+        return "good"
+
+    with Running(FakeJudge(script)) as server:
+        rows, _ = run(make_calls(make_judge(server.url, tries=2, concurrency=12, timeout=30.0), picture, 36), tmp_path)
+    assert {r["outcome"] for r in rows} == {"scored"}, time.monotonic() - begun
+
+
+def test_what_was_never_sent_costs_nothing(tmp_path, picture):
+    """A host that takes no connection: its queue of waiting ones is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        place = listener.getsockname()
+        waiting = [socket.socket() for _ in range(8)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(place)
+        judge = make_judge(f"http://127.0.0.1:{place[1]}/v1", timeout=0.6, tries=1, prices=PRICES)
+        rows, spent = run(make_calls(judge, picture, 2), tmp_path)
+        for each in waiting:
+            each.close()
+    assert {r["outcome"] for r in rows} == {"failed"}
+    assert spent == 0
+
+
+def test_a_scale_of_its_own_stops_a_judge(tmp_path, picture):
+    """Each reply is paid for, and says 8 of 10."""
+    with Running(FakeJudge(lambda r, n: "range")) as server:
+        rows, _ = run(make_calls(make_judge(server.url, concurrency=1), picture, 60), tmp_path)
+        assert sum(server.seen.values()) < 40
+    assert {r["outcome"] for r in rows} == {"out_of_range", "not_asked"}
+
+
+def test_a_reply_of_backslashes_is_read_at_once():
+    begun = time.process_time()
+    assert CANARY not in Secret(CANARY).hide("\\" * 400_000 + CANARY)
+    assert time.process_time() - begun < 5  # quadratic, it took minutes

@@ -129,3 +129,32 @@ def test_nothing_scored(rows):
     assert bare["rank"] == {"student": None, "teacher": None}
     assert bare["table"][0]["average"] is None
     json.dumps(bare, allow_nan=False)
+
+
+def test_a_refusal_of_a_bad_seed_gains_nothing():
+    """Two equal systems, whose second seed is bad; the judge refuses it of one of them."""
+    made = []
+    for i in range(20):
+        for system in ("a", "b"):
+            made.append(row("point", "j", system, str(i), 4.5))
+            refused = dict(value=None, outcome="refused") if system == "b" and i < 10 else dict(value=2.0)
+            made.append(row("point", "j", system, str(i), seed=1, **refused))
+    told = summarise(made, "a")
+    (overall,) = (d for d in told["differences"] if d["category"] is None)
+    assert overall["value"] == 0
+    assert told["table"][0]["average"]["value"] == told["table"][1]["average"]["value"]
+
+
+def test_pairs_are_those_with_the_reference(rows):
+    points = [row("point", "strict", "other", str(i), 3.0) for i in range(40)]
+    (student, _) = summarise(rows + points, "teacher")["pairs"][0], None
+    assert student["wins"] == 10
+    told = [p for p in summarise(rows + points, "other")["pairs"] if p["system"] == "student"]
+    assert [p["wins"] for p in told] == [0, 0]  # nothing was asked of it and this reference
+
+
+def test_a_judge_that_marks_a_defaced_picture_down_is_not_moved():
+    made = [row("point", "j", "a", str(i), 4.0) for i in range(20)]
+    for gain, moved in ((-0.4, False), (0.4, True)):
+        probes = [row("injection", "j", "a", str(i), 4.0 + gain) for i in range(20)]
+        assert summarise(made + probes, "a")["injection"][0]["moved"] is moved

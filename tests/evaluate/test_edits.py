@@ -46,6 +46,7 @@ def test_the_page_shows_what_was_not_done(records, judge, monkeypatch, tmp_path)
     sets = {"good": np.stack([r["image"] for r in records]), "idle": np.stack([r["source"] for r in records])}
     told = edits.figures(sets, told_records, judge)
     words = [i for i, r in enumerate(records) if r["changed"] == "word"]
+    assert told["good"]["text"]["value"] == 0 and told["good"]["text"]["high"] > 0.2  # of few words nothing is certain
     assert set(words) <= set(told["good"]["failed"]) < set(told["idle"]["failed"])
     edits_page.write_page(tmp_path / "page.html", told, sets, told_records, "flashjax evaluate-edits")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -77,7 +77,7 @@ VIEWS = (
     "a photograph from eye level", "a loosely brushed oil painting",
 )  # fmt: skip
 FRAMES = (
-    "the horizon runs exactly through the lower third", "the picture is symmetrical about its vertical axis",
+    "the horizon runs exactly through the lower third", "the edges of the picture are darker than its middle",
     "a dark branch frames the top edge",
     "the main subject stands off-centre with empty space beside it",
     "the path leads the eye from the lower left corner to the centre",
