@@ -34,7 +34,16 @@ from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
-from flashjax.weights import check_there, content, frozen_forms, kept, load_decoder, load_specialist, load_weights
+from flashjax.weights import (
+    begun_from,
+    check_there,
+    content,
+    frozen_forms,
+    kept,
+    load_decoder,
+    load_specialist,
+    load_weights,
+)
 
 
 def note(line: str) -> None:
@@ -90,6 +99,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     with hosts.together():
         if hosts.first():
             opened.enter_context(workdir.alone(Path(workdir_path)))
+            if change_mixture:
+                workdir.check_unfinished(Path(workdir_path), len(table))
             workdir.claim(workdir_path, config, needed_bytes=256 << 20, free=free)
             Path(workdir_path, "step_table.txt").write_text(describe(config, table) + "\n")
     with hosts.together():
@@ -129,6 +140,9 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     beside = frozen_forms(config, whole, mesh, [teacher.weights for teacher in named])
     abstract = sharding.with_shapes(jax.eval_shape(create, trained), mesh)
     memory.check_room((abstract, beside))
+    with hosts.together():
+        if hosts.first():
+            workdir.check_disk(folder, jax.tree.leaves(abstract), config.keep_checkpoints)
 
     ############################ 6. Weights, and the state: begun, or resumed on any mesh
     weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
@@ -148,6 +162,9 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     data = {config.sources[name].path: manifest["sha256"][:16] for name, manifest in manifests.items()}
     begun_with = dict(zip(weights, map(content, weights, trees), strict=True))
     hosts.check_same(data | begun_with)
+    with hosts.together():
+        if told := begun_from(config, begun_with):
+            note(told)
     frozen = [kept(tree, config.teacher_dtype) for tree in frozen]
     places = (held.placed(sharding.shardings(tree, mesh), config.teacher_memory) for tree in frozen)
     teachers = tuple(map(jax.device_put, frozen, places))

@@ -2,7 +2,7 @@
 together with its base."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,6 +113,19 @@ def _lora_run(path: str) -> _LoraRun | None:
     factors, meta, _ = checkpoint_form(folder)
     config = ConfigDict(meta["config"])
     return _LoraRun(factors, config, meta["sha256"][base_path(config)]) if lora.of(config) else None
+
+
+def begun_from(config: ConfigDict, begun_with: Mapping[str, str]) -> str:
+    """What a run that config.init names has come to, in a sentence; "" for anything else. Raises UserError for a LoRA
+    run over other weights than lie at the base's path now. ``begun_with``: path to content of all weights of this run.
+    """
+    if config.init in ("", RANDOM) or not (folder := Path(config.init) / "checkpoints").is_dir():
+        return ""
+    _, meta, step = checkpoint_form(folder)
+    base = base_path(config)
+    if lora.of(config) and base != config.init and meta["sha256"][base] != begun_with[base]:
+        raise UserError(f"The weights in {base} are not those that {config.init} adapts; bring them back.")
+    return f"begins with step {step} of {config.init}, its newest"
 
 
 def scale_of(config: ConfigDict) -> float:

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -64,6 +65,25 @@ def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0, free: tuple[s
     except OSError as error:
         raise UserError(f"--workdir {folder} cannot be used: {error.strerror}.") from error
     return folder
+
+
+def check_unfinished(folder: Path, rows: int) -> None:
+    """Raises UserError for a run that has done all its rows: its mixture would change on paper alone."""
+    if (folder / "checkpoints" / str(rows)).is_dir():
+        raise UserError(f"The run in {folder} is finished; its mixture cannot be changed any more.")
+
+
+def check_disk(folder: Path, state: Sequence[Any], keep: int) -> None:
+    """Raises UserError where the disk has no room for the checkpoints of a run that are still to come, each of all
+    arrays of its ``state``; ``keep`` of them, and one that is being written, are there at a time."""
+    saved = sum(path.name.isdigit() for path in (folder / "checkpoints").iterdir())
+    needed = max(1, keep + 1 - saved) * sum(leaf.size * leaf.dtype.itemsize for leaf in state)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"The checkpoints of the run take {needed / 1e9:.3g} GB more in {folder}, and its disk has "
+            f"{free / 1e9:.3g} GB left; make room, or lower config.keep_checkpoints."
+        )
 
 
 @contextlib.contextmanager

@@ -148,6 +148,13 @@ def test_a_lora_run_as_teacher_and_as_beginning(run, given, base):
         np.testing.assert_array_equal(begun[path], leaf / 2 if path.endswith("/b") else leaf)
     with pytest.raises(UserError, match="other sizes"):
         train.load_weights(config, lora.form(lora.Lora(3, 1.0, BLOCKS), base), folder)
+    path = config.distill.teachers.base.weights
+    goes_on = load(given, f"--config.init={folder}")
+    said = weights.begun_from(goes_on, {path: weights.content(path, base)})
+    assert said == f"begins with step {STEPS} of {folder}, its newest"
+    with pytest.raises(UserError, match=f"The weights in {path} are not those that {folder} adapts; bring them back"):
+        weights.begun_from(goes_on, {path: "replaced"})
+    assert weights.begun_from(config, {}) == ""
     whole = config.distill.teachers.base.weights
     with pytest.raises(UserError, match="which is no run; a LoRA student begins as its base or as a LoRA run"):
         train.load_weights(config, average, whole)

@@ -156,22 +156,25 @@ def test_a_mixture_changes_on_purpose_only(given, uninterrupted, tmp_path):
     config = configs.load([given["dmd"], "--config.sources.cards.weight=2.0"])
     with pytest.raises(UserError, match="sources.cards.weight is 1.0 there and 2.0 here"):
         train.train(config, str(folder))
+    other = configs.load([given["dmd"], "--config.student_optim.lr=0.5"])
+    with pytest.raises(UserError, match="student_optim.lr is 0.001 there and 0.5 here"):
+        train.train(other, str(folder), change_mixture=True)
     with config.unlocked(), config.ignore_type():
         config.sources.cards.weight = {"portrait": 1.0, "text": 2.0}
     train.train(config, str(folder), change_mixture=True)
-    read = (folder / "config.json").read_bytes()
+    trained = (folder / "config.json").read_bytes()
     with config.unlocked():
         config.sources.cards.weight = {"portrit": 1.0}
     with pytest.raises(UserError, match="did you mean 'portrait'"):
         train.train(config, str(folder), change_mixture=True)
-    assert (folder / "config.json").read_bytes() == read  # what cannot be changed to binds nobody
+    assert (folder / "config.json").read_bytes() == trained  # what cannot be changed to binds nobody
     assert json.loads((folder / "config.json").read_text())["sources"]["cards"]["weight"] == dict(portrait=1, text=2)
     read = metrics.read(folder)
     for category, share in dict(portrait=1 / 3, text=2 / 3).items():
         assert read[f"data/cards/{category}"][1][-1] == pytest.approx(share, abs=1 / 8)  # a sample of a batch
-    other = configs.load([given["dmd"], "--config.student_optim.lr=0.5"])
-    with pytest.raises(UserError, match="student_optim.lr is 0.001 there and 0.5 here"):
-        train.train(other, str(folder), change_mixture=True)
+    with pytest.raises(UserError, match="is finished; its mixture cannot be changed any more"):
+        train.train(configs.load([given["dmd"]]), str(folder), change_mixture=True)
+    assert (folder / "config.json").read_bytes() == trained
 
 
 def test_teachers_in_the_hosts_memory_are_the_same_run(given, uninterrupted, tmp_path):

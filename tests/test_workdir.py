@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +96,24 @@ def test_a_small_disk(tmp_path):
     with pytest.raises(UserError, match=r"needs about \d+ MiB .* its disk has \d+ MiB left"):
         workdir.claim(str(tmp_path / "run"), CONFIG, needed_bytes=1 << 60)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_checkpoints_that_will_not_fit_are_told_at_the_beginning(tmp_path):
+    """Of hours, where the first save told."""
+    for name in ("1", "2", "3.orbax-checkpoint-tmp"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    half = shutil.disk_usage(tmp_path).free // 8
+    state = [jax.ShapeDtypeStruct((half,), jnp.float32)]  # half of what is free
+    workdir.check_disk(tmp_path, state, keep=2)  # two are there
+    with pytest.raises(UserError, match=r"take \S+ GB more in .* lower config.keep_checkpoints"):
+        workdir.check_disk(tmp_path, state, keep=4)
+
+
+def test_the_mixture_of_a_finished_run_stays(tmp_path):
+    (tmp_path / "checkpoints" / "9").mkdir(parents=True)
+    workdir.check_unfinished(tmp_path, 10)
+    with pytest.raises(UserError, match="is finished; its mixture cannot be changed any more"):
+        workdir.check_unfinished(tmp_path, 9)
 
 
 def test_a_damaged_record(begun):
