@@ -12,7 +12,6 @@ and a weight for each step of the student; the teacher called "base" takes the r
 """
 
 import dataclasses
-import difflib
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from flashjax.errors import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ def shape(name: str, steps: int) -> tuple[float, ...]:
             return (float(weight),) * steps
     except ValueError as error:
         raise ValueError(f"The shape {name!r} needs a number, the weight of every step: 'constant:0.5'.") from error
-    raise ValueError(f"There is no shape {name!r} of weights{_nearest(name, SHAPES)}")
+    raise ValueError(f"There is no shape {name!r} of weights; {_nearest(name, SHAPES)}")
 
 
 def named_table(
@@ -97,14 +98,14 @@ def named_table(
     weights = np.zeros((len(teachers), steps, len(classes)))
     for c, row in table.items():
         if c not in classes:
-            raise ValueError(f"There is no class {c!r} to speak of{_nearest(c, classes)}")
+            raise ValueError(f"There is no class {c!r} to speak of; {_nearest(c, classes)}")
         if not isinstance(row, Mapping):
             raise ValueError(f"A class names its teachers, as in {EXAMPLE}; {c!r} has {row!r}.")
         for teacher, given in row.items():
             if teacher == BASE:
                 raise ValueError(f"{BASE!r} is given a weight for {c!r}; it takes what the others leave.")
             if teacher not in teachers:
-                raise ValueError(f"There is no teacher {teacher!r} for {c!r}{_nearest(teacher, teachers[1:])}")
+                raise ValueError(f"There is no teacher {teacher!r} for {c!r}; {_nearest(teacher, teachers[1:])}")
             weights[teachers.index(teacher), :, classes.index(c)] = _by_step(given, steps, f"{teacher!r} for {c!r}")
     bad = np.argwhere(~((weights >= 0) & (weights <= 1)))
     if len(bad):
@@ -154,8 +155,7 @@ def describe(lambdas: np.ndarray, classes: Sequence[str], teachers: Sequence[str
 
 
 def _nearest(name: Any, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known) or 'none'}."
+    return did_you_mean(str(name), known, "there are", "'{}'")
 
 
 def lambda_table(steps: int, classes: int, specialists: Sequence[np.ndarray] = ()) -> np.ndarray:
