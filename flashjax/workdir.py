@@ -103,9 +103,12 @@ def _ours(record: Path) -> bool:
 
 def _read(record: Path) -> dict:
     try:
-        return json.loads(record.read_text(encoding="utf-8"))
+        found = json.loads(record.read_text(encoding="utf-8"))
     except ValueError as error:  # no JSON, or no text
         raise UserError(f"{record} is damaged ({error}); give another --workdir.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{record} is damaged (it holds no settings); give another --workdir.")
+    return found
 
 
 def existing(path: str, what: str) -> Path:
