@@ -10,6 +10,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,10 +26,10 @@ from flashjax.data.loader import make_loader
 from flashjax.data.mixture import Mixture, open_sources
 from flashjax.distill import schedule
 from flashjax.distill.state import TrainState
-from flashjax.errors import about_settings
+from flashjax.errors import UserError, about_settings
 from flashjax.evaluate import watch
 from flashjax.metrics import MetricsWriter
-from flashjax.models import held, lora, text
+from flashjax.models import held, latents, lora, text
 from flashjax.parallel import hosts, memory, sharding, stopping
 from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
@@ -78,6 +79,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         check_there(config)
         mentioned = settings.edited(config, manifests).reference_at
         watched = watch.load(config)
+        encoder = said.of(config.sources, manifests) or text.load_text_encoder(text.default_minilm_source())
+        check_own_texts(config, table, watched, encoder)
         known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
         mixture = Mixture(
             sources, table.task, table.phase, batch_size=config.batch_size, seed=config.seed,
@@ -107,7 +110,6 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
     denoiser = model.denoiser(model_config)
-    encoder = said.of(config.sources, manifests) or text.load_text_encoder(text.default_minilm_source())
     autoencoder = settings.check_latents(config, model_config, manifests)
     tokens = autoencoder.tokens(config.image_size)
     fits = dict(batch=config.batch_size, parts=config.micro_batches, heads=model_config.heads, tokens=tokens)
@@ -279,6 +281,22 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         raise SystemExit(stopping.TRY_AGAIN)
     note(f"done: {folder}")
     return folder
+
+
+def check_own_texts(config: ConfigDict, table: schedule.StepTable, watched: watch.Watched, encoder: Any) -> None:
+    """Raises UserError where what the run draws on its way, which is no part of its sources, is longer than their texts
+    may be, or was not encoded with them."""
+    draws = config.autoencoder.architecture == latents.PIXELS.name or config.autoencoder.weights
+    texts = list(pictures.PROMPTS) if draws and (table.task == 0).any() else []
+    texts += watched.prompts.prompts if watched.prompts else []
+    texts += [record["instruction"] for record in watched.edits.records] if watched.edits else []
+    if isinstance(encoder, said.Said):
+        encoder.encode(texts)  # names what it lacks; how long the others are is in the manifest
+    elif (longest := max(map(len, encoder.tokens(texts)), default=0)) > config.max_text_tokens:
+        raise UserError(
+            f"The prompts that this run draws while it goes on have up to {longest} tokens; raise "
+            f"config.max_text_tokens from {config.max_text_tokens}."
+        )
 
 
 def make_optimizers(config: ConfigDict, table: schedule.StepTable):
