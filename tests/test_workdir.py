@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +119,42 @@ def test_a_damaged_record(begun, content, metrics):
     with pytest.raises(UserError, match=r"config.json is damaged .* another --workdir"):
         workdir.claim(str(begun), CONFIG)
     assert (begun / "config.json").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("file/a.html", "--out {0}/file/a.html cannot be written: {0}/file is a file; give another folder."),
+        ("file/new/a.html", "--out {0}/file/new/a.html cannot be written: {0}/file is a file; give another folder."),
+        ("a.html", "--out {0}/a.html cannot be written: {0}/a.csv is a folder; give another name."),
+        ("run/config.html", "--out {0}/run/config.html has the name of a file of the run's own; give another"),
+        ("run/../run/metrics.html", "has the name of a file of the run's own"),
+    ],
+)
+def test_results_that_cannot_be_written(tmp_path, out, said):
+    (tmp_path / "file").write_text("x")
+    for name in ("run", "a.csv"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError) as raised:
+        workdir.check_out(tmp_path / out, (".json", ".csv"), [str(tmp_path / "run")])
+    assert said.format(tmp_path) in str(raised.value)
+
+
+def test_results_that_can_be_written(tmp_path, monkeypatch):
+    """In new folders, over those of before, and beside what a run is known by."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "report.html").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    for out in ("report.html", "new/folder/report.html", "run/report.html", "config.html"):
+        workdir.check_out(Path(out), (".json", ".csv"), [str(tmp_path / "run")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "run"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_results_in_a_folder_that_is_write_protected(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match=f"{tmp_path} is write-protected; give another folder"):
+        workdir.check_out(tmp_path / "new" / "report.html")
 
 
 def test_existing_names_the_nearest(tmp_path):
