@@ -171,7 +171,7 @@ def restore_params(folder: Path, which: str = "ema", step: int | None = None) ->
     read, and no accelerator has to hold it."""
     with _opened(folder, step) as (manager, step):
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        tree = manager.item_metadata(step).state.tree
+        tree = _described(manager, step).tree
         wanted = {"ema": tree["ema"]} if which == "ema" else {which: {"params": tree[which]["params"]}}
         asked = ocp.args.PyTreeRestore(
             item=wanted, partial_restore=True,
@@ -186,8 +186,16 @@ def form(folder: Path) -> tuple[Any, dict, int]:
     """(abstract parameters, meta, step) of the newest checkpoint in ``folder``; no parameter is read."""
     with _opened(folder, None) as (manager, step):
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        ema = manager.item_metadata(step).state["ema"]
+        ema = _described(manager, step)["ema"]
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), ema), meta, step
+
+
+def _described(manager: ocp.CheckpointManager, step: int) -> Any:
+    """The arrays of a state by their shapes. Raises FileNotFoundError for a copy of a checkpoint that lacks them."""
+    state = manager.item_metadata(step).state
+    if state is None:
+        raise FileNotFoundError("state/_METADATA is missing")
+    return state
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ PROMPTS = (
 
 def conditions(model, encoder: text.TextEncoder, prompts: list[str], max_tokens: int):
     """(condition of the prompts, null condition of batch 1). The length is the longest prompt's, in eights: few lengths
-    are compiled, and short prompts stay cheap. Raises ValueError for a prompt of more than ``max_tokens``."""
+    are compiled, and short prompts stay cheap. Raises UserError for a prompt of more than ``max_tokens``."""
     *states, empty = encoder.encode([*prompts, ""], max_tokens=max_tokens)
     return model.Condition(*text.pack(states, text.bucket(states))), model.Condition(*text.pack([empty]))
 

@@ -18,7 +18,7 @@ from flashjax.axes import AXES
 from flashjax.convert import adapters, detect
 from flashjax.distill.sampling import Sampler, make_sampler
 from flashjax.errors import UserError
-from flashjax.models import checks, editing, latents, pixels, text
+from flashjax.models import editing, latents, pixels, text
 from flashjax.parallel import mesh as meshes
 from flashjax.weights import load_exported_adapter, load_run
 
@@ -128,7 +128,6 @@ def _load_exported(folder: Path) -> Pipeline:
     model = models.architecture(described["architecture"])
     sizes = detect.read_config(file)
     with detect.about(file):
-        checks.values(sizes)
         config = detect.sizes(described["architecture"], sizes)
     params = convert.load(described["architecture"], folder / "transformer", model.abstract(config))
     return _pipeline(model, config, params, described, folder)

@@ -1,6 +1,7 @@
 """What no run can have, said before anything is compiled: settings by themselves, and settings beside their data."""
 
 import dataclasses
+import functools
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,19 @@ SOURCE = ("path", "task", "weight")  # what config.sources may say of each; the 
 EDITS = ("qwen_image_21", "qwen_image", "flux2")  # architectures that are trained on pictures to edit
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
 LEAST |= dict(watchdog_minutes=0, micro_batches=1)
+# What settings have to be, where they are there: a file may write anything, and 4.0 is no count of steps.
+WHOLE = (
+    "seed", "batch_size", "micro_batches", "image_size", "max_text_tokens", "steps", "student_updates", "log_every",
+    "sample_every", "checkpoint_every", "keep_checkpoints", "sample.steps", "lora.rank", "watch.count", "distill.nfe",
+    "distill.substeps", "distill.critic_rows", "distill.critic_warmup", "distill.critic_updates_per_rollout",
+    *(f"mesh.{axis}" for axis in AXES),
+)  # fmt: skip
+NUMBERS = (
+    "watchdog_minutes", "drop_rate", "ema_decay", "sample.shift", "sample.guidance_scale", "lora.alpha",
+    "distill.shift", "distill.ema_decay",
+    *(f"{group}times.{name}" for group in ("", "distill.student_", "distill.critic_") for name in _TIMES[1:]),
+)  # fmt: skip
+KINDS = {"a whole number": (numbers.Integral, WHOLE), "a number": (numbers.Real, NUMBERS)}
 
 
 def check_settings(config: ConfigDict) -> None:
@@ -50,8 +64,9 @@ def check_settings(config: ConfigDict) -> None:
     told where they are made, which is as early."""
     check_names(config)
     check_sources(config.sources)
+    check_numbers(config)
     for name, least in LEAST.items():
-        if config[name] < least:
+        if not config[name] >= least:  # nor nan
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
     if config.seed >> 32:
         raise UserError(f"config.seed is {config.seed}; jax takes its seeds from 32 bits, so it ends at {2**32 - 1}.")
@@ -68,8 +83,9 @@ def check_settings(config: ConfigDict) -> None:
     stride = latents.of(config).stride
     if config.image_size < stride or config.image_size % stride:
         raise UserError(f"config.image_size is {config.image_size}; it has to be a multiple of {stride}.")
-    if len(config.profile) != 2 or not 0 <= config.profile[0] <= config.profile[1]:
-        raise UserError(f"config.profile is {config.profile}; it has to be (first row, last row), or (0, 0) for none.")
+    rows = config.profile if isinstance(config.profile, tuple | list) else ()
+    if len(rows) != 2 or not all(map(_is_whole, rows)) or not 0 <= rows[0] <= rows[1]:
+        raise UserError(f"config.profile is {config.profile!r}; write (first row, last row), or (0, 0) for none.")
     if config.objective == "flow_matching":
         check_flow_matching(config)
     if lora.of(config) is not None:
@@ -104,6 +120,24 @@ def _check_group(group: Any, where: str, needed: Sequence[str], more: Sequence[s
         raise UserError(
             f"The run needs {where}.{missing[0]}, which this configuration does not have; take it from a shipped one."
         )
+
+
+def check_numbers(config: ConfigDict) -> None:
+    """Raises UserError for a setting that this run reads as a number, and that is none, or no whole one."""
+    read = (*EVERY, *NEEDED[config.objective], *OPERATIONS)
+    for wanted, (kind, paths) in KINDS.items():
+        for path in paths:
+            *groups, name = path.split(".")
+            group = functools.reduce(lambda found, each: found.get(each, {}), groups, config)
+            if path.split(".")[0] in read and name in group and not _is(kind, group[name]):
+                raise UserError(f"config.{path} is {group[name]!r}; it has to be {wanted}.")
+
+
+def _is(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+_is_whole = functools.partial(_is, numbers.Integral)
 
 
 def check_sources(sources: Any) -> None:

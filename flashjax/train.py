@@ -87,6 +87,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         check_there(config)
         mentioned = settings.edited(config, manifests).reference_at
         watched = watch.load(config)
+        encoder = said.of(config.sources, manifests) or text.load_text_encoder(text.default_minilm_source())
+        watch.check_texts(config, (table.task == 0).any(), watched, encoder)
         known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
         mixture = Mixture(
             sources, table.task, table.phase, batch_size=config.batch_size, seed=config.seed,
@@ -118,7 +120,6 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
     denoiser = model.denoiser(model_config)
-    encoder = said.of(config.sources, manifests) or text.load_text_encoder(text.default_minilm_source())
     autoencoder = settings.check_latents(config, model_config, manifests)
     tokens = autoencoder.tokens(config.image_size)
     fits = dict(batch=config.batch_size, parts=config.micro_batches, heads=model_config.heads, tokens=tokens)

@@ -22,6 +22,7 @@ MIXTURE = ("sources", "edit_share", "config.sources", "config.edit_share", "tabl
 # What may change between the start of a run and its continuation without making it another run.
 LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "mesh", "profile", "compile_cache")
 LOGISTICS += ("watchdog_minutes", "watch", "keep_best", "micro_batches", "teacher_memory")
+RECORDS = ("config", "metrics", "step_table")  # what a run is known by, in its folder
 OPTIMIZERS = ("optim", "student_optim", "critic_optim")  # the settings that are an optimizer's
 
 
@@ -123,9 +124,31 @@ def _ours(record: Path) -> bool:
 
 def _read(record: Path) -> dict:
     try:
-        return json.loads(record.read_text(encoding="utf-8"))
+        found = json.loads(record.read_text(encoding="utf-8"))
     except ValueError as error:  # no JSON, or no text
         raise UserError(f"{record} is damaged ({error}); give another --workdir.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{record} is damaged (it holds no settings); give another --workdir.")
+    return found
+
+
+def check_out(out: Path, others: Sequence[str] = (), runs: Sequence[str] = (), flag: str = "--out") -> None:
+    """Raises UserError where no file can be written at ``out``, or beside it with the suffixes ``others``, or where it
+    would take the place of what one of ``runs`` is known by: before the work, which would be lost."""
+    for file in (out, *map(out.with_suffix, others)):
+        if file.is_dir():
+            raise UserError(f"{flag} {out} cannot be written: {file} is a folder; give another name.")
+    check_folder(out.absolute().parent, f"{flag} {out}")
+    if out.stem in RECORDS and any(Path(run).resolve() == out.absolute().parent.resolve() for run in runs):
+        raise UserError(f"{flag} {out} has the name of a file of the run's own; give another one, such as report.html.")
+
+
+def check_folder(folder: Path, told: str) -> None:
+    """Raises UserError, which begins with ``told``, where a folder takes no files, or cannot be made."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "is write-protected" if there.is_dir() else "is a file"
+        raise UserError(f"{told} cannot be written: {there} {why}; give another folder.")
 
 
 def existing(path: str, what: str) -> Path:

@@ -107,6 +107,9 @@ def test_what_is_not_understood_exits_with_2(argv, capsys):
         ("sample --checkpoint=a --prompt=b --out=c.png --seed=-1", "--seed: '-1' is not a whole number from 0 to 429"),
         ("sample --checkpoint=a --prompt=b --out=c.png --seed=4294967296", "--seed: '4294967296' is not a whole"),
         ("sample --checkpoint=a --prompt=b --out=c.png --scale=0", "--scale: '0' is not a whole number from 1 on"),
+        ("sample --checkpoint=a --prompt=b --out=c.png --guidance=nan", "--guidance: 'nan' is not a number"),
+        ("bench generate --checkpoint=a --bench=b --out=c --guidance=nan", "--guidance: 'nan' is not a number"),
+        ("bench generate --checkpoint=a --bench=b --out=c --guidance=inf", "--guidance: 'inf' is not a number"),
         ("prepare --out=a --seed=-1", "--seed: '-1' is not a whole number from 0 to"),
         ("evaluate --workdir=a --out=b.html --limit=-999", "--limit: '-999' is not a whole number from 1 on"),
         ("evaluate --workdir=a --out=b.html --limit=0", "--limit: '0' is not a whole number from 1 on"),
@@ -295,6 +298,42 @@ def test_a_prompt_that_is_too_long(complaint, inputs, tmp_path):
     assert not out.exists()
 
 
+def test_a_prompt_that_is_no_text(complaint, inputs, tmp_path):
+    """What the shell hands over where bytes are no UTF-8."""
+    out, prompt = tmp_path / "a.png", os.fsdecode(b"a caf\xe9")
+    said = complaint("sample", f"--checkpoint={inputs / 'teacher'}", f"--out={out}", "--prompt", "a house", prompt)
+    assert said == "The prompt 'a caf\\udce9' is no valid text; write it in UTF-8."
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a red house " * 200, "has 602 tokens with [CLS] and [SEP], the limit is 512; shorten it."),
+        ("a caf\ud800", "The prompt 'a caf\\ud800' is no valid text; write it in UTF-8."),
+    ],
+    ids=["long", "no text"],
+)
+def test_rows_that_cannot_be_encoded(complaint, tmp_path, prompt, expected):
+    rows = [dict(prompt=each, category="own") for each in ("a house", prompt)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert expected in complaint("prepare", f"--from={tmp_path / 'own.jsonl'}", f"--out={tmp_path / 'set'}")
+    assert list((tmp_path / "set").iterdir()) == []
+
+
+def test_prompts_of_samples_that_are_too_long_are_told_before_anything_is_compiled(
+    complaint, command, inputs, tmp_path, monkeypatch
+):
+    """Of a set whose own prompts are short, whatever it calls its categories."""
+    rows = [dict(prompt=f"a fox {i}", category="text") for i in range(8)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert cli.main(["prepare", f"--from={tmp_path / 'own.jsonl'}", f"--out={tmp_path / 'set'}"]) == 0
+    monkeypatch.setattr(train, "compile_programs", None)
+    said = complaint(*command("--config.max_text_tokens=8", data=tmp_path / "set" / "prompts.arrayrecord"))
+    assert "that this run draws while it goes on have up to 13 tokens; raise config.max_text_tokens from 8." in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_sampling_that_cannot_be(complaint, inputs, tmp_path):
     def sample(out: str, checkpoint: str = "teacher", steps: int = 1) -> str:
         return complaint(
@@ -306,6 +345,9 @@ def test_sampling_that_cannot_be(complaint, inputs, tmp_path):
     assert "there.png exists; give a new --out, nothing is overwritten." in sample("there.png")
     assert (tmp_path / "there.png").read_text() == "x"
     assert "There is no folder" in sample("nowhere/a.png")
+    (tmp_path / "folder.png").mkdir()
+    assert "folder.png exists; give a new --out" in sample("folder.png")
+    assert f"There is no folder {tmp_path}/there.png to write" in sample("there.png/a.png")
     assert "has to end in .png" in sample("a.txt")
     assert "is neither a run's work directory nor an exported model" in sample("a.png", checkpoint="prompts")
     assert "A time grid needs at least one step, not 0." in sample("a.png", steps=0)

@@ -19,6 +19,7 @@ from flashjax.data.manifest import places, read_manifest
 from flashjax.data.mixture import Mixture, open_sources
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
+from flashjax.evaluate import watch
 from flashjax.models import editing, text
 
 TEXTS = ["a red fox", "a very red fox in the snow", "a fox", *(f"a red {'very ' * i}fox" for i in range(8))]
@@ -65,6 +66,16 @@ def test_training_says_what_the_set_holds(made):
     assert len(cond.text) == len(pictures.PROMPTS)
     with pytest.raises(UserError, match="was prepared without the text 'ugly', .* --also 'ugly'"):
         encoder.encode(["ugly"])
+
+
+def test_what_a_run_draws_on_its_way_has_to_be_in_the_set(made):
+    config, table = configs.load(["--config=configs/z_image.py:tiny"]), SimpleNamespace(task=np.zeros(1, int))
+    sources = dict(own=dict(path=str(made[2])))
+    encoder = said.of(sources, open_sources(sources)[1])
+    watch.check_texts(config, bool((table.task == 0).any()), watch.Watched(), encoder)
+    watched = watch.Watched(watch.Prompts(["ugly"], [], [], np.zeros(0), None))
+    with pytest.raises(UserError, match="was prepared without the text 'ugly'"):
+        watch.check_texts(config, bool((table.task == 0).any()), watched, encoder)
 
 
 def test_a_set_of_another_encoder_is_told(made):

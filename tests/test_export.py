@@ -140,6 +140,9 @@ def test_a_folder_that_is_no_model_says_so(tmp_path):
         pipeline.load(str(tmp_path))
 
 
+NO_STEPS = described()["sampling"] | dict(steps=0)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
@@ -147,6 +150,9 @@ def test_a_folder_that_is_no_model_says_so(tmp_path):
         ("scheduler/scheduler_config.json", dict(flashjax=dict(sampling={})), "not a complete .*architecture"),
         ("scheduler/scheduler_config.json", dict(flashjax=described() | dict(sampling={})), "not a complete .*steps"),
         ("scheduler/scheduler_config.json", [], "not a complete exported model"),
+        ("transformer/config.json", [], "transformer/config.json is not a JSON object; fetch it again."),
+        ("transformer/config.json", CONFIG.to_diffusers() | dict(num_layers="7"), "json has num_layers = '7', wh"),
+        ("scheduler/scheduler_config.json", dict(flashjax=described() | dict(sampling=NO_STEPS)), "one step, not 0"),
     ],
 )
 def test_another_models_files_are_told(folder, tmp_path, file, content, words):

@@ -25,6 +25,14 @@ def test_contact_sheet_places_pictures_in_rows():
     assert labelled.size[0] > pictures.contact_sheet([[red], [blue]]).size[0]
 
 
+def test_one_picture_alone_has_no_frame():
+    """What is drawn can be edited: as it is, or enlarged."""
+    one = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    np.testing.assert_array_equal(pictures.contact_sheet([[one]], scale=1), one)
+    np.testing.assert_array_equal(pictures.contact_sheet([[one]], scale=2), one.repeat(2, 0).repeat(2, 1))
+    assert pictures.contact_sheet([[one]], 1, ["a"]).size[1] == 4 + 2
+
+
 def test_contact_sheet_of_nothing_or_of_unequal_pictures_says_so():
     with pytest.raises(UserError, match="none"):
         pictures.contact_sheet([])

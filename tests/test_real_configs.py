@@ -20,6 +20,10 @@ def encode(captions, max_tokens=None):
     return [np.random.default_rng(len(c)).normal(size=(2 + len(c.split()), 384)).astype(np.float32) for c in captions]
 
 
+def tokens(captions, max_tokens=None):
+    return [[0, *caption.split(), 1] for caption in captions]
+
+
 @pytest.fixture(autouse=True)
 def at_the_root(request, monkeypatch):
     monkeypatch.chdir(request.config.rootpath)
@@ -61,7 +65,7 @@ OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 
 @pytest.mark.parametrize("name", ["qwen_image_21", *OTHERS])
 def test_a_tiny_run_goes_from_end_to_end(name, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "load_text_encoder", lambda source: types.SimpleNamespace(encode=encode))
+    monkeypatch.setattr(text, "load_text_encoder", lambda source: types.SimpleNamespace(encode=encode, tokens=tokens))
     file, _, arg = name.partition(":")
     config = configs.load([f"--config=configs/{file}.py:tiny,{arg}", "--config.mesh.fsdp=1"])
     with config.unlocked():

@@ -1,11 +1,13 @@
-"""What is said of a configuration by itself: names that it lacks or has in vain, and sources, before any is opened."""
+"""What is said of a configuration by itself: names that it lacks or has in vain, what is no number, and sources, before
+any is opened."""
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from flashjax import config as configs
 from flashjax.errors import UserError
-from flashjax.settings import check_names, check_sources
+from flashjax.settings import check_names, check_settings, check_sources
 
 MINE = dict(path="mine.arrayrecord")
 
@@ -82,3 +84,65 @@ def test_what_another_objective_needs_may_be_left_out_or_lie_about(request):
     config.critic_optim = ConfigDict(dict(left="over"))
     del config.distill["critic_rows"]
     check_names(config)
+
+
+def tiny(request, arg: str = "", **changes):
+    """The tiny configuration as a file may write it; __ stands for the dot of a path."""
+    config = configs.load([f"--config={request.config.rootpath}/tests/configs/tiny_postcards.py:{arg}"]).unlock()
+    for path, value in changes.items():
+        *groups, name = path.split("__")
+        group = config
+        for each in groups:
+            group = group[each]
+        with group.ignore_type():
+            group[name] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("arg", "path", "value"),
+    [
+        ("", "student_updates", 1e4), ("", "seed", 1.5), ("", "batch_size", "8"), ("", "log_every", 2.5),
+        ("", "distill__nfe", 4.0), ("", "distill__critic_updates_per_rollout", 1.5), ("", "distill__substeps", None),
+        ("", "lora__rank", 2.5), ("", "mesh__data", 2.0), ("", "watch__count", 3e2), ("", "keep_checkpoints", True),
+        ("", "max_text_tokens", 28.0), ("teacher", "steps", 8.0), ("teacher", "sample__steps", "4"),
+    ],
+)  # fmt: skip
+def test_counts_that_are_no_whole_numbers(request, arg, path, value):
+    with pytest.raises(UserError) as raised:
+        check_settings(tiny(request, arg, **{path: value}))
+    assert str(raised.value) == f"config.{path.replace('__', '.')} is {value!r}; it has to be a whole number."
+
+
+@pytest.mark.parametrize(
+    ("arg", "path", "value"),
+    [
+        ("", "watchdog_minutes", "30"), ("", "distill__shift", "3"), ("", "distill__ema_decay", "0.9"),
+        ("", "distill__student_times__low", None), ("", "lora__alpha", (1, 2)), ("teacher", "drop_rate", "0.1"),
+        ("teacher", "times__std", "1.2"), ("teacher", "sample__guidance_scale", "2"),
+    ],
+)  # fmt: skip
+def test_rates_that_are_no_numbers(request, arg, path, value):
+    with pytest.raises(UserError) as raised:
+        check_settings(tiny(request, arg, **{path: value}))
+    assert str(raised.value) == f"config.{path.replace('__', '.')} is {value!r}; it has to be a number."
+
+
+@pytest.mark.parametrize("rows", [3, (1.5, 3), (0, True), ("0", "3"), (3, 1), (1, 2, 3)])
+def test_rows_to_trace_that_are_no_two_rows(request, rows):
+    with pytest.raises(UserError, match=r"write \(first row, last row\), or \(0, 0\) for none"):
+        check_settings(tiny(request, profile=rows))
+
+
+def test_a_watchdog_of_no_time(request):
+    """Less than nothing is not true of nan either."""
+    with pytest.raises(UserError, match="config.watchdog_minutes is nan; it has to be 0 or more"):
+        check_settings(tiny(request, watchdog_minutes=float("nan")))
+
+
+def test_numpys_numbers_are_numbers(request):
+    check_settings(tiny(request, batch_size=np.int64(8), distill__nfe=np.int32(4), distill__shift=np.float32(3)))
+
+
+def test_what_another_objective_counts_is_not_looked_at(request):
+    check_settings(tiny(request, "teacher", lora__alpha=16, student_updates="left over"))

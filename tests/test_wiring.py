@@ -1,6 +1,7 @@
 """Every setting arrives where it is meant to: recipe, optimizers, and what the compiled programs are given."""
 
 import dataclasses
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,8 @@ from flashjax import config as configs
 from flashjax import convert, flow, models, paths, pictures, train
 from flashjax.data import prepare
 from flashjax.distill import guidance, steps
+from flashjax.errors import UserError
+from flashjax.evaluate import watch
 from flashjax.models import qwen_image_21, text
 
 CONFIG = "tests/configs/tiny_postcards.py"
@@ -89,6 +92,9 @@ class Encoder:
 
     def encode(self, texts, max_tokens=None):
         return [np.full((2 + len(t.split()), 384), 1 + len(t), np.float32) for t in texts]
+
+    def tokens(self, texts, max_tokens=None):
+        return [[0, *t.split(), 1] for t in texts]
 
 
 class Stopped(Exception):
@@ -174,3 +180,21 @@ def test_flow_matching_gets_a_null_as_long_as_its_captions(compiled):
     assert batch[0]["text"].shape[1:] == (28, 384)
     assert np.asarray(null.text[0, :2] == 1).all()
     assert trees == ()
+
+
+EDITS = watch.Edits([dict(instruction="make it red at once")], None)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "watched", "longest"),
+    [([0, 1], watch.Watched(), 11), ([1], watch.Watched(edits=EDITS), 7), ([1], watch.Watched(), None)],
+)
+def test_prompts_that_a_run_draws_on_its_way_have_to_fit(tasks, watched, longest):
+    """Those of samples where it makes pictures from prompts, those of watched edits too."""
+    table = types.SimpleNamespace(task=np.array(tasks))
+    watch.check_texts(load("max_text_tokens=11"), bool((table.task == 0).any()), watched, Encoder())
+    if longest:
+        with pytest.raises(UserError, match=f"have up to {longest} tokens; raise config.max_text_tokens from 4"):
+            watch.check_texts(load("max_text_tokens=4"), bool((table.task == 0).any()), watched, Encoder())
+    else:
+        watch.check_texts(load("max_text_tokens=4"), bool((table.task == 0).any()), watched, Encoder())

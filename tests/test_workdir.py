@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from flashjax import workdir
-from flashjax.checkpoint import Checkpoints, check_meta, restore_params
+from flashjax.checkpoint import Checkpoints, check_meta, form, restore_params
 from flashjax.errors import UserError
 
-CONFIG = ConfigDict(dict(seed=0, log_every=10, optim=dict(lr=1e-3), data="a", grid=(0, 1)))
+CONFIG = ConfigDict(
+    dict(objective="dmd", seed=0, log_every=10, optim=dict(lr=1e-3), sources=dict(own=dict(path="a")), grid=(0, 1))
+)
 
 
 def changed(**settings) -> ConfigDict:
@@ -50,15 +53,15 @@ def test_a_run_that_never_started_binds_nobody(tmp_path):
     folder = workdir.claim(str(tmp_path / "run"), CONFIG)
     (folder / "metrics.jsonl").touch()
     (folder / "checkpoints").mkdir()
-    workdir.claim(str(folder), changed(data="b"))
-    assert json.loads((folder / "config.json").read_text())["data"] == "b"
+    workdir.claim(str(folder), changed(objective="trajectory"))
+    assert json.loads((folder / "config.json").read_text())["objective"] == "trajectory"
 
 
 def test_a_checkpoint_binds_without_metrics(tmp_path):
     folder = workdir.claim(str(tmp_path / "run"), CONFIG)
     (folder / "checkpoints" / "4").mkdir(parents=True)
-    with pytest.raises(UserError, match=f"The folder {folder} belongs to another run: data is 'a' there and 'b' here"):
-        workdir.claim(str(folder), changed(data="b"))
+    with pytest.raises(UserError, match=f"The folder {folder} belongs to another run: seed is 0 there and 1 here"):
+        workdir.claim(str(folder), changed(seed=1))
 
 
 def test_without_a_checkpoint_it_says_what_to_give(tmp_path):
@@ -75,6 +78,16 @@ def test_other_files_are_left_alone(tmp_path):
     with pytest.raises(UserError, match="holds files but no run of flashjax; give an empty or a new folder"):
         workdir.claim(str(tmp_path), CONFIG)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_models_folder_is_left_alone(tmp_path):
+    """It has a config.json too, which is not a run's."""
+    files = {"config.json": b'{"_class_name": "AutoencoderKL"}', "diffusion_pytorch_model.safetensors": b"weights"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="holds files but no run of flashjax; give an empty or a new folder"):
+        workdir.claim(str(tmp_path), CONFIG)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
 def test_a_file_is_no_folder(tmp_path):
@@ -116,10 +129,51 @@ def test_the_mixture_of_a_finished_run_stays(tmp_path):
         workdir.check_unfinished(tmp_path, 9)
 
 
-def test_a_damaged_record(begun):
-    (begun / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"is damaged .* another --workdir"):
+@pytest.mark.parametrize("content", [b"{", b"\x89PNG\r\n\xff", b"[1, 2]"], ids=["cut", "binary", "a list"])
+@pytest.mark.parametrize("metrics", [True, False])
+def test_a_damaged_record(begun, content, metrics):
+    (begun / "config.json").write_bytes(content)
+    if not metrics:
+        (begun / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match=r"config.json is damaged .* another --workdir"):
         workdir.claim(str(begun), CONFIG)
+    assert (begun / "config.json").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("file/a.html", "--out {0}/file/a.html cannot be written: {0}/file is a file; give another folder."),
+        ("file/new/a.html", "--out {0}/file/new/a.html cannot be written: {0}/file is a file; give another folder."),
+        ("a.html", "--out {0}/a.html cannot be written: {0}/a.csv is a folder; give another name."),
+        ("run/config.html", "--out {0}/run/config.html has the name of a file of the run's own; give another"),
+        ("run/../run/metrics.html", "has the name of a file of the run's own"),
+    ],
+)
+def test_results_that_cannot_be_written(tmp_path, out, said):
+    (tmp_path / "file").write_text("x")
+    for name in ("run", "a.csv"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError) as raised:
+        workdir.check_out(tmp_path / out, (".json", ".csv"), [str(tmp_path / "run")])
+    assert said.format(tmp_path) in str(raised.value)
+
+
+def test_results_that_can_be_written(tmp_path, monkeypatch):
+    """In new folders, over those of before, and beside what a run is known by."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "report.html").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    for out in ("report.html", "new/folder/report.html", "run/report.html", "config.html"):
+        workdir.check_out(Path(out), (".json", ".csv"), [str(tmp_path / "run")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "run"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_results_in_a_folder_that_is_write_protected(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match=f"{tmp_path} is write-protected; give another folder"):
+        workdir.check_out(tmp_path / "new" / "report.html")
 
 
 def test_existing_names_the_nearest(tmp_path):
@@ -142,6 +196,19 @@ def test_a_checkpoint_of_another_configuration(tmp_path):
     restored, data = again.restore(4, abstract, meta)
     assert restored["a"].tolist() == [0, 1, 2]
     assert data == dict(loader={"at": 7})
+
+
+def test_a_copy_of_a_checkpoint_that_lacks_a_file(tmp_path):
+    """What is read of it alone is found by that file's description."""
+    folder, params = tmp_path / "checkpoints", dict(a=jnp.arange(3.0))
+    saved = Checkpoints(folder)
+    saved.save(4, dict(ema=params, student=dict(params=params)), {}, dict(config={}))
+    saved.close()
+    assert restore_params(folder)[0]["a"].tolist() == [0, 1, 2]
+    (folder / "4" / "state" / "_METADATA").unlink()
+    for read in (restore_params, form):
+        with pytest.raises(UserError, match=r"checkpoints/4 cannot be read \(state/_METADATA is missing\)"):
+            read(folder)
 
 
 def test_a_state_that_is_not_finite_is_not_saved_and_pushes_nothing_out(tmp_path):

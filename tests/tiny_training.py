@@ -25,9 +25,13 @@ def encode(captions, max_tokens=None):
     return [np.random.default_rng(len(c)).normal(size=(2 + len(c.split()), 384)).astype(np.float32) for c in captions]
 
 
+def tokens(captions, max_tokens=None):
+    return [[0, *caption.split(), 1] for caption in captions]
+
+
 def without_the_encoder():
     """The true encoder takes seconds to compile, and these tests are about the loop."""
-    stub = types.SimpleNamespace(encode=encode)
+    stub = types.SimpleNamespace(encode=encode, tokens=tokens)
     text.load_text_encoder = lambda source: stub
     pictures.make_drawer = pictures.make_edit_drawer = lambda *_: lambda params, step: {}
 

@@ -2,6 +2,7 @@
 
 import argparse
 import logging as std_logging
+import math
 
 from absl import logging
 
@@ -41,6 +42,17 @@ def non_negative(text: str) -> int:
 def seed(text: str) -> int:
     """An argparse type: a seed of 32 bits."""
     return _whole(text, 0, SEEDS)
+
+
+def finite(text: str) -> float:
+    """An argparse type: a number, neither infinite nor nan."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
 
 
 def _whole(text: str, low: int, end: int | None = None) -> int:

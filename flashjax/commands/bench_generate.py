@@ -2,7 +2,7 @@
 
 import argparse
 
-from flashjax.commands import non_negative, positive, seed
+from flashjax.commands import finite, non_negative, positive, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bench", required=True, help="prompts, JSONL")
     parser.add_argument("--out", required=True, help="folder for <id>_<seed>.png")
     parser.add_argument("--steps", type=positive, help="sampling steps (default: the model's own)")
-    parser.add_argument("--guidance", type=float, help="guidance scale, 1 is none (default: the model's)")
+    parser.add_argument("--guidance", type=finite, help="guidance scale, 1 is none (default: the model's)")
     parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="a picture each (default 0)")
     parser.add_argument("--limit", type=positive, help="use only so many prompts (default: all)")
     parser.add_argument(
@@ -90,15 +90,14 @@ def _of_run(args: argparse.Namespace, bench, sources):
 
     from flashjax import checkpoint, pipeline
     from flashjax.data.prompts import read_square
-    from flashjax.errors import UserError, about_settings
+    from flashjax.errors import UserError
     from flashjax.models import text
 
     pipe = pipeline.spread(pipeline.load(args.checkpoint, args.which, args.step))
     if sources and "references" not in pipe.model.Condition.__annotations__:
         raise UserError(f"{args.checkpoint} is of an architecture that edits no pictures; give another one.")
     encoder = text.load_text_encoder(text.default_minilm_source())
-    with about_settings():
-        encoder.tokens([p.prompt for p in bench], pipe.max_text_tokens)  # names a prompt that is too long
+    encoder.tokens([p.prompt for p in bench], pipe.max_text_tokens)  # names a prompt that is too long
     settings, side = dict(steps=args.steps, guidance_scale=args.guidance), args.source_size or pipe.image_size
 
     def draw(some, seeds):

@@ -34,15 +34,16 @@ def run(args: argparse.Namespace) -> None:
     from flashjax.commands import quiet
     from flashjax.errors import UserError
     from flashjax.evaluate import classifier, edits, edits_page, study
+    from flashjax.files import write_whole
     from flashjax.models import text
+    from flashjax.workdir import check_out
 
     quiet()
     out = Path(args.out)
     if out.suffix not in (".json", ".html") or not out.absolute().parent.is_dir():
         raise UserError(f"--out {out} has to end in .json or .html and lie in a folder that exists.")
-    records = study.load_cards(args.data, args.limit)
-    if "source" not in records[0]:
-        raise UserError(f"{args.data} holds no edits; prepare some with flashjax prepare --split heldout --edits.")
+    check_out(out, (".json", ".png"), args.checkpoint)
+    records = study.load_cards(args.data, args.limit, "edit_data")
     judge, encoder = classifier.load(args.classifier), text.load_text_encoder(text.default_minilm_source())
     sources, said = np.stack([r["source"] for r in records]), [r["instruction"] for r in records]
     sets, seeds = {}, list(range(1, 1 + len(said)))
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
                 sets[name] = pipe.draw(said, seeds, encoder, images=sources, **settings)
         sets[f"{path}, {study.nfe(pipe)} NFE"] = pipe.draw(said, seeds, encoder, images=sources)
     told = edits.figures(sets, records, judge)
-    out.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
+    write_whole(out.with_suffix(".json"), (json.dumps(told, indent=1) + "\n").encode())
     if out.suffix == ".html":
         edits_page.write_page(out, told, sets, records, shlex.join(["flashjax", *sys.argv[1:]]))
     shown = range(min(12, len(records)))

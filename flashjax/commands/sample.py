@@ -1,10 +1,9 @@
 """``flashjax sample``: pictures from prompts, and edits of pictures."""
 
 import argparse
-import math
 import os
 
-from flashjax.commands import SEEDS, non_negative, positive, seed
+from flashjax.commands import SEEDS, finite, non_negative, positive, seed
 
 # what goes with one source of a model only
 _OF_CHECKPOINT, _OF_WEIGHTS = ("which", "step", "scale", "source_size"), ("model", "negative", "size")
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="PNG to write; several pictures are put in a row")
     parser.add_argument("--steps", type=int, default=None, help="sampling steps (default: the model's own)")
     parser.add_argument(
-        "--guidance", type=_finite, default=None,
+        "--guidance", type=finite, default=None,
         help="guidance scale, 1 is none; Z-Image's pipeline calls our 6 a 5 (default: the model's)",
     )  # fmt: skip
     parser.add_argument("--seed", type=seed, default=0, help="of the first picture; the next ones count on (default 0)")
@@ -77,8 +76,8 @@ def _of_run(args: argparse.Namespace, seeds: list[int]):
     slots = zip(*several, strict=True)  # the first pictures of all prompts, their second ones
     side = args.source_size or pipe.image_size
     images = [np.stack([read_square(path, side) for path in slot]) for slot in slots] or None
+    encoder.tokens(args.prompt, pipe.max_text_tokens)  # names a prompt that is too long
     with about_settings():
-        encoder.tokens(args.prompt, pipe.max_text_tokens)  # names a prompt that is too long
         flow.time_grid(1 if args.steps is None else args.steps, 1.0)
     drawn = pipe.draw(args.prompt, seeds, encoder, images=images, steps=args.steps, guidance_scale=args.guidance)
     given = {name: value for name in ("steps", "guidance") if (value := getattr(args, name)) is not None}
@@ -111,6 +110,7 @@ def _check_out(out: str) -> None:
     from pathlib import Path
 
     from flashjax.errors import UserError
+    from flashjax.workdir import check_out
 
     if Path(out).exists():
         raise UserError(f"{out} exists; give a new --out, nothing is overwritten.")
@@ -118,6 +118,7 @@ def _check_out(out: str) -> None:
         raise UserError(f"--out {out} has to end in .png.")
     if not Path(out).absolute().parent.is_dir():
         raise UserError(f"There is no folder {Path(out).absolute().parent} to write {out} to.")
+    check_out(Path(out))
 
 
 def _save(image, out: str, facts: dict) -> None:
@@ -137,14 +138,3 @@ def _size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 1024, or 1664x928")
     width, height = (positive(side) for side in (sides * 2)[:2])
     return width, height
-
-
-def _finite(text: str) -> float:
-    """An argparse type: a number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value

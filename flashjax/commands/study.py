@@ -5,6 +5,8 @@ import re
 import shlex
 import sys
 
+_PAGES = (".json", ".html", ".md")  # beside the cells
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="file of the study, as in configs/studies/")
@@ -25,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from flashjax.commands import quiet
     from flashjax.errors import UserError
     from flashjax.studies import grid, kept
+    from flashjax.workdir import check_folder, check_out
 
     quiet()
     study, name = grid.load(args.study), Path(args.study).stem
@@ -36,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
         print(grid.status(every))
         return 0
     if not args.repeat:
+        check_out(file, _PAGES, flag="--docs" if args.docs else "--out")
+        check_folder(out, f"--out {out}")
         kept.check_none_lost(file, elsewhere, every)
     from flashjax.studies.measuring import check_read, train_and_measure
 
@@ -65,6 +70,7 @@ def _write(study, every, file) -> None:
     """The page, its table and figures, and the cells."""
     import json
 
+    from flashjax.files import write_whole
     from flashjax.studies import contrasts, kept, page
 
     if not any(cell.result for cell in every):
@@ -73,9 +79,9 @@ def _write(study, every, file) -> None:
     command = shlex.join(["flashjax", *(word for word in sys.argv[1:] if word != "--page")])
     file.parent.mkdir(parents=True, exist_ok=True)
     kept.write(file, every)
-    file.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
-    file.with_suffix(".html").write_text(page.page(told, every, command))
-    file.with_suffix(".md").write_text(contrasts.markdown(told, command))
+    texts = json.dumps(told, indent=1) + "\n", page.page(told, every, command), contrasts.markdown(told, command)
+    for suffix, written in zip(_PAGES, texts, strict=True):
+        write_whole(file.with_suffix(suffix), written.encode())
     print(file.with_suffix(".html"))
 
 

@@ -18,16 +18,19 @@ from tqdm import tqdm
 from flashjax import __version__, checkpoint, pipeline, recipe
 from flashjax import metrics as run_metrics
 from flashjax.data.records import RecordSource
-from flashjax.errors import UserError, about_settings
+from flashjax.errors import UserError
 from flashjax.evaluate import classifier, report, suite
 from flashjax.evaluate.watch import HELD_OUT
-from flashjax.files import as_csv
+from flashjax.files import as_csv, write_whole
 from flashjax.models import text
 from flashjax.pictures import contact_sheet
 from flashjax.pipeline import Pipeline
+from flashjax.workdir import check_out
 
 HEAD = ("pictures", "figure", "value", "low", "high")  # of the figures as a table
 COLUMNS = ("teacher80", "teacher4", "teacher4_guided", "student4")  # of the report, from left to right
+# What records have to hold, and the command that makes them. Of a teacher's guidance any pictures with prompts tell.
+KINDS = HELD_OUT | dict(pictures=({"caption", "image"}, "flashjax prepare --split heldout"))
 SHOWN = 6  # pictures a category in the report
 TIMED = 64  # pictures of the batch that is timed
 NOTE = (
@@ -153,13 +156,12 @@ def study(
     judge, encoder = classifier.load(classifier_path), text.load_text_encoder(text.default_minilm_source())
     student, teacher = pipeline.load(workdir, step=step), pipeline.load(teacher_path)
     check_sizes({data: side, workdir: student.image_size, teacher_path: teacher.image_size})
-    with about_settings():
-        encoder.tokens(prompts, min(student.max_text_tokens, teacher.max_text_tokens))
+    encoder.tokens(prompts, min(student.max_text_tokens, teacher.max_text_tokens))
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     sets, figures = measure(student, teacher, records, judge, encoder, Path(keep))
-    target.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
-    target.with_suffix(".csv").write_text(as_csv(HEAD, figures_of(figures["entries"])))
+    write_whole(target.with_suffix(".json"), (json.dumps(figures, indent=1) + "\n").encode())
+    write_whole(target.with_suffix(".csv"), as_csv(HEAD, figures_of(figures["entries"])).encode())
     title = f"A {student.defaults['steps']}-step student of the postcards' teacher"
     write(target, Path(workdir), title, figures, sets, records, command)
     return figures
@@ -202,17 +204,19 @@ def check_paths(workdir: str, out: str) -> None:
             f"{workdir} is not the work directory of a run (config.json, step_table.txt, metrics.jsonl, checkpoints/); "
             "the report tells of the training, so give the run and not what was exported from it."
         )
+    check_out(Path(out), (".json", ".csv", ".png"), [workdir])
 
 
 def load_cards(data: str, limit: int | None = None, kind: str = "data") -> list[dict[str, Any]]:
-    """The held-out records, an equal share of each category first. Raises UserError where they cannot be measured
-    on."""
+    """The held-out records, an equal share of each category first. ``kind``: one of KINDS. Raises UserError where they
+    cannot be measured on."""
     source = RecordSource(data)
     count = len(source) if limit is None else min(len(source), limit)
     if "image" not in source[0]:
         raise UserError(f"{data} holds prompts only; prepare held-out postcards without --prompts-only.")
-    keys, command = HELD_OUT[kind]
-    if not keys <= source[0].keys() or (kind == "data" and "source" in source[0]):
+    keys, command = KINDS[kind]
+    # An edit has a caption and a picture too, but its picture is not what the caption says.
+    if not keys <= source[0].keys() or (kind != "edit_data" and "source" in source[0]):
         raise UserError(f"{data} holds records of another kind; `{command}` makes those that are measured here.")
     if count < 2:
         raise UserError(f"{count} postcard of {data} is too few to measure a distance; take two or more.")

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flashjax import pictures
+from flashjax.data import said
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
 from flashjax.evaluate import metrics
@@ -54,6 +55,22 @@ class Watched(NamedTuple):
 
     prompts: Prompts | None = None
     edits: Edits | None = None
+
+
+def check_texts(config: ConfigDict, draws_prompts: bool, watched: Watched, encoder: Any) -> None:
+    """Raises UserError where what a run draws on its way, which is no part of its sources, is longer than their texts
+    may be, or was not encoded with them. ``draws_prompts``: whether it has rows of prompts, and so samples of them."""
+    shows = config.autoencoder.architecture == latents.PIXELS.name or config.autoencoder.weights
+    texts = list(pictures.PROMPTS) if shows and draws_prompts else []
+    texts += watched.prompts.prompts if watched.prompts else []
+    texts += [record["instruction"] for record in watched.edits.records] if watched.edits else []
+    if isinstance(encoder, said.Said):
+        encoder.encode(texts)  # names what it lacks; how long the others are is in the manifest
+    elif (longest := max(map(len, encoder.tokens(texts)), default=0)) > config.max_text_tokens:
+        raise UserError(
+            f"The prompts that this run draws while it goes on have up to {longest} tokens; raise "
+            f"config.max_text_tokens from {config.max_text_tokens}."
+        )
 
 
 def load(config: ConfigDict) -> Watched:

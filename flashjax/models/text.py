@@ -62,7 +62,7 @@ class TextEncoder:
           For every prompt its states [n_i, width] float32, true tokens only.
 
         Raises:
-          ValueError: a prompt is longer than the limit (prompts are never cut silently).
+          UserError: a prompt is longer than the limit (prompts are never cut silently), or no text.
         """
         distinct = list(dict.fromkeys(texts))
         rows = self.tokens(distinct, max_tokens)
@@ -72,8 +72,8 @@ class TextEncoder:
         return [found[text] for text in texts]
 
     def tokens(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
-        """The token ids of every text. Raises ValueError for one of more than ``max_tokens``: asked beforehand, it
-        costs no encoding."""
+        """The token ids of every text. Raises UserError for one of more than ``max_tokens``, and for what is no text:
+        asked beforehand, it costs no encoding."""
         for text in texts:
             if any("\ud800" <= letter <= "\udfff" for letter in text):  # as the shell hands over what is no UTF-8
                 raise UserError(f"The prompt {text[:60]!r} is no valid text; write it in UTF-8.")

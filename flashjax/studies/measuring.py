@@ -103,7 +103,7 @@ def measure(
             seeds = draw_seeds(pipe, said[:DIVERSITY_PROMPTS], encoder, keep)
             values["diversity"] = _plain(metrics.diversity(suite.seed_features(judge, seeds)))
     if edit_data:
-        records = study.load_cards(edit_data, limit)
+        records = study.load_cards(edit_data, limit, "edit_data")
         sources = np.stack([r["source"] for r in records])
         said, seeds = [r["instruction"] for r in records], list(range(1, 1 + len(records)))
         images = pipe.draw(said, seeds, encoder, images=sources)

@@ -11,11 +11,13 @@ import jax
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 from flashjax import checkpoint, cli, export, models, pipeline, workdir
 from flashjax import config as configs
 from flashjax import metrics as run_metrics
 from flashjax.data import prepare
+from flashjax.data.prompts import prepare_prompts
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError
 from flashjax.evaluate import study, suite
@@ -39,7 +41,7 @@ class Encoder:
     def tokens(self, texts, max_tokens=None):
         rows = [[0, *t.split(), 1] for t in texts]
         if max_tokens is not None and max(map(len, rows)) > max_tokens:
-            raise ValueError(f"A prompt has {max(map(len, rows))} tokens, the limit is {max_tokens}.")
+            raise UserError(f"A prompt has {max(map(len, rows))} tokens, the limit is {max_tokens}.")
         return rows
 
 
@@ -76,6 +78,16 @@ def given(request, tmp_path_factory):
     scheduler.write_text(json.dumps(told))
     for name, size in (("pictures", 32), ("small", 16), ("prompts", None)):
         prepare.prepare(folder / name, split="heldout", count_per_category=4, size=size, seed=0, progress=False)
+    prepare.prepare(folder, split="heldout", count_per_category=4, size=32, seed=0, edits=True, progress=False)
+    for name in ("own.png", "source.png"):
+        Image.new("RGB", (32, 32)).save(folder / name)
+    row = dict(prompt="a fox", category="fox", image="own.png")
+    for name, own in (("own", row), ("own_edits", row | dict(source="source.png"))):
+        (folder / f"{name}.jsonl").write_text("\n".join([json.dumps(own)] * 3))
+        prepare_prompts(
+            folder, [folder / f"{name}.jsonl"], name=name, size=32, encode=Encoder().encode, encoder_name="a stand-in",
+            progress=False,
+        )  # fmt: skip
     return folder
 
 
@@ -114,11 +126,16 @@ def test_an_evaluation_from_the_command_line(given, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (dict(out="x.json"), "--out x.json has to end in .html; the figures and a picture go beside it"),
-        (dict(out="x.png"), "--out x.png has to end in .html"),
+        (dict(out="x.json"), "x.json has to end in .html; the figures and a picture go beside it"),
+        (dict(out="x.png"), "x.png has to end in .html"),
         (dict(workdir="teacher"), "teacher is not the work directory of a run"),
         (dict(data="prompts/heldout.arrayrecord"), "holds prompts only; prepare held-out postcards without --prompts"),
         (dict(data="small/heldout.arrayrecord"), "reads pictures of 32 px, but there are others in"),
+        (dict(data="heldout_edits.arrayrecord"), "of another kind; `flashjax prepare --split heldout` makes"),
+        (dict(data="own.arrayrecord"), "holds records of another kind; `flashjax prepare --split heldout` makes"),
+        (dict(out="a folder.html"), "a folder.html is a folder; give another name."),
+        (dict(out="own.png/report.html"), "own.png is a file; give another folder."),
+        (dict(out="run/config.html"), "run/config.html has the name of a file of the run's own; give another one"),
         (dict(limit=1), "1 postcard of"),
         (dict(classifier="nowhere"), "There is no readable classifier in nowhere"),
         (dict(teacher="prompts"), "is neither a run's work directory nor an exported model"),
@@ -129,10 +146,56 @@ def test_what_cannot_be_evaluated_is_told_before_anything_is_drawn(
     given, tmp_path, capsys, monkeypatch, changes, expected
 ):
     monkeypatch.setattr(study, "draw_kept", None)
-    changes = {k: given / v if k in ("workdir", "data", "teacher") else v for k, v in changes.items()}
+    before = (given / "run" / "config.json").read_bytes()
+    (given / "a folder.html").mkdir(exist_ok=True)
+    if "out" in changes:
+        monkeypatch.setattr(pipeline, "load", None)
+    changes = {k: given / v if k in ("workdir", "data", "teacher", "out") else v for k, v in changes.items()}
     assert cli.main(arguments(given, tmp_path, **changes)) == 2
     assert expected in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    assert (given / "run" / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (dict(data="pictures/heldout.arrayrecord"), "of another kind; `flashjax prepare --split heldout --edits` m"),
+        (dict(data="own_edits.arrayrecord"), "of another kind; `flashjax prepare --split heldout --edits` m"),
+        (dict(out="nowhere/edits.json"), "has to end in .json or .html and lie in a folder that exists."),
+        (dict(out="a folder.html"), "a folder.html is a folder; give another name."),
+        (dict(out="run/config.json"), "run/config.json has the name of a file of the run's own; give another one"),
+    ],
+    ids=str,
+)
+def test_edits_that_cannot_be_measured_are_told_before_a_model_is_loaded(
+    given, tmp_path, capsys, monkeypatch, changes, expected
+):
+    monkeypatch.setattr(pipeline, "load", None)
+    before = (given / "run" / "config.json").read_bytes()
+    (given / "a folder.html").mkdir(exist_ok=True)
+    asked = dict(checkpoint="run", data="heldout_edits.arrayrecord", out="edits.json") | changes
+    assert cli.main(["evaluate-edits", *(f"--{name}={given / value}" for name, value in asked.items())]) == 2
+    assert expected in capsys.readouterr().err
+    assert not (given / "edits.json").exists()
+    assert (given / "run" / "config.json").read_bytes() == before
+
+
+def test_edits_from_the_command_line(given, tmp_path, capsys):
+    flags = dict(checkpoint=given / "run", data=given / "heldout_edits.arrayrecord", out=tmp_path / "edits.html")
+    assert cli.main(["evaluate-edits", *(f"--{name}={value}" for name, value in flags.items()), "--limit=3"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["edits.html", "edits.json", "edits.png"]
+    told, said = json.loads((tmp_path / "edits.json").read_text()), capsys.readouterr().out
+    assert list(told) == ["nothing done", "exact", f"{given / 'run'}, 2 NFE"]
+    assert [row["success"]["value"] for row in told.values()] == [0, 1, 0]  # its weights are random
+    assert all(name[-39:] in said for name in told)
+
+
+def test_the_guidance_of_a_teacher_is_measured_on_any_pictures_with_their_prompts(given):
+    assert len(study.load_cards(str(given / "own.arrayrecord"), kind="pictures")) == 3
+    for edits in ("own_edits", "heldout_edits"):
+        with pytest.raises(UserError, match="holds records of another kind"):
+            study.load_cards(str(given / f"{edits}.arrayrecord"), kind="pictures")
 
 
 def test_a_caption_over_the_limit_is_told_before_anything_is_drawn(given, tmp_path, capsys, monkeypatch):

@@ -63,7 +63,8 @@ def test_both_tasks_are_drawn_and_measured(judge, cards, reads_everything, monke
         return pipe.draw(list(prompts), list(seeds), encoder, **settings)
 
     monkeypatch.setattr(measuring.study, "draw_kept", draw_kept)
-    monkeypatch.setattr(measuring.study, "load_cards", lambda path, limit: dict(a=cards, b=edits)[path])
+    given = {("a", "data"): cards, ("b", "edit_data"): edits}
+    monkeypatch.setattr(measuring.study, "load_cards", lambda path, limit, kind="data": given[path, kind])
     cell = types.SimpleNamespace(folder=tmp_path, config={}, again=False)
     values = measuring.measure("run", cell, data="a", edit_data="b")["values"]
     assert {"edit success", "edit kept", "edit outside", "edit text", "adherence"} <= set(values)

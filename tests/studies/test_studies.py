@@ -242,7 +242,7 @@ def test_pages_and_comments_do_not_decide_the_numbers(tmp_path, monkeypatch):
         assert (code_version() == versions[4]) is same
 
 
-def test_the_command_lists_and_writes(tmp_path, monkeypatch, capsys):
+def test_the_command_lists_and_writes_and_runs_nothing_that_it_could_not_write(tmp_path, monkeypatch, capsys):
     file = tmp_path / "rates.py"
     file.write_text(
         "from flashjax.studies.grid import Study\n"
@@ -258,6 +258,10 @@ def test_the_command_lists_and_writes(tmp_path, monkeypatch, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir() if path.is_file()} == written
     assert cli.main([*asked, "--docs", str(tmp_path / "docs")]) == 0
     assert {path.name for path in (tmp_path / "docs").iterdir()} == written
+    monkeypatch.setattr("flashjax.studies.measuring.train_and_measure", None)
+    for flags in (["--docs", str(file)], ["--out", str(file / "new")]):
+        assert cli.main([*asked, *flags]) == 2
+        assert f"cannot be written: {file} is a file; give another folder." in capsys.readouterr().err
 
 
 def test_a_study_goes_on_elsewhere_and_under_later_code(tmp_path, monkeypatch, capsys):
