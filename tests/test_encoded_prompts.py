@@ -135,7 +135,8 @@ def test_an_edit_is_read_with_all_its_pictures(edits):
         np.testing.assert_allclose(record[name], expected, rtol=2**-10, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["qwen_image_21", pytest.param("flux2_klein", marks=pytest.mark.long)])
+@pytest.mark.long  # a preparation and a run each
+@pytest.mark.parametrize("family", ["qwen_image_21", "flux2_klein"])
 def test_edits_of_families_that_draw_too(family, tmp_path):
     """The same encoder reads prompts and, where rows have pictures, edits: as the pipeline conditions its denoiser."""
     tiny_pipelines.make(family, tmp_path / "released")

