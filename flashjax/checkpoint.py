@@ -109,7 +109,7 @@ def _reading(folder: Any, step: int) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
             f"The checkpoint {folder}/{step} cannot be read ({reason}). Delete this folder, and the run goes on from "

@@ -11,15 +11,42 @@ from pathlib import Path
 from typing import Any
 
 
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A name for what is not complete yet, of this process alone; nothing is left there, however it ends."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that appears at ``path`` when it is complete: all of it, or what was there before."""
+    with _beside(path) as partial:
+        yield partial
+        os.replace(partial, path)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """The content at the path, all of it or what was there before: a full disk must not leave half a file over a good
     one. Raises OSError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def write_first(path: Path, content: bytes) -> None:
+    """The content at the path, whole, unless something is there already: of several processes that write at once, one
+    does. (Where the disk knows no links, as a mounted bucket, the last one.) Raises OSError."""
+    with _beside(path) as partial:
+        partial.write_bytes(content)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            pass
+        except OSError:
+            os.replace(partial, path)
 
 
 def looks(folder: Path) -> str:

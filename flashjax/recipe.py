@@ -180,11 +180,10 @@ def in_vain(config: ConfigDict, table: schedule.StepTable) -> list[str]:
     for c in (c for c, task in named.items() if task not in tasks):
         told.append(f"the weights for {c!r} in config.distill.guidance_table, as config.edit_share leaves it no row.")
     heard = {m for program in table.programs() for m in program.active}
-    for m, name in enumerate(teacher_names(config.distill)):
+    scales = make_recipe(config.distill).guidance_scales
+    for m, (name, scale) in enumerate(zip(teacher_names(config.distill), scales, strict=True)):
         if m and m not in heard:
             told.append(f"the teacher {name!r} is never heard, and its weights are loaded all the same; take it out.")
-    for m, scale in enumerate(make_recipe(config.distill).guidance_scales):
-        name = teacher_names(config.distill)[m]
         if scale.off and config.distill.teachers[name].get("negative"):
             told.append(f"the negative prompt of the teacher {name!r}, whose guidance is 1 at every t.")
     return told

@@ -163,9 +163,6 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     data = {config.sources[name].path: manifest["sha256"][:16] for name, manifest in manifests.items()}
     begun_with = dict(zip(weights, map(content, weights, trees), strict=True))
     hosts.check_same(data | begun_with)
-    with hosts.together():
-        if told := begun_from(config, begun_with):
-            note(told)
     frozen = [kept(tree, config.teacher_dtype) for tree in frozen]
     places = (held.placed(sharding.shardings(tree, mesh), config.teacher_memory) for tree in frozen)
     teachers = tuple(map(jax.device_put, frozen, places))
@@ -174,6 +171,9 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     note(f"{config.model.architecture}{trains} {optim.parameter_count(whole):,} parameters, {len(named)} teachers")
     meta = dict(config=workdir.identity(config), table=table.digest(), data=data, sha256=begun_with)
     if not start:
+        with hosts.together():
+            if told := begun_from(config, begun_with):
+                note(told)
         begin = jax.jit(create, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))
         state = begin(jax.device_put(init, trained_placed), critic=jax.device_put(critic, trained_placed))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from flashjax.bench.prompts import Prompt
 from flashjax.errors import UserError
+from flashjax.files import whole, write_first
 from flashjax.upright import upright
 
 __all__ = ["generate", "pending", "settle"]
@@ -30,28 +30,16 @@ def settle(folder: Path, facts: Mapping[str, Any]) -> None:
     # Listed first: a process of the same run may write the record, and begin to draw, at any moment from here on.
     there = folder.exists() and any(not path.name.endswith(".partial") for path in folder.iterdir())
     record, told = folder / "drawn.json", json.dumps(facts, indent=1, sort_keys=True)
-    if record.exists():
-        before, now = _read(record), json.loads(told)
-        differ = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
-        if differ:
-            named = "; ".join(f"{k} is {before.get(k)!r} there and {now.get(k)!r} here" for k in differ)
-            raise UserError(f"{folder} has pictures of other settings: {named}; give another --out.")
-        return
-    if there:
-        raise UserError(f"{folder} holds files, but no pictures of flashjax bench generate; give an empty folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = record.with_name(f".{record.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(told)
-        os.link(partial, record)  # of several that begin at once, one; the others compare themselves with it
-    except FileExistsError:
-        pass
-    except OSError:  # a mounted bucket knows no links
-        os.replace(partial, record)
-    finally:
-        partial.unlink(missing_ok=True)
-    if _read(record) != json.loads(told):
-        settle(folder, facts)
+    if not record.exists():
+        if there:
+            raise UserError(f"{folder} holds files, but no pictures of flashjax bench generate; give an empty folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_first(record, told.encode())
+    before, now = _read(record), json.loads(told)
+    differ = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+    if differ:
+        named = "; ".join(f"{k} is {before.get(k)!r} there and {now.get(k)!r} here" for k in differ)
+        raise UserError(f"{folder} has pictures of other settings: {named}; give another --out.")
 
 
 def _read(record: Path) -> dict[str, Any]:
@@ -84,7 +72,8 @@ def generate(
         images = draw([p for p, _ in some], [seed for _, seed in some])
         for (prompt, seed), image in zip(some, images, strict=True):
             told = {**facts, "prompt": prompt.prompt, "seed": seed, "id": prompt.id}
-            _whole(folder / f"{prompt.id}_{seed}.png", lambda path, i=image, t=told: _save(path, i, t))
+            with whole(folder / f"{prompt.id}_{seed}.png") as partial:
+                _save(partial, image, told)
         yield len(some)
 
 
@@ -93,13 +82,3 @@ def _save(path: Path, image: np.ndarray, facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         info.add_itxt(name, str(value))  # UTF-8: prompts may be Chinese
     upright(Image.fromarray(image)).save(path, "PNG", pnginfo=info)  # judges and reports know no transparency
-
-
-def _whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """The file appears when it is complete."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

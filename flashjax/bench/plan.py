@@ -12,6 +12,7 @@ from flashjax.bench.calls import Call, Judge, Picture, read_picture
 from flashjax.bench.prompts import Prompt, is_id, spread
 from flashjax.bench.rubrics import PAIR, T2I, edit_pair, edit_rubric, t2i_user
 from flashjax.errors import UserError
+from flashjax.files import whole
 from flashjax.upright import upright
 
 __all__ = ["drawn_sources", "find_pictures", "find_sources", "injections", "pairs", "points", "read_systems", "source"]
@@ -164,6 +165,5 @@ def _inject(source: Path, target: Path) -> None:
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=size)
     draw.rectangle((0, image.height - 2 * size, image.width, image.height), (255, 255, 255))
     draw.text((size // 2, image.height - 1.6 * size), INJECTED, (0, 0, 0), font)
-    partial = target.with_name(f".{target.name}.partial")
-    image.save(partial, "PNG")
-    partial.replace(target)
+    with whole(target) as partial:
+        image.save(partial, "PNG")

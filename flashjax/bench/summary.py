@@ -38,18 +38,18 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
     if not points:
         raise UserError("There are no scored pictures; run flashjax bench judge first.")
     judges, systems, categories = (list(dict.fromkeys(r[k] for r in points)) for k in ("judge", "system", "category"))
-    fair = {j: _fair(_of(points, judge=j), systems) for j in judges}
-    means = {(s, j): fair[j][s] for s in systems for j in judges}
+    means = {(s, j): mine for j in judges for s, mine in _fair(_of(points, judge=j), systems).items()}
     category = {r["prompt"]: r["category"] for r in points}
     shared = {j: _shared([means[s, j] for s in systems]) for j in judges}
     table = [_table_row(s, j, means[s, j], shared[j], category, categories, points) for s in systems for j in judges]
     others = [s for s in systems if reference in systems and s != reference]
+    against = {(s, j): _fair(_of(points, judge=j), [s, reference]).values() for s in others for j in judges}
     return dict(
         categories=categories, judges=judges, systems=systems, reference=reference, table=table,
         rank=_rank(table, systems), prompts=len(category),
         outcomes={s: Counter(r["outcome"] for r in _of(points, system=s)) for s in systems},
         differences=[
-            _difference(s, j, kind, *_fair(_of(points, judge=j), [s, reference]).values(), category)
+            _difference(s, j, kind, *against[s, j], category)
             for s in others for j in judges for kind in (*categories, None)
         ],
         agreement=[_agreement(a, b, points) for a, b in itertools.combinations(judges, 2)],

@@ -215,12 +215,13 @@ def _whole(weights: np.ndarray, names: Sequence[str]) -> list[int]:
     whole = np.floor(scaled[-1])
     largest = np.argsort(whole - scaled[-1], kind="stable")[: PERIOD - int(whole.sum())]
     whole[largest] += 1
-    for name, share in zip(names, weights / weights.sum(), strict=True):
-        if share and not whole[names.index(name)]:
-            raise UserError(
-                f"{name} (source and category) has a share of {share:.1g}, below one part in {PERIOD}; give its "
-                "category a larger weight in the source's, as in weight={'a': 1.0, 'b': 0.1}, or none."
-            )
+    if (lost := (whole == 0) & (weights > 0)).any():
+        first = lost.argmax()
+        raise UserError(
+            f"{names[first]} (source and category) has a share of {weights[first] / weights.sum():.1g}, below one part "
+            f"in {PERIOD}; give its category a larger weight in the source's, as in "
+            "weight={'a': 1.0, 'b': 0.1}, or none."
+        )
     return whole.astype(int).tolist()
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from array_record.python import array_record_module
 
 from flashjax.errors import UserError
+from flashjax.files import whole
 
 __all__ = ["RecordError", "RecordSource", "pack", "source_key", "sources", "unpack", "write_records"]
 
@@ -111,14 +112,10 @@ def write_records(path: str | os.PathLike[str], records: Iterable[Mapping[str, A
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         count = _write_all(partial, records)
         if count == 0:
             raise RecordError(f"There are no records to write to {path}.")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return count
 
 

@@ -21,7 +21,7 @@ from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
 from flashjax.evaluate import classifier, report, suite
 from flashjax.evaluate.watch import HELD_OUT
-from flashjax.files import as_csv, write_whole
+from flashjax.files import as_csv, whole, write_whole
 from flashjax.models import text
 from flashjax.pictures import contact_sheet
 from flashjax.pipeline import Pipeline
@@ -52,9 +52,8 @@ def draw_kept(
             logging.warning("%s is damaged (%s); its pictures are drawn again.", path, error)
     folder.mkdir(parents=True, exist_ok=True)  # first: one that cannot be made is told before the minutes of drawing
     images = pipe.draw(list(prompts), list(seeds), encoder, **settings)
-    partial = path.with_suffix(f".{os.getpid()}.partial.npy")
-    np.save(partial, images)
-    os.replace(partial, path)
+    with whole(path) as partial, partial.open("wb") as file:
+        np.save(file, images)
     return images
 
 

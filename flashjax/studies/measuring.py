@@ -23,6 +23,7 @@ from flashjax.workdir import existing
 SHOWN = 12  # pictures of a cell in the report
 DIVERSITY_PROMPTS, DIVERSITY_SEEDS = 18, 8
 KEEP = ".cache/pictures"  # of models that are there already, which are drawn for every study
+CLASSIFIER = "weights/postcards_classifier"
 CURVES = ("watch/", "samples/")  # what a run measured of its own pictures on the way
 
 
@@ -39,21 +40,32 @@ def train_and_measure(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]
 
 
 def read(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Path to what lies there, of the sets that a cell is trained and measured on, as far as they are here: what their
-    manifests say, without hashes of files, since text states differ in their last bits from machine to machine; and the
-    classifier's content."""
+    """Path to what lies there (`_lies_at`), of the sets that a cell is trained and measured on and of the classifier,
+    as far as they are here."""
+    return {path: told for path in _named(cell, settings) if (told := _lies_at(path)) is not None}
+
+
+def _named(cell: Cell, settings: Mapping[str, Any]) -> list[str]:
     paths = [source.path for source in cell.config.sources.values()] if cell.config is not None else []
     paths += [settings[name] for name in ("data", "edit_data") if settings.get(name)]
-    sets = [path for path in paths if Path(path).with_suffix(".json").is_file()]
-    told = {path: {k: v for k, v in read_manifest(path).items() if k not in ("sha256", "bytes")} for path in sets}
-    judge = settings.get("classifier_path", inspect.signature(measure).parameters["classifier_path"].default)
-    return told | ({judge: content(judge)} if Path(judge).is_dir() else {})
+    return [*paths, settings.get("classifier_path", CLASSIFIER)]
+
+
+def _lies_at(path: str) -> Any:
+    """Of a set what its manifest says, without hashes of files, since text states differ in their last bits from
+    machine to machine; of a classifier its content; None where there is nothing."""
+    if Path(path).is_dir():
+        return content(path)
+    if not Path(path).with_suffix(".json").is_file():
+        return None
+    return {k: v for k, v in read_manifest(path).items() if k not in ("sha256", "bytes")}
 
 
 def check_read(every: Sequence[Cell], settings: Mapping[str, Any]) -> None:
     """Raises UserError where a finished cell was trained or measured on another set than lies at its path now, or than
     another finished cell: their contrasts would compare prompts that are not the same."""
-    known = {path: (told, "what is there now") for cell in every for path, told in read(cell, settings).items()}
+    paths = dict.fromkeys(path for cell in every for path in _named(cell, settings))
+    known = {path: (told, "what is there now") for path in paths if (told := _lies_at(path)) is not None}
     for cell in every:
         for path, told in (cell.result or {}).get("read", {}).items():
             other, whose = known.setdefault(path, (told, f"{cell.name}, seed {cell.seed}, read"))
@@ -81,7 +93,7 @@ def check(settings: Mapping[str, Any]) -> None:
 
 
 def measure(
-    workdir: str, cell: Cell, *, classifier_path: str = "weights/postcards_classifier", data: str = "",
+    workdir: str, cell: Cell, *, classifier_path: str = CLASSIFIER, data: str = "",
     edit_data: str = "", limit: int | None = None, teacher: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """``values``: figure to one number for each prompt (None where it has none): adherence and word by category, and

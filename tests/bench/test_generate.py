@@ -111,7 +111,7 @@ def test_a_bucket_without_links_is_a_folder_too(tmp_path, monkeypatch):
     def link(*_):
         raise OSError(errno.ENOTSUP, "no links here")
 
-    monkeypatch.setattr(generate.os, "link", link)
+    monkeypatch.setattr("flashjax.files.os.link", link)
     generate.settle(tmp_path / "out", FACTS)
     assert json.loads((tmp_path / "out" / "drawn.json").read_text()) == FACTS
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["drawn.json"]

@@ -104,6 +104,24 @@ def test_nothing_is_begun_to_follow_or_stop_a_run(bash, bin, script, option, exp
     assert len(calls(bin)) == len(nodes) * len(expected)
 
 
+def taken_away(bin, states: str, status: int) -> None:
+    """A gcloud whose queued resource is in these states, a look each, and whose first run ends with ``status``."""
+    script = (bin / "gcloud").read_text()
+    (bin / "gcloud").write_text(
+        script + f"""
+states = folder / "states"
+if "describe" in sys.argv:
+    left = states.read_text().split()
+    print(left[0])
+    states.write_text(" ".join(left[1:]))
+if "detached.sh follow" in " ".join(sys.argv) and not (folder / "failed").exists():
+    (folder / "failed").touch()
+    sys.exit({status})
+"""
+    )
+    (bin / "states").write_text(states)
+
+
 def test_a_queued_resource_that_is_taken_away_is_asked_for_again(bash, bin):
     answers(
         bin, "gcloud",
@@ -113,20 +131,7 @@ def test_a_queued_resource_that_is_taken_away_is_asked_for_again(bash, bin):
     (bin / "calls").unlink()
     (bin / "gcloud.answers").write_text("")
     # Active, gone when the run has failed, active again.
-    script = (bin / "gcloud").read_text()
-    (bin / "gcloud").write_text(
-        script + f"""
-states = folder / "states"
-if "describe" in sys.argv:
-    left = states.read_text().split()
-    print(left[0])
-    states.write_text(" ".join(left[1:]))
-if "detached.sh follow" in " ".join(sys.argv) and not (folder / {"failed"!r}).exists():
-    (folder / "failed").touch()
-    sys.exit(75)
-"""
-    )
-    (bin / "states").write_text("WAITING_FOR_RESOURCES ACTIVE SUSPENDED ACTIVE")
+    taken_away(bin, "WAITING_FOR_RESOURCES ACTIVE SUSPENDED ACTIVE", 75)
     done = bash("tpu_queued", *RUN, **GCLOUD, FLASHJAX_SPOT="1")
     assert done.returncode == 0, done.stdout + done.stderr
     did = [does(call) for call in calls(bin) if does(call) != "describe"]
@@ -153,20 +158,7 @@ def test_a_queue_that_fails_is_told(bash, bin):
 @pytest.mark.parametrize(("status", "asked_again"), [(75, True), (1, True), (2, False)])
 def test_machines_are_taken_away_before_the_queue_says_so(bash, bin, status, asked_again):
     """The workers end, as they were told to stop or fell silent, while the resource still calls itself active."""
-    script = (bin / "gcloud").read_text()
-    (bin / "gcloud").write_text(
-        script + f"""
-states = folder / "states"
-if "describe" in sys.argv:
-    left = states.read_text().split()
-    print(left[0])
-    states.write_text(" ".join(left[1:]))
-if "detached.sh follow" in " ".join(sys.argv) and not (folder / "failed").exists():
-    (folder / "failed").touch()
-    sys.exit({status})
-"""
-    )
-    (bin / "states").write_text("ACTIVE ACTIVE SUSPENDING ACTIVE")
+    taken_away(bin, "ACTIVE ACTIVE SUSPENDING ACTIVE", status)
     assert bash("tpu_queued", *RUN, **GCLOUD).returncode == (0 if asked_again else status)
     assert ("delete" in [call[1][3] for call in calls(bin)]) == asked_again
 
