@@ -7,6 +7,7 @@ import logging
 import pickle
 import re
 import struct
+import time
 import traceback
 import zlib
 
@@ -322,3 +323,9 @@ def test_an_extra_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda *a: None if a[0] == "aiohttp" else find(*a))
     assert cli.main(argv) == 2
     assert "This needs aiohttp; run `pip install 'flashjax[judge]'`." in capsys.readouterr().err
+
+
+def test_a_reply_of_backslashes_is_read_at_once():
+    begun = time.process_time()
+    assert CANARY not in Secret(CANARY).hide("\\" * 400_000 + CANARY)
+    assert time.process_time() - begun < 5  # quadratic, it took minutes
