@@ -41,8 +41,8 @@ METRICS = {
     "word_accuracy_change": "Words rendered right (OCR), difference",
     "text_distance": "Edits a character of text (OCR)",
     "text_distance_change": "Edits a character of text (OCR), difference",
-    "outside_error": "Error outside the region of the edit",
-    "outside_error_change": "Error outside the region of the edit, difference",
+    "outside_error": "Error outside of what the edit may change",
+    "outside_error_change": "Error outside of what the edit may change, difference",
     "source_difference": "Difference to the source anywhere (no error)",
 }
 
@@ -98,6 +98,7 @@ def compare(
             figures = _levels(own, seed) if name == reference else _all(own, other, seed)
             rows += [Row(name, kind, *figure) for figure in figures]
     warnings = [*_rough(rows, systems[reference]), *_unlike(systems, reference), *_shapes(systems)]
+    warnings += _lost(systems[reference])
     return dict(
         reference=reference, systems=list(systems), categories=kinds, rows=[asdict(r) for r in rows], warnings=warnings
     )
@@ -253,3 +254,9 @@ def _shapes(systems: Mapping[str, Measured]) -> list[str]:
         if count:
             told.append(f"{count} edits of {name} have another shape than their source and were not laid over it.")
     return told
+
+
+def _lost(measured: Measured) -> list[str]:
+    count = int(np.nansum(measured.values.get("texts_lost", np.zeros(0))))
+    told = f"Of {count} edits the texts to change were not found in the source; their error outside was not measured."
+    return [told] if count else []

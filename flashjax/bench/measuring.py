@@ -19,15 +19,18 @@ from flashjax.bench.prompts import Prompt
 from flashjax.errors import UserError
 from flashjax.evaluate import distributions, metrics, ocr
 from flashjax.evaluate.extractors import Loaded
-from flashjax.evaluate.texts import Line, fold, spelled
+from flashjax.evaluate.texts import Line, fold, located, spelled
 from flashjax.upright import upright
 
-__all__ = ["Measured", "Readings", "measure", "outside_error", "readable_texts", "source_difference"]
+__all__ = ["Measured", "Readings", "boxes", "measure", "outside_error", "readable_texts", "source_difference"]
 
 _CHUNK = 64  # pictures whose squares are held for the extractors
 _PATCH, _SMALL_PATCH, _PATCHES = 64, 16, 16  # of the high-frequency statistic; small ones for pictures under 64 px
 _SHAPES = 1.02  # by how much the shapes of an edit and its source may differ to be laid over each other
 
+_HIGHER, _WIDER = 1.0, 0.5  # by which shares of its height and width a line's box grows on each side
+
+Box = Sequence[float]  # left, top, right, bottom as shares of the width and height
 Reader = Callable[[Picture, np.ndarray], tuple[Line, ...]]
 
 
@@ -72,7 +75,7 @@ def measure(
         with Image.open(picture.path) as opened:
             image = upright(opened)
         pixels = np.asarray(image)
-        row = _values(pixels) | _edit(p, image, sources)
+        row = _values(pixels) | _edit(p, image, sources, read)
         if read and texts.get(p.id):
             row |= _texts(texts[p.id], read(picture, pixels))
         rows.append(row)
@@ -113,11 +116,12 @@ def readable_texts(prompts: Sequence[Prompt], alphabet: frozenset[str]) -> tuple
     return {name: texts for name, texts in kept.items() if texts}, sum(len(p.texts) - len(kept[p.id]) for p in prompts)
 
 
-def _edit(prompt: Prompt, image: Image.Image, sources: Pictures) -> dict[str, float]:
+def _edit(prompt: Prompt, image: Image.Image, sources: Pictures, read: Reader | None) -> dict[str, float]:
     shots = sources.get(prompt.id)
     if not shots:
         return {}
-    with Image.open(shots[min(shots)].path) as opened:
+    picture = shots[min(shots)]
+    with Image.open(picture.path) as opened:
         source = upright(opened)
     ratio = image.width * source.height / (image.height * source.width)
     if not 1 / _SHAPES <= ratio <= _SHAPES:
@@ -125,7 +129,34 @@ def _edit(prompt: Prompt, image: Image.Image, sources: Pictures) -> dict[str, fl
     fitted = source.resize(image.size, Image.Resampling.LANCZOS)
     pixels, before = np.asarray(image), np.asarray(fitted)
     told = dict(other_shape=0.0, source_difference=source_difference(pixels, before))
-    return told | (dict(outside_error=outside_error(pixels, before, prompt.region)) if prompt.region else {})
+    if prompt.region:
+        return told | dict(outside_error=outside_error(pixels, before, [prompt.region]))
+    if not (prompt.changed_texts and read):
+        return told
+    may_change = boxes(prompt.changed_texts, read(picture, np.asarray(source)), source.size)
+    error = dict(outside_error=outside_error(pixels, before, may_change)) if may_change else {}
+    return told | error | dict(texts_lost=float(not may_change))
+
+
+def boxes(texts: Sequence[str], lines: Sequence[Line], size: tuple[int, int]) -> list[Box]:
+    """Where texts stand in a picture, with room around them: new ones may be longer, or on a line more. None of them
+    where one text is not found: what was changed there would count as an error.
+
+    Args:
+        lines: what was read in the picture, of ``size`` (width, height) pixels.
+    """
+    found = [located(text, lines) for text in texts]
+    return [_grown(line.box, size) for own in found for line in own] if all(found) else []
+
+
+def _grown(box: Box, size: tuple[int, int]) -> Box:
+    left, top, right, bottom = box
+    wide, high = _WIDER * (right - left), _HIGHER * (bottom - top)
+    (width, height) = size
+    return (
+        max(left - wide, 0) / width, max(top - high, 0) / height,
+        min(right + wide, width) / width, min(bottom + high, height) / height,
+    )  # fmt: skip
 
 
 def source_difference(image: np.ndarray, source: np.ndarray) -> float:
@@ -137,17 +168,18 @@ def source_difference(image: np.ndarray, source: np.ndarray) -> float:
     return float(np.abs(image.astype(float) - source).mean() / 255)
 
 
-def outside_error(image: np.ndarray, source: np.ndarray, region: Sequence[float]) -> float:
-    """Mean |image - source| outside of the region that an edit may change, in 0..1; NaN if nothing is outside.
+def outside_error(image: np.ndarray, source: np.ndarray, may_change: Sequence[Box]) -> float:
+    """Mean |image - source| outside of the boxes that an edit may change, in 0..1; NaN if nothing is outside.
 
     Args:
         image, source: uint8 [H, W, 3].
-        region: left, top, right, bottom as shares of the width and height; pixels that it touches are inside.
+        may_change: left, top, right, bottom as shares of the width and height; pixels that one touches are inside.
     """
-    (height, width), (left, top, right, bottom) = image.shape[:2], region
+    height, width = image.shape[:2]
     outside = np.ones((height, width), bool)
-    rows = slice(math.floor(top * height), math.ceil(bottom * height))
-    outside[rows, math.floor(left * width) : math.ceil(right * width)] = False
+    for left, top, right, bottom in may_change:
+        rows = slice(math.floor(top * height), math.ceil(bottom * height))
+        outside[rows, math.floor(left * width) : math.ceil(right * width)] = False
     if not outside.any():
         return math.nan
     return float(np.abs(image.astype(float) - source)[outside].mean() / 255)

@@ -37,6 +37,8 @@ class Prompt:
         source: of an edit, a picture's path, relative to the bench's file; "" if the source is drawn.
         region: of an edit, the box that it may change: left, top, right, bottom as shares of width and height; () if
             nothing is said of it.
+        changed_texts: of an edit, texts of its source in whose place alone it may change the picture; () if elsewhere
+            too, or if nothing is said of it. Where they stand is read in the source.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Prompt:
     source_prompt: str = ""
     source: str = ""
     region: tuple[float, ...] = ()
+    changed_texts: tuple[str, ...] = ()
 
     @property
     def is_edit(self) -> bool:
@@ -88,7 +91,7 @@ def make_prompt(row: Mapping[str, Any]) -> Prompt:
     for name in ("id", "category", "prompt", "language", "source_prompt", "source"):
         if not isinstance(row.get(name, ""), str):
             raise ValueError(f"{name} is no text")
-    for name in ("facts", "texts"):
+    for name in ("facts", "texts", "changed_texts"):
         if not isinstance(row.get(name, []), list | tuple) or not all(isinstance(t, str) for t in row.get(name, [])):
             raise ValueError(f"{name} is no list of texts")
     if row.get("region", []) != [] and not _is_box(row["region"]):
@@ -97,7 +100,7 @@ def make_prompt(row: Mapping[str, Any]) -> Prompt:
         raise ValueError("its id is missing, or is more than letters, digits, dots, dashes and underscores")
     if not row.get("prompt", "").strip() or len(row["prompt"]) > _LONGEST:
         raise ValueError(f"its prompt is empty or longer than {_LONGEST} characters")
-    made = Prompt(**{k: tuple(v) if k in ("facts", "texts", "region") else v for k, v in row.items()})
+    made = Prompt(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
     if not made.category:
         raise ValueError("it has no category")
     if made.is_edit and made.category not in EDITS:

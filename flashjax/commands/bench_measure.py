@@ -80,7 +80,7 @@ def _measured(args: argparse.Namespace, bench, systems, extractors, sources) -> 
     from flashjax.bench import measuring
     from flashjax.evaluate import ocr
 
-    texts, left_out, reading = {}, 0, any(p.texts for p in bench) and not args.no_ocr
+    texts, left_out, reading = {}, 0, any(p.texts or p.changed_texts for p in bench) and not args.no_ocr
     if reading:
         texts, left_out = measuring.readable_texts(bench, ocr.alphabet())
     total = sum(len(shots) for pictures in systems.values() for shots in pictures.values())

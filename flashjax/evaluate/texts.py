@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Line", "Spelled", "edit_distance", "fold", "spelled", "words"]
+__all__ = ["Line", "Spelled", "edit_distance", "fold", "located", "spelled", "words"]
 
 _WIDE = ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))  # kana and Chinese characters
 _MEANT = "%&#@"  # punctuation by its Unicode category that says something
+_MISREAD = 1 / 3  # of a text's characters: with more of them wrong, what was read may be another text
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,18 @@ def spelled(texts: Sequence[str], lines: Sequence[Line]) -> list[Spelled]:
             read[k] = ""
         spans |= {i: _best(wanted[i], read, orders) for i in open_ if set(taken) & set(spans[i][1])}
     return [found[i] for i in range(len(texts))]
+
+
+def located(text: str, lines: Sequence[Line]) -> list[Line]:
+    """The lines on which a text stands, one after another in any order; none where it is not found, or with more than a
+    third of its characters wrong."""
+    read, orders = _orders(lines)
+    wanted = fold(text)
+    edits, taken = _best(wanted, read, orders)
+    if not taken or edits > _MISREAD * len(wanted):
+        return []
+    owners = [i for i, line in enumerate(lines) for _ in pieces(line.text)]
+    return [lines[i] for i in sorted({owners[k] for k in taken})]
 
 
 def _spelled(text: str, wanted: str, edits: int, read: str) -> Spelled:

@@ -131,6 +131,10 @@ def test_warnings():
     assert compare(shape, "teacher", CATEGORY)["warnings"] == [
         "1 edits of student have another shape than their source and were not laid over it."
     ]
+    lost = dict(teacher=made(texts_lost=np.eye(24)[0]), student=made())
+    assert compare(lost, "teacher", CATEGORY)["warnings"] == [
+        "Of 1 edits the texts to change were not found in the source; their error outside was not measured."
+    ]
 
 
 def test_systems_that_do_not_compare():

@@ -86,6 +86,15 @@ def test_what_is_quoted_in_a_written_prompt_has_to_be_rendered(written):
         assert all(q in p.texts or f"“{q}”" in p.source_prompt or f'"{q}"' in p.source_prompt for q in quoted), p
 
 
+def test_texts_to_change_stand_in_the_source(benches):
+    """Four of five edits of text change the picture where a text stands, and nowhere else."""
+    marked = [p for p in benches[1] if p.changed_texts]
+    assert {p.category for p in marked} == {"text"}
+    assert len(marked) > 200
+    for p in marked:
+        assert all(f"“{t}”" in p.source_prompt or f'"{t}"' in p.source_prompt for t in p.changed_texts), p
+
+
 def test_the_words_of_a_fact_come_from_its_prompt(written):
     """Four of five words of all facts of a picture, by their first four letters; of Chinese ones, of characters."""
     frame = {"there", "exactly", "person", "reads", "that", "with", "looks", "picture", *"人物这是准确为"}

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from tiny_onnx import network
 
 from flashjax import cli
@@ -109,8 +109,8 @@ def test_what_does_not_fit_is_said_before_anything_is_measured(bench, capsys):
     assert "1 prompts have no picture in" in said()
 
 
-def of(prompt: Prompt, picture, sources=None) -> measuring.Measured:
-    return measuring.measure([prompt], {prompt.id: {0: picture}}, [], sources or {}, None, {})
+def of(prompt: Prompt, picture, sources=None, read=None) -> measuring.Measured:
+    return measuring.measure([prompt], {prompt.id: {0: picture}}, [], sources or {}, read, {})
 
 
 def test_errors_outside_of_a_region():
@@ -119,8 +119,10 @@ def test_errors_outside_of_a_region():
     image[2:5, 4:10] = 255  # what the edit was to change
     image[9, 19] = 51
     for region in (0.2, 0.2, 0.5, 0.5), (0.24, 0.25, 0.46, 0.41):  # the second touches the same pixels
-        assert measuring.outside_error(image, source, region) == pytest.approx(0.2 / (200 - 18))
-    assert np.isnan(measuring.outside_error(image, source, (0, 0, 1, 1)))
+        assert measuring.outside_error(image, source, [region]) == pytest.approx(0.2 / (200 - 18))
+    halves = [(0, 0, 0.5, 1), (0.5, 0, 1, 0.9)]
+    assert measuring.outside_error(image, source, halves) == pytest.approx(0.2 / 10)
+    assert np.isnan(measuring.outside_error(image, source, [(0, 0, 1, 1)]))
     assert measuring.source_difference(image, source) == pytest.approx((18 + 0.2) / 200)
 
 
@@ -141,6 +143,38 @@ def test_edits_are_laid_over_their_sources(tmp_path):
     for wrong in ([0, 0, 1], [0, 0, 0, 1], [0, 0, 2, 1], "left", None):
         with pytest.raises(ValueError, match="region is no box"):
             make_prompt(dict(id="e", category="object", prompt="x", source="s.png", region=wrong))
+
+
+def poster(path, title: str, slogan: str):
+    """A title in large letters and a slogan far below it, 256 px."""
+    image = Image.new("RGB", (256, 256), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((50, 30), title, "black", font=ImageFont.load_default(30))
+    draw.text((50, 190), slogan, "black", font=ImageFont.load_default(22))
+    return save(path, np.asarray(image))
+
+
+def test_the_place_of_texts_to_change_is_read_in_the_source(tmp_path):
+    told = dict(id="e", category="text", prompt="x", source_prompt="a poster", changed_texts=["Jazz Night"])
+    edit, lost = make_prompt(told), make_prompt(told | dict(changed_texts=["Jazz Night", "Flea Market"]))
+    source = {"e": {0: poster(tmp_path / "s.png", "JAZZ NIGHT", "bring a friend")}}
+    with measuring.Readings(tmp_path) as read:
+        right = of(edit, poster(tmp_path / "a.png", "FOLK DANCES", "bring a friend"), source, read).values
+        wrong = of(edit, poster(tmp_path / "b.png", "FOLK DANCES", "come alone"), source, read).values
+        other = of(lost, poster(tmp_path / "c.png", "FOLK DANCES", "bring a friend"), source, read).values
+    assert right["outside_error"] == 0
+    assert wrong["outside_error"] > 0.005
+    assert (right["texts_lost"], other["texts_lost"]) == (0, 1)
+    assert "outside_error" not in other
+    assert "outside_error" not in of(edit, source["e"][0], source).values  # nobody reads
+
+
+def test_the_room_around_texts_ends_with_the_picture():
+    lines = [Line("OLD", (10, 20, 30, 30)), Line("TITLE", (100, 0, 200, 40))]
+    assert measuring.boxes(["old"], lines, (200, 100)) == [(0, 0.1, 0.2, 0.4)]
+    assert measuring.boxes(["title"], lines, (200, 100)) == [(0.25, 0, 1, 0.8)]
+    assert len(measuring.boxes(["old title"], lines, (200, 100))) == 2
+    assert measuring.boxes(["old", "slogan"], lines, (200, 100)) == []
 
 
 def test_texts_that_cannot_be_read_are_left_out():

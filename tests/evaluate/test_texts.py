@@ -102,6 +102,14 @@ def test_nothing_counts_twice():
     assert (missing.distance, there.distance) == (1, 0)
 
 
+def test_a_text_is_found_on_its_lines():
+    read = lines("Since 1920", "FRESH", "BREAD DALY", "open daily")
+    assert texts.located("Fresh Bread Daily", read) == read[1:3]
+    assert texts.located("open", read) == read[3:]
+    assert texts.located("closed", read) == []  # its best span is further than a third from it
+    assert texts.located("open", []) == []
+
+
 def test_nothing_was_read():
     assert texts.spelled(["two words"], []) == [(1, 0, 2, "")]
     assert texts.spelled([], lines("x")) == []

@@ -94,7 +94,7 @@ def _write(kind: str, category: str, at: int, rng: random.Random) -> Prompt:
     written = writer(draft)
     told, source = (written, "") if kind == "t2i" else (draft.prompt(language), written)
     new = Prompt(f"{kind}-{category}-{at:04d}", category, told, tuple(draft.facts), language, tuple(draft.texts),
-        source)
+        source, changed_texts=tuple(draft.changed_texts))
     if language == "en":
         facts = tuple(map(articles, new.facts))
         new = replace(new, prompt=articles(told), facts=facts, source_prompt=articles(source))

@@ -60,6 +60,7 @@ class Draft:
         self.sentences: list[str] = []
         self.facts: list[str] = []
         self.texts: list[str] = []
+        self.changed_texts: list[str] = []
 
     def one(self, items: Sequence):
         return self.rng.choice(items)
@@ -84,6 +85,10 @@ class Draft:
         """Notes texts that have to be in the picture, and gives them in quotes; the facts are the caller's."""
         self.texts += [text for text in texts if text not in self.texts]
         return [f"“{text}”" if language == "zh" else f'"{text}"' for text in texts]
+
+    def changes(self, *texts: str) -> None:
+        """Notes texts of an edit's source in whose place alone it may change the picture."""
+        self.changed_texts += texts
 
     def prompt(self, language: str = "en") -> str:
         return ("" if language == "zh" else " ").join(self.sentences)

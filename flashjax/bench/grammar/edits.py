@@ -167,6 +167,7 @@ def reword(d: Draft) -> str:
             f"The title is {colour}.",
             f'"{slogan}" is gone without a trace.',
         )
+    d.changes(old, *([slogan] if kind == 2 else []))  # a new line below the title counts as the title's place
     d.say(
         "All other text and the picture stay.",
         *([f'The line "{slogan}" is unchanged.'] if kind != 2 else []),

@@ -234,6 +234,7 @@ def reword(d: Draft) -> str:
               "A round, tilted sticker lies over the lower right corner.")  # fmt: skip
     else:
         chinese = d.one(words.ZH_NAMES) + d.one(words.ZH_EVENTS)
+        d.changes(old, dates[0], slogan)
         d.say(f"Between title and date add a smaller line in Chinese, {d.render(chinese, 'the Chinese line')}.",
               "The Chinese line is smaller than the title.")  # fmt: skip
     d.say(f'Leave "with {name} & Friends" and "Tickets {price}" as they are; paper, picture and lighting do not '

@@ -40,6 +40,7 @@ def reword_zh(d: Draft) -> str:
         kept = kept[:1]
         new = d.render(_address(d), "底部的地址", "zh")
         d.say(f"把底部的地址“{address}”换成{new}，仍然居中。", "地址居中。", f"大标题仍是“{title}”。")
+    d.changes(*([title], [title], [title, slogan], [address])[kind])
     d.say(_KEPT, *kept, f"画面中仍有{picture}。")
     return _source(d, title, f"右侧竖排小字“{slogan}”；底部写着地址“{address}”", picture)
 
