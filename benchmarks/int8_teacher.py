@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--data", default="data/heldout/heldout.arrayrecord", help="prompts (default %(default)s)")
     parser.add_argument("--count", type=int, default=48, help="pictures (default %(default)s)")
     args = parser.parse_args()
-    pipe, encoder = pipeline.load(args.workdir), text.load_text_encoder(text.default_minilm_source())
+    pipe, encoder = pipeline.load(args.workdir), text.default_encoder()
     critic, meta, _ = restore_params(Path(args.workdir) / "checkpoints", "critic")
     config = ConfigDict(meta["config"])
     model = models.architecture(config.model.architecture)

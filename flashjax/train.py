@@ -87,7 +87,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         check_there(config)
         mentioned = settings.edited(config, manifests).reference_at
         watched = watch.load(config)
-        encoder = said.of(config.sources, manifests) or text.load_text_encoder(text.default_minilm_source())
+        encoder = said.of(config.sources, manifests) or text.default_encoder()
         watch.check_texts(config, (table.task == 0).any(), watched, encoder)
         known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
         mixture = Mixture(

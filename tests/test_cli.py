@@ -395,7 +395,7 @@ def test_training_and_encoding_leave_torch_alone():
 import sys
 import flashjax.evaluate.study, flashjax.train
 from flashjax.models import text
-text.load_text_encoder(text.default_minilm_source()).encode(["a lake"])
+text.default_encoder().encode(["a lake"])
 print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

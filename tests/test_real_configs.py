@@ -65,7 +65,7 @@ OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 
 @pytest.mark.parametrize("name", ["qwen_image_21", *OTHERS])
 def test_a_tiny_run_goes_from_end_to_end(name, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "load_text_encoder", lambda source: types.SimpleNamespace(encode=encode, tokens=tokens))
+    monkeypatch.setattr(text, "default_encoder", lambda: types.SimpleNamespace(encode=encode, tokens=tokens))
     file, _, arg = name.partition(":")
     config = configs.load([f"--config=configs/{file}.py:tiny,{arg}", "--config.mesh.fsdp=1"])
     with config.unlocked():

@@ -48,6 +48,7 @@ def test_edits_resume_bit_for_bit(given, uninterrupted, tmp_path):
     assert [name for name in a if a[name].tobytes() != b[name].tobytes()] == []
 
 
+@pytest.mark.long  # a run of programs of its own; tests/models has the networks with several references
 def test_several_pictures_each_count(given, tmp_path, monkeypatch):
     """A run of edits with two pictures, the second smaller: it trains, and its drawings depend on both."""
     rng = np.random.default_rng(0)
@@ -74,7 +75,7 @@ def test_several_pictures_each_count(given, tmp_path, monkeypatch):
     drift = {name: values for name, (_, values) in curves(tmp_path / "run").items() if name.startswith("samples/")}
     assert drift.keys() == {f"samples/edit_{name}" for name in ("saturation", "contrast", "spread")}
     assert drift["samples/edit_spread"][0] > 0  # two seeds of every edit
-    pipe, stand_in = pipeline.load(str(tmp_path / "run")), text.load_text_encoder(None)
+    pipe, stand_in = pipeline.load(str(tmp_path / "run")), text.default_encoder()
     large, small = (rng.integers(0, 255, (2, n, n, 3)).astype(np.uint8) for n in (8, 4))
     drawn = pipe.draw(["a into b"] * 2, [1, 1], stand_in, images=[large, small])
     for other in ([255 - large, small], [large, 255 - small]):
@@ -84,7 +85,7 @@ def test_several_pictures_each_count(given, tmp_path, monkeypatch):
 def test_a_run_that_edits_draws_edits(uninterrupted):
     pipe = pipeline.load(str(uninterrupted("edits")[0]))
     sources = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3)).astype(np.uint8)
-    stand_in, said = text.load_text_encoder(None), ["make it red"] * 3
+    stand_in, said = text.default_encoder(), ["make it red"] * 3
     drawn = pipe.draw(said, [1, 1, 1], stand_in, images=sources)
     assert drawn.shape == (3, 8, 8, 3)
     assert (drawn[0] != drawn[1]).any()  # same words, same noise, another picture to edit

@@ -44,7 +44,7 @@ def run(given, tmp_path_factory):
 
 
 def _without_the_encoder(patch):
-    for where, name in ((text, "load_text_encoder"), (pictures, "make_drawer"), (pictures, "make_edit_drawer")):
+    for where, name in ((text, "default_encoder"), (pictures, "make_drawer"), (pictures, "make_edit_drawer")):
         patch.setattr(where, name, getattr(where, name))
     without_the_encoder()
 
@@ -96,7 +96,7 @@ def test_a_lora_run_resumes_bit_for_bit(run, given, tmp_path):
 
 
 def test_an_exported_adapter_is_a_whole_network(run, base, tmp_path, monkeypatch):
-    folder, encoder, drawn = run[0], text.load_text_encoder(None), []
+    folder, encoder, drawn = run[0], text.default_encoder(), []
     merged = lora.merge(base, role(everything(folder, STEPS), "['ema']"), 2.0)
     out = exports.export(str(folder), str(tmp_path / "out"))
     alone = exports.export_lora(str(folder), str(tmp_path / "adapter"), "flashjax").parent

@@ -64,7 +64,7 @@ def test_an_earlier_checkpoint_is_had_by_its_step(uninterrupted, tmp_path):
 
 def test_an_exported_run_is_the_run(uninterrupted, tmp_path):
     """Straight from the checkpoint and by way of an export: the same parameters, and the same picture."""
-    folder, stand_in = uninterrupted("dmd")[0], text.load_text_encoder(None)
+    folder, stand_in = uninterrupted("dmd")[0], text.default_encoder()
     state, drawn = everything(folder, STEPS), {}
     for which, role in (("ema", "['ema']"), ("student", "['student']['params']")):
         out = exports.export(str(folder), str(tmp_path / which), which)
@@ -177,6 +177,7 @@ def test_a_mixture_changes_on_purpose_only(given, uninterrupted, tmp_path):
     assert (folder / "config.json").read_bytes() == trained
 
 
+@pytest.mark.long  # a run of programs of its own; tests/models/test_held.py has the numbers
 def test_teachers_in_the_hosts_memory_are_the_same_run(given, uninterrupted, tmp_path):
     train.train(configs.load([given["dmd"], "--config.teacher_memory=pinned_host"]), str(tmp_path))
     assert_same_runs(uninterrupted("dmd")[0], tmp_path)
@@ -263,9 +264,8 @@ def test_the_programs_are_those_of_the_table(uninterrupted, objective):
     assert len(compiled) == dict(dmd=4, flow_matching=1, trajectory=3)[objective]
 
 
-@pytest.mark.parametrize(
-    ("first", "then"), [("fsdp=8", "data=1"), pytest.param("data=1", "fsdp=8", marks=pytest.mark.long)]
-)
+@pytest.mark.long  # runs of programs of their own; tests/parallel has the meshes
+@pytest.mark.parametrize(("first", "then"), [("fsdp=8", "data=1"), ("data=1", "fsdp=8")])
 def test_a_run_goes_on_on_another_mesh(given, uninterrupted, tmp_path, first, then):
     """Saved by one mesh at step 4, finished by the other; only the order of sums differs from the uninterrupted run."""
     whole = uninterrupted("dmd")[0]

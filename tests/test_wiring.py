@@ -117,7 +117,7 @@ def compiled(monkeypatch, tmp_path):
     def stop(table, call, example, *_):
         raise Stopped(call.keywords, example)
 
-    monkeypatch.setattr(text, "load_text_encoder", lambda source: Encoder())
+    monkeypatch.setattr(text, "default_encoder", lambda: Encoder())
     monkeypatch.setattr(pictures, "make_drawer", lambda *_: None)
     monkeypatch.setattr(train, "compile_programs", stop)
     monkeypatch.setattr(train, "make_optimizers", lambda *_: (optax.sgd(0.1), optax.adam(0.1)))

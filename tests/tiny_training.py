@@ -32,7 +32,7 @@ def tokens(captions, max_tokens=None):
 def without_the_encoder():
     """The true encoder takes seconds to compile, and these tests are about the loop."""
     stub = types.SimpleNamespace(encode=encode, tokens=tokens)
-    text.load_text_encoder = lambda source: stub
+    text.default_encoder = lambda: stub
     pictures.make_drawer = pictures.make_edit_drawer = lambda *_: lambda params, step: {}
 
 
@@ -77,7 +77,7 @@ def given(tmp_path_factory):
 
 @pytest.fixture
 def fast(monkeypatch):
-    for where, name in ((text, "load_text_encoder"), (pictures, "make_drawer"), (pictures, "make_edit_drawer")):
+    for where, name in ((text, "default_encoder"), (pictures, "make_drawer"), (pictures, "make_edit_drawer")):
         monkeypatch.setattr(where, name, getattr(where, name))
     for name in ("add", "__init__"):
         monkeypatch.setattr(metrics.MetricsWriter, name, getattr(metrics.MetricsWriter, name))

@@ -96,7 +96,7 @@ def _of_run(args: argparse.Namespace, bench, sources):
     pipe = pipeline.spread(pipeline.load(args.checkpoint, args.which, args.step))
     if sources and "references" not in pipe.model.Condition.__annotations__:
         raise UserError(f"{args.checkpoint} is of an architecture that edits no pictures; give another one.")
-    encoder = text.load_text_encoder(text.default_minilm_source())
+    encoder = text.default_encoder()
     encoder.tokens([p.prompt for p in bench], pipe.max_text_tokens)  # names a prompt that is too long
     settings, side = dict(steps=args.steps, guidance_scale=args.guidance), args.source_size or pipe.image_size
 

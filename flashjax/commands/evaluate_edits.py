@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--out {out} has to end in .json or .html and lie in a folder that exists.")
     check_out(out, (".json", ".png"), args.checkpoint)
     records = study.load_cards(args.data, args.limit, "edit_data")
-    judge, encoder = classifier.load(args.classifier), text.load_text_encoder(text.default_minilm_source())
+    judge, encoder = classifier.load(args.classifier), text.default_encoder()
     sources, said = np.stack([r["source"] for r in records]), [r["instruction"] for r in records]
     sets, seeds = {}, list(range(1, 1 + len(said)))
     for path in args.checkpoint:

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     if wrong := [t for t in args.times if not 0 < t < 1]:
         raise UserError(f"--times has {wrong[0]}; times lie between 0 (picture) and 1 (noise).")
     records = study.load_cards(args.data, args.limit, "pictures")
-    encoder, teacher = text.load_text_encoder(text.default_minilm_source()), pipeline.load(args.teacher)
+    encoder, teacher = text.default_encoder(), pipeline.load(args.teacher)
     prompts, seeds = [r["caption"] for r in records], range(1, 1 + len(records))
     if args.real:
         images = np.stack([r["image"] for r in records])

@@ -67,7 +67,7 @@ def _encoder(args: argparse.Namespace) -> dict:
     from flashjax.models import text
 
     if not args.encoder:
-        encoder = text.load_text_encoder(text.default_minilm_source())
+        encoder = text.default_encoder()
         return dict(encode=encoder.encode, encoder_name="all-MiniLM-L6-v2")
     from pathlib import Path
 
@@ -104,7 +104,7 @@ def _postcards(args: argparse.Namespace) -> None:
     with about_settings():
         for category in args.categories or ():
             postcards.make(category, args.split, 0, args.seed)  # names one that there is not, before anything is loaded
-    encoder = text.load_text_encoder(text.default_minilm_source())
+    encoder = text.default_encoder()
     path = prepare(
         args.out, split=args.split, count_per_category=args.count, size=None if args.prompts_only else args.size,
         seed=args.seed, categories=args.categories, encode=encoder.encode, encoder_name="all-MiniLM-L6-v2",

@@ -63,7 +63,7 @@ def _of_run(args: argparse.Namespace, seeds: list[int]):
     from flashjax.models import text
 
     pipe = pipeline.load(args.checkpoint, args.which or "ema", args.step)
-    encoder = text.load_text_encoder(text.default_minilm_source())
+    encoder = text.default_encoder()
     paths = args.image or []
     if len(paths) == 1:
         paths = paths * len(args.prompt)

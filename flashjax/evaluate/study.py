@@ -152,7 +152,7 @@ def study(
     check_paths(workdir, out)
     records = load_cards(data, limit)
     side, prompts = records[0]["image"].shape[0], [r["caption"] for r in records]
-    judge, encoder = classifier.load(classifier_path), text.load_text_encoder(text.default_minilm_source())
+    judge, encoder = classifier.load(classifier_path), text.default_encoder()
     student, teacher = pipeline.load(workdir, step=step), pipeline.load(teacher_path)
     check_sizes({data: side, workdir: student.image_size, teacher_path: teacher.image_size})
     encoder.tokens(prompts, min(student.max_text_tokens, teacher.max_text_tokens))

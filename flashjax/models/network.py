@@ -3,6 +3,7 @@
 ``network`` is the class, made by ``network(config, rngs=...)``; a model file names its own with ``partial``.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +22,20 @@ def init(network: Network, config: Any, key: jax.Array) -> flow.Params:
 
 def abstract(network: Network, config: Any) -> flow.Params:
     """Shapes and dtypes of the parameters; nothing is allocated."""
-    return jax.eval_shape(lambda: init(network, config, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: leaf, _traced(network, config)[1])  # the caller's own tree
 
 
 def graphdef(network: Network, config: Any) -> nnx.GraphDef:
     """What ``nnx.merge`` makes the network of again, together with parameters."""
-    return nnx.split(nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(params=0))), nnx.Param)[0]
+    return _traced(network, config)[0]
+
+
+@functools.cache
+def _traced(network: Network, config: Any) -> tuple[nnx.GraphDef, flow.Params]:
+    """Once a configuration: a network of hundreds of kernels takes seconds to trace, and a run asks several times."""
+    made = nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(params=0)))
+    definition, params = nnx.split(made, nnx.Param)
+    return definition, nnx.to_pure_dict(params)
 
 
 def denoiser(network: Network, config: Any) -> flow.Denoiser:

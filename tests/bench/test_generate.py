@@ -214,7 +214,7 @@ def test_a_bench_of_edits_by_a_run(run, tmp_path, capsys, monkeypatch):
     """Each picture depends on its own source; another checkpoint is another model, whose pictures are not mixed in."""
     states = [np.random.default_rng(0).normal(size=(3, 384)).astype(np.float32)]
     stub = types.SimpleNamespace(encode=lambda texts, **_: states * len(texts), tokens=lambda *_: None)
-    monkeypatch.setattr(text, "load_text_encoder", lambda source: stub)
+    monkeypatch.setattr(text, "default_encoder", lambda: stub)
     bench = [Prompt(f"e{i}", "object", "make it red", source_prompt="a house") for i in range(2)]
     prompts.write_bench(tmp_path / "b.jsonl", bench)
     (tmp_path / "sources").mkdir()

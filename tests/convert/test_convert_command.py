@@ -31,7 +31,7 @@ def test_command_makes_a_folder_that_stands_alone(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "101 tensors -> 101 parameters" in printed
     assert "dropped 2: pooler.dense.bias, pooler.dense.weight (the sentence pooler" in printed
-    source = text.load_text_encoder(text.default_minilm_source())
+    source = text.default_encoder()
     ours = text.load_text_encoder(out)
     np.testing.assert_array_equal(ours.encode(["a boat"])[0], source.encode(["a boat"])[0])
     assert ours.identity == source.identity

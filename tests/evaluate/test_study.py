@@ -48,7 +48,7 @@ class Encoder:
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
     monkeypatch.chdir(request.config.rootpath)
-    monkeypatch.setattr(text, "load_text_encoder", lambda source: Encoder())
+    monkeypatch.setattr(text, "default_encoder", lambda: Encoder())
     monkeypatch.setattr(suite, "_FRECHET_DRAWS", 5)
 
 

@@ -138,8 +138,7 @@ def _equations(jaxpr):
             yield from _equations(inner)
 
 
-def init(module) -> None:
-    config = module.Config.tiny()
+def init(module, config) -> None:
     params = jax.jit(module.init, static_argnums=0)(config, jax.random.key(0))
     described = functools.partial(jax.tree.map, lambda x: (x.shape, x.dtype))
     assert described(params) == described(module.abstract(config))

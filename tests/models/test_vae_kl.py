@@ -147,8 +147,8 @@ def test_everything_is_computed_in_float32(pairs, name):
     check.precision(pair, *inputs(pair, size))
 
 
-def test_a_fresh_model_has_the_announced_shapes():
-    check.init(vae)
+def test_a_fresh_model_has_the_announced_shapes(pairs):
+    check.init(vae, pairs("flux2").config)
 
 
 def test_pictures_that_do_not_divide_are_named(pairs):

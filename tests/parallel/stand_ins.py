@@ -18,6 +18,6 @@ def tokens(captions, max_tokens=None):
 
 
 def replace(drawer: bool = True) -> None:
-    text.load_text_encoder = lambda source: types.SimpleNamespace(encode=encode, tokens=tokens)
+    text.default_encoder = lambda: types.SimpleNamespace(encode=encode, tokens=tokens)
     if drawer:
         pictures.make_drawer = lambda *_: lambda params, step: {}

@@ -50,7 +50,7 @@ def uninterrupted(setting, tmp_path_factory):
     """The whole run in one process with four devices."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text, "load_text_encoder", None)
+        patch.setattr(text, "default_encoder", None)
         patch.setattr(pictures, "make_drawer", None)
         stand_ins.replace()
         train.train(configs.load([setting.config, "--config.mesh.data=4"]), str(folder))

@@ -95,7 +95,14 @@ def test_what_is_transparent_in_a_reference_is_white(pairs):
     assert (plan.references[0] == 255).all()
 
 
-@pytest.mark.parametrize("case", EDITS)
+def others_say_more(cases, *names):
+    """The cases of a table, of which those of these names are long tests."""
+    return [pytest.param(case, marks=pytest.mark.long) if case in names else case for case in cases]
+
+
+@pytest.mark.parametrize(
+    "case", others_say_more(EDITS, "qwen_image_21 one", "qwen_image_edit_plus one", "flux2_klein one")
+)
 def test_edits_are_those_of_diffusers(pairs, monkeypatch, case):
     """At the size of the reference, which both take from it."""
     family, (count, settings) = case.split()[0], EDITS[case]
@@ -165,7 +172,7 @@ STUDENTS = {
 }
 
 
-@pytest.mark.parametrize("case", STUDENTS)
+@pytest.mark.parametrize("case", others_say_more(STUDENTS, "qwen_image_21", "flux2_klein"))
 def test_an_exported_student_draws_the_same_in_both(pairs, tmp_path, case):
     """diffusers' pipeline with the exported transformer and scheduler."""
     family, count, settings = case.split()[0], int("edit" in case), STUDENTS[case]

@@ -54,7 +54,7 @@ def test_both_tasks_are_drawn_and_measured(judge, cards, reads_everything, monke
         return np.stack([c["image"] for c in (edits if images is not None else cards)])
 
     monkeypatch.setattr(measuring.classifier, "load", lambda path: judge)
-    monkeypatch.setattr(measuring.text, "load_text_encoder", lambda source: None)
+    monkeypatch.setattr(measuring.text, "default_encoder", lambda: None)
     monkeypatch.setattr(measuring.pipeline, "load", lambda path: types.SimpleNamespace(draw=draw))
     kept = []
 
@@ -96,7 +96,7 @@ def test_a_teacher_is_what_sets_are_far_from(judge, cards, reads_everything, mon
     true = np.stack([c["image"] for c in cards])
     drawn = {"teacher": true, "same": true, "gray": np.full_like(true, 128)}
     monkeypatch.setattr(measuring.classifier, "load", lambda path: judge)
-    monkeypatch.setattr(measuring.text, "load_text_encoder", lambda source: None)
+    monkeypatch.setattr(measuring.text, "default_encoder", lambda: None)
     monkeypatch.setattr(measuring.pipeline, "load", lambda path: path)
     monkeypatch.setattr(measuring.study, "load_cards", lambda path, limit: cards)
     asked = {}
