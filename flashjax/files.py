@@ -5,10 +5,13 @@ import csv
 import fcntl
 import hashlib
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from flashjax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -47,6 +50,19 @@ def write_first(path: Path, content: bytes) -> None:
             pass
         except OSError:
             os.replace(partial, path)
+
+
+def read_object(path: str | Path, then: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises UserError with ``then``, what to do where it is missing or damaged."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {then}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {then}.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not a JSON object; {then}.")
+    return found
 
 
 def looks(folder: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from flashjax.errors import UserError
-from flashjax.files import held, write_whole
+from flashjax.files import held, read_object, write_whole
 
 # What a run may go on with otherwise, if it is told so: the rest of its rows are read from another mixture. By the
 # names in the folder's config.json and in a checkpoint's meta.
@@ -122,14 +122,8 @@ def _ours(record: Path) -> bool:
     return record.is_file() and {"objective", "seed", "sources"} <= set(_read(record))
 
 
-def _read(record: Path) -> dict:
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text
-        raise UserError(f"{record} is damaged ({error}); give another --workdir.") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{record} is damaged (it holds no settings); give another --workdir.")
-    return found
+def _read(record: Path) -> dict[str, Any]:
+    return read_object(record, "give another --workdir")
 
 
 def check_out(out: Path, others: Sequence[str] = (), runs: Sequence[str] = (), flag: str = "--out") -> None:

@@ -135,7 +135,7 @@ def test_a_damaged_record(begun, content, metrics):
     (begun / "config.json").write_bytes(content)
     if not metrics:
         (begun / "metrics.jsonl").unlink()
-    with pytest.raises(UserError, match=r"config.json is damaged .* another --workdir"):
+    with pytest.raises(UserError, match=r"config.json is not .*; give another --workdir"):
         workdir.claim(str(begun), CONFIG)
     assert (begun / "config.json").read_bytes() == content
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from flashjax.bench.comparing import METRICS, Row
 from flashjax.errors import UserError
-from flashjax.files import as_csv, write_whole
+from flashjax.files import as_csv, read_object, write_whole
 
 __all__ = ["SECTION", "read_measures", "table", "write_measures"]
 
@@ -48,14 +48,8 @@ def write_measures(folder: Path, told: Mapping[str, Any]) -> None:
 
 def read_measures(path: str | Path) -> dict[str, Any]:
     """What ``write_measures`` wrote. Raises UserError."""
-    try:
-        told = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); flashjax bench measure writes it.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}).") from error
-    whole = isinstance(told, dict) and not set(_KEYS) - set(told)
-    if not whole or not all(isinstance(r, dict) and sorted(r) == sorted(_FIELDS) for r in told["rows"]):
+    told = read_object(path, "flashjax bench measure writes it")
+    if set(_KEYS) - set(told) or not all(isinstance(r, dict) and sorted(r) == sorted(_FIELDS) for r in told["rows"]):
         raise UserError(f"{path} is no measures.json of this flashjax bench measure.")
     return told
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from flashjax.bench.calls import Judge, Prices
 from flashjax.bench.secret import read_secret
 from flashjax.errors import UserError
+from flashjax.files import read_object
 
 __all__ = ["read_judges"]
 
@@ -21,6 +21,7 @@ _FORMATS = ("json_schema", "json_object", "text")
 # field -> (its types, lowest value)
 _NUMBERS = {"concurrency": (int, 1), "per_minute": (int, 0), "timeout": ((int, float), 0.001), "tries": (int, 1)}
 _TEXTS = ("name", "url", "model", "key_env", "key_file", "reply_format")
+_LIKE = "README.md shows what it holds"
 _IDENTITY = ("address", "model", "params", "reply_format")  # what a call's key holds of its judge
 
 
@@ -33,7 +34,7 @@ def read_judges(path: str | Path, prices: str | Path | None = None, most_tokens:
     Raises:
         UserError: names the file, the judge and the field. A key itself has no place in either file.
     """
-    entries = _read(path).get("judges")
+    entries = read_object(path, _LIKE).get("judges")
     if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
         raise UserError(f'{path} has to be {{"judges": [...]}} with one object for each judge.')
     table = _prices(prices)
@@ -93,7 +94,7 @@ def _prices(path: str | Path | None) -> dict[str, Prices] | None:
     """Model to its prices, all entries checked; None without a file."""
     if path is None:
         return None
-    table, wanted = _read(path), ["image_tokens", "input", "output"]
+    table, wanted = read_object(path, _LIKE), ["image_tokens", "input", "output"]
     for model, entry in table.items():
         good = isinstance(entry, dict) and sorted(entry) == wanted
         if not good or any(type(v) not in (int, float) or not 0 <= v < 1e9 for v in entry.values()):
@@ -113,15 +114,3 @@ def _priced(judge: Judge, table: Mapping[str, Prices] | None, path: str | Path |
             f"{', '.join(table) or 'none at all'}. A model that costs nothing is written with zeros."
         )
     return dataclasses.replace(judge, prices=table[judge.model])
-
-
-def _read(path: str | Path) -> dict[str, Any]:
-    try:
-        read = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}).") from error
-    if not isinstance(read, dict):
-        raise UserError(f"{path} has to be a JSON object.")
-    return read

@@ -1,13 +1,12 @@
 """The manifest beside a record file. Apart from ``prepare``, whose postcards need packages that training does not."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flashjax.errors import UserError
+from flashjax.files import read_object
 
 # The categories of the postcards; a record's category_id, and a condition's class in the lambda table, is the position.
 CLASSES = ("landscape", "portrait", "text")
@@ -19,10 +18,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     manifest = Path(path).with_suffix(".json")
     if not manifest.is_file():
         raise FileNotFoundError(f"There is no manifest {manifest}; prepare the set again to get one.")
-    try:
-        return json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{manifest} is not valid JSON ({error}); delete it and prepare the set again.") from error
+    return read_object(manifest, "delete it and prepare the set again")
 
 
 def places(manifest: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from flashjax.errors import UserError
+from flashjax.files import read_object
 
 __all__ = ["EXTRACTORS", "Extractor", "Loaded", "Preprocessing", "load", "read_preprocessing"]
 
@@ -243,17 +243,13 @@ def load(name: str, weights: str | Path | None = None, sha256: str = "") -> Load
 
 def read_preprocessing(path: Path) -> Preprocessing:
     """What a JSON file says. Raises UserError that names the field."""
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"The preprocessing of an extractor has to lie beside its weights, in {path} ({error.strerror}): "
-            '{"size": 224, "fit": "crop", "resample": "bicubic", "mean": [...], "std": [...], "layout": "nchw"}.'
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}).") from error
+    told = read_object(
+        path,
+        "the preprocessing of an extractor lies there, beside its weights: "
+        '{"size": 224, "fit": "crop", "resample": "bicubic", "mean": [...], "std": [...], "layout": "nchw"}',
+    )
     names = [field.name for field in dataclasses.fields(Preprocessing)]
-    if not isinstance(told, dict) or sorted(told) != sorted(names):
+    if sorted(told) != sorted(names):
         raise UserError(f"{path} has to be an object of exactly {', '.join(names)}.")
     if type(told["size"]) is not int or not 1 <= told["size"] <= 4096:
         raise UserError(f"{path}: size has to be a whole number of pixels from 1 to 4096.")

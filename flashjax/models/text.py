@@ -8,7 +8,6 @@ import functools
 import hashlib
 import importlib.util
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ import numpy as np
 
 from flashjax import convert
 from flashjax.errors import UserError
+from flashjax.files import read_object
 from flashjax.models import minilm
 
 # Prompts a call, the smaller size where so few are left. The longest one's length comes in multiples of BUCKET, the
@@ -182,10 +182,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"There is no {file}; give the folder that holds the text encoder.")
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON ({error}); fetch the text encoder again.") from error
+    return read_object(file, "fetch the text encoder again")
 
 
 def _identity(folder: Path, weights: Any) -> str:

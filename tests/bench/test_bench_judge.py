@@ -206,7 +206,7 @@ def test_a_dry_run_looks_at_the_budget(tmp_path, capsys):
         ("prices.json", "{}", "has no prices of m, the model of judge j; it has none at all"),
         ("prices.json", '{"M": {"input": 1, "output": 1, "image_tokens": 1}}', "has no prices of m, *; it has M."),
         ("prices.json", '{"m": {"input": 1, "output": 1, "image_tokens": 1}, "z": "free"}', "the prices of z have"),
-        ("judges.json", "[]", "has to be a JSON object"),
+        ("judges.json", "[]", "judges.json is not a JSON object; README"),
         ("judges.json", '{"judges": [{"name": "j", "url": "x", "model": "m"}]}', "url has to begin with http"),
         ("judges.json", '{"judges": [{"name": "j", "url": "http://u:p@h", "model": "m"}]}', "more than an address"),
         ("judges.json", '{"judges": [{"name": "j", "url": "http://h/v1", "model": "m"}, {"name": "k", "url": '

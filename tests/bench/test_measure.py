@@ -92,7 +92,7 @@ def test_from_the_command_to_the_report(bench, capsys, monkeypatch, tmp_path):
     assert f"onnx, sha256 {sha256}" in page
     assert "Words rendered right (OCR)" in page
     assert cli.main([*argv, f"--measures={bench}/bench.jsonl", "--pictures", *systems]) == 2
-    assert "is not JSON" in capsys.readouterr().err
+    assert "is not valid JSON" in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_said_before_anything_is_measured(bench, capsys):

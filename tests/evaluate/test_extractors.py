@@ -109,5 +109,5 @@ def test_preprocessing_that_is_none(tmp_path, changes, reason):
     with pytest.raises(UserError, match=reason):
         extractors.load("onnx", *bring(tmp_path, told=TOLD | changes))
     (tmp_path / "net.json").unlink()
-    with pytest.raises(UserError, match="has to lie beside its weights"):
+    with pytest.raises(UserError, match="lies there, beside its weights"):
         extractors.read_preprocessing(tmp_path / "net.json")
