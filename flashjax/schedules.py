@@ -21,7 +21,10 @@ _LINE = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5
 
 
 def linear_mu(tokens: int, base_tokens: int, max_tokens: int, base_shift: float, max_shift: float) -> float:
-    """The line through (base_tokens, base_shift) and (max_tokens, max_shift), which goes on beyond both."""
+    """The line through (base_tokens, base_shift) and (max_tokens, max_shift), which goes on beyond both. Raises
+    ValueError where these are one point."""
+    if max_tokens == base_tokens:
+        raise ValueError(f"The scheduler's base_image_seq_len and max_image_seq_len are both {base_tokens}: no line.")
     return base_shift + (max_shift - base_shift) / (max_tokens - base_tokens) * (tokens - base_tokens)
 
 
@@ -52,8 +55,8 @@ def scheduler_sigmas(
     """The grid on which a diffusers pipeline with this ``scheduler_config.json`` draws pictures of ``tokens`` tokens.
 
     ``klein``: a dynamic shift is FLUX.2's, else it is linear in ``tokens``. ``sigmas``: times that the scheduler starts
-    from, in place of ``steps`` even ones. Raises ValueError for times that are no grid, and for one step that has to
-    begin at two times.
+    from, in place of ``steps`` even ones. Raises ValueError for times and settings that make no grid, and for one step
+    that has to begin at two times.
 
     A grid of few steps that is stretched to ``shift_terminal``, as every Qwen-Image's is, wastes its last one: 4 steps
     and 4096 tokens give 1, .767, .456, .02, 0.
@@ -64,8 +67,12 @@ def scheduler_sigmas(
         line = [config.get(name, default) for name, default in _LINE.items()]
         mu = klein_mu(steps, tokens) if klein else linear_mu(tokens, *line)
         shift = mu if config.get("time_shift_type") == "linear" else math.exp(mu)
-    grid = flow.time_grid(steps, shift) if base is None else flow.shift_time(base, shift)
-    return _stretched(grid, config.get("shift_terminal"))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a shift that float64 takes for 0; see below
+        grid = flow.time_grid(steps, shift) if base is None else flow.shift_time(base, shift)
+        grid = _stretched(grid, config.get("shift_terminal"))
+    if not (np.isfinite(grid).all() and np.all(np.diff(grid) < 0)):
+        raise ValueError(f"The scheduler's settings make no grid of falling times at {tokens} tokens: {grid}.")
+    return grid
 
 
 def _stretched(grid: np.ndarray, terminal: float | None) -> np.ndarray:

@@ -85,6 +85,20 @@ def test_too_few_steps(steps, expected):
         schedules.scheduler_sigmas(QWEN, steps, 4096)
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (dict(max_image_seq_len=256), "base_image_seq_len and max_image_seq_len are both 256"),
+        (dict(max_shift=1000), "no grid of falling times at 16 tokens"),
+        (dict(shift_terminal=2.0), "no grid of falling times"),
+        (dict(shift_terminal=-1), "no grid of falling times"),
+    ],
+)
+def test_settings_that_make_no_grid(changes, expected):
+    with pytest.raises(ValueError, match=expected):
+        schedules.scheduler_sigmas(QWEN | changes, 4, 16)
+
+
 @pytest.mark.parametrize("sigmas", [None, (1.0, 0.8, 0.3)])
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize(

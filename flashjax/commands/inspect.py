@@ -51,7 +51,8 @@ def describe(path: Path) -> dict[str, str]:
         told, use = _lora(path, reader)
     else:
         config = detect.read_config(folder / "config.json") if (folder / "config.json").is_file() else {}
-        told, use = _architecture(config), _use(detect.model_of(config), path, convert.is_flax(path))
+        converted = convert.is_flax(path)  # and checked as a folder
+        told, use = _architecture(config), _use(detect.model_of(config), folder if converted else path, converted)
     files = reader.files()
     told |= _sizes(reader.shapes())
     told["files"] = f"{len(files)}, {sum(file.stat().st_size for file in files) / 1e9:.4g} GB"

@@ -127,7 +127,7 @@ def _save(image, out: str, facts: dict) -> None:
 
     info = PngImagePlugin.PngInfo()
     for name, value in facts.items():
-        info.add_text(name, str(value))
+        info.add_text(name, str(value).encode(errors="backslashreplace").decode())  # a file's name may be no UTF-8
     image.save(out, pnginfo=info)
 
 

@@ -66,7 +66,7 @@ def from_pytorch(changes: Mapping[str, lora.Factors], table: Table, form: Mappin
     found = {name: changes[name] for name in changes}
     rank = max(len(each.a) for each in found.values())
     scales = [each.scale for each in found.values()]
-    scale = max(scales, key=scales.count)
+    scale = max(scales, key=lambda each: (each != 0, scales.count(each)))  # no factor takes up what 0 differs by
     factors: dict[str, dict[str, np.ndarray]] = {}
     for name, (a, b, own) in found.items():
         path, slot = _place(table, name)
@@ -169,7 +169,7 @@ def open_lora(path: str | Path, model: str, table: Table, form: Mapping[str, Any
         )
     if is_adapter(open_weights(path)):
         return to_pytorch(read(path, model, form), table)
-    return lora.read(path, pytorch_specs(table, form), table.native)
+    return lora.read(path, pytorch_specs(table, form), table.native, table.today)
 
 
 def convert(path: Path, folder: Path, spelling: str, model: str, table: Table, form: Mapping[str, Any]) -> Path:

@@ -162,7 +162,9 @@ def run(args: argparse.Namespace) -> None:
     config = detect.read_config(config_file)
     args.model = detect.choose(args.model, config, config_file)
     with pickles.readable(source, args.out, args.allow_pickle) as readable:
-        _convert(args, open_weights(readable), config, config_file)
+        reader = open_weights(readable)
+        reader.place = source  # of pickles too, whose stand-in is gone when a message is read
+        _convert(args, reader, config, config_file)
 
 
 def _refuse(args: argparse.Namespace, unused: Mapping[str, Any], mode: str) -> None:
@@ -189,7 +191,7 @@ def _convert(args: argparse.Namespace, reader: Reader, config: Mapping[str, Any]
         form, table = detect.form(args.model, config), table_of(args.model)
     if args.lora:
         loras = [(adapters.open_lora(file, args.model, table, form), scale) for file, scale in args.lora]
-        reader = lora.Merged(reader, loras)
+        reader = lora.Merged(reader, loras, table.today)
     todo = _plan(args, reader, form)
     files = [config_file, *(f for name in _TOKENIZER if (f := config_file.parent / name).is_file())]
     with output.Partial(args.out, _identity(args, reader, todo, files)) as partial:

@@ -15,7 +15,7 @@ tells which were dots.
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,13 +78,15 @@ class Lora(Mapping[str, Factors]):
         return Factors(a.astype(np.float32), b.astype(np.float32), scale)
 
 
-def read(path: str | Path, weights: Mapping[str, Spec], native: Sequence[Rule] = ()) -> Lora:
+def read(
+    path: str | Path, weights: Mapping[str, Spec], native: Sequence[Rule] = (), today: Callable[[str], str] = str
+) -> Lora:
     """Open a LoRA of the model whose PyTorch weights are given.
 
     Args:
       path: a .safetensors file in one of the three spellings, or a folder with one.
       weights: {PyTorch name: (shape, dtype)} of the model, for instance `Reader.shapes`.
-      native: of the model's `Table`.
+      native, today: of the model's `Table`.
 
     Raises:
       ConversionError: the file is no plain LoRA, is incomplete, or of another model; the first tensors that do not fit
@@ -99,7 +101,7 @@ def read(path: str | Path, weights: Mapping[str, Spec], native: Sequence[Rule] =
     if not downs:
         raise ConversionError(f"{path} holds no LoRA.")
     known, shapes = _layers(weights, native), reader.shapes()
-    layers = {module: _layer_of(module, known) for module in downs}
+    layers = {module: _layer_of(module, known, today) for module in downs}
 
     def fits(module: str) -> bool:
         changed = [weights[name] for name in known.get(layers[module], ())]
@@ -159,15 +161,17 @@ def _layers(weights: Mapping[str, Spec], native: Sequence[Rule]) -> dict[str, tu
     return found
 
 
-def _layer_of(module: str, layers: Collection[str]) -> str | None:
-    """The layer that a LoRA calls ``module``; None where there is none, or more than one."""
+def _layer_of(module: str, layers: Collection[str], today: Callable[[str], str]) -> str | None:
+    """The layer that a LoRA calls ``module``, by its name of today or an older one; None where there is none, or more
+    than one."""
     if flat := _FLAT.fullmatch(module):
         found = [layer for layer in layers if layer.replace(".", "_") == flat[1]]
         return found[0] if len(found) == 1 else None
     for prefix in ("", *PREFIXES):
         module = module.removeprefix(prefix)
-        if module in layers:
-            return module
+        for name in (module, today(module)):
+            if name in layers:
+                return name
     return None
 
 
@@ -223,24 +227,40 @@ def _scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
 
 class Merged(Reader):
     """A reader whose weights are changed by LoRAs, each with a strength. Products and sums are in float32, and rounded
-    once to the weight's own dtype."""
+    once to the weight's own dtype. LoRAs know weights by their names of ``today`` (of the model's `Table`), the file
+    may by older ones."""
 
-    def __init__(self, reader: Reader, loras: Sequence[tuple[Mapping[str, Factors], float]]):
+    def __init__(
+        self, reader: Reader, loras: Sequence[tuple[Mapping[str, Factors], float]], today: Callable[[str], str] = str
+    ):
         super().__init__({name: reader.entry(name) for name in reader}, reader.metadata, reader.place)
-        self._loras = loras
+        self._loras, self._today = loras, today
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> np.ndarray:
         out = super().read(name, rows)
-        changes = [(lora[name], strength) for lora, strength in self._loras if name in lora]
+        today = self._today(name)
+        changes = [(lora[today], strength) for lora, strength in self._loras if today in lora]
         at = rows[0] if rows else 0
         step = max(1, WINDOW // max(4 * out[:1].size, 1)) if changes else 1
         for first in range(0, len(out) if changes else 0, step):
-            piece = out[first : first + step].astype(np.float32)
-            for (a, b, scale), strength in changes:
-                part = b[at + first : at + first + len(piece)].reshape(len(piece), -1) * np.float32(scale * strength)
-                piece += (part @ a.reshape(len(a), -1)).reshape(piece.shape)
-            out[first : first + step] = piece.astype(out.dtype)
+            before = out[first : first + step]
+            with np.errstate(over="ignore", invalid="ignore"):  # what is too large is told of below
+                after = _changed(before.astype(np.float32), changes, at + first).astype(out.dtype)
+            if finite(before) and not finite(after):
+                raise ConversionError(
+                    f"{name} in {self.file(name)} becomes too large for {out.dtype} with the LoRA; merge it with a "
+                    "smaller strength (--lora FILE:SCALE), or look whether its alpha is right."
+                )
+            out[first : first + step] = after
         return out
+
+
+def _changed(piece: np.ndarray, changes: Sequence[tuple[Factors, float]], first: int) -> np.ndarray:
+    """Rows of a weight, float32, from row ``first`` on, and what LoRAs add to them (in place)."""
+    for (a, b, scale), strength in changes:
+        part = b[first : first + len(piece)].reshape(len(piece), -1) * np.float32(scale * strength)
+        piece += (part @ a.reshape(len(a), -1)).reshape(piece.shape)
+    return piece
 
 
 def write(

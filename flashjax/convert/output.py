@@ -172,8 +172,9 @@ def check_out(out: Path, source: Path, force: bool) -> None:
 
 
 def _converted(out: Path) -> set[str]:
+    """The files of an earlier conversion, and the journal, which is left where one ended just behind its renaming."""
     try:
-        return manifest.files_of(out)
+        return manifest.files_of(out) | {_JOURNAL}
     except ConversionError as error:
         raise ConversionError(
             f"{out / manifest.NAME} cannot be read, so that it is not known what a conversion wrote there; remove the "

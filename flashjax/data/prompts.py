@@ -11,8 +11,6 @@ import functools
 import hashlib
 import itertools
 import json
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +22,11 @@ from PIL import Image
 from flashjax.data import records
 from flashjax.data.parquet import read_parquet
 from flashjax.data.writing import CHUNK, Encode, PrepareError, already_there, encode_all, write_manifest
-from flashjax.upright import upright
+from flashjax.upright import UNREADABLE, upright
 
 __all__ = ["prepare_prompts", "read_rows", "read_square"]
 
 See = Callable[[str, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-# What Pillow raises for a file that is missing, is no picture, or is damaged.
-_UNREADABLE = (
-    OSError, ValueError, SyntaxError, Image.DecompressionBombError, struct.error, zlib.error, EOFError, LookupError,
-    OverflowError, RuntimeError, TypeError,
-)  # fmt: skip
 
 
 def prepare_prompts(
@@ -194,7 +187,7 @@ def read_square(path: str, size: int) -> np.ndarray:
             left, top = ((extent - side) / 2 for extent in image.size)
             box = (left, top, left + side, top + side)
             return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise PrepareError(f"The picture {path} cannot be read: {error}.") from error
 
 

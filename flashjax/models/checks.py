@@ -69,6 +69,8 @@ def _wanted(name: str, value: Any, part: str) -> str:
         return "" if type(value) is int and value > 0 else "a whole number from 1 on"
     if name in _NUMBERS:
         return "" if number and value > 0 else "a number above 0"
+    if name == "shift_terminal":  # 0 is none
+        return "" if number and 0 <= value < 1 else "a number from 0 to less than 1"
     if name in _LISTS | _MAY_BE_EMPTY:
         numbers = isinstance(value, list | tuple) and all(isinstance(each, int | float) for each in value)
         return "" if numbers and (name in _MAY_BE_EMPTY or (value and min(value) > 0)) else "a list of numbers"

@@ -17,7 +17,7 @@ from flashjax.models import pixels, prompts
 from flashjax.models.autoencoder import decode_tiled, encode_tiled
 from flashjax.released.encoding import Encoder, Part
 from flashjax.released.families import Family, as_seen
-from flashjax.upright import upright
+from flashjax.upright import eight_bits, upright
 
 # A picture of more pixels than WHOLE goes through the autoencoder in tiles; TILE and OVERLAP are pixels of their sides.
 # Whole, one of 2048 px takes four times the memory of one of 1024 px, in tiles the same (docs/performance.md).
@@ -86,7 +86,8 @@ class Released:
         family, rules, step = self.family, self.encoder.rules, self.stride * self.family.block
         self._check_references(images)
         transparent = self.autoencoder.config.channels == 4
-        images = [image.convert("RGBA") if transparent else upright(image) for image in images]
+        with about_settings():
+            images = [eight_bits(image).convert("RGBA") if transparent else upright(image) for image in images]
         fitted = [family.fit(image, family.area, step) for image in images]
         if small := [i for i, image in zip(images, fitted, strict=True) if min(image.size) < step]:
             raise UserError(f"A picture is {small[0].width} x {small[0].height}; sides take {step} pixels at least.")

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from flashjax.errors import UserError
 from flashjax.models import prompts
+from flashjax.upright import UNREADABLE, eight_bits
 
 
 def resized(picture: Image.Image, area: int, multiple: int) -> Image.Image:
@@ -77,11 +78,11 @@ FAMILIES = {
 
 
 def read_picture(path: str | Path) -> Image.Image:
-    """A picture from a file, turned upright. Raises UserError."""
+    """A picture from a file, turned upright, of 8 bits a channel. Raises UserError."""
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # of a broken PNG the third
+            return eight_bits(ImageOps.exif_transpose(image))
+    except UNREADABLE as error:
         raise UserError(f"The picture {path} cannot be read ({error}).") from error
 
 

@@ -66,7 +66,7 @@ def _defaults(family: Family, index: Mapping[str, Any], scheduler: Mapping[str, 
 
 def _family(index: Mapping[str, Any], folder: Path) -> str:
     known = {family.pipeline: name for name, family in FAMILIES.items()}
-    found = index.get("_class_name")
+    found = detect.class_of(index)
     if found not in known:
         raise UserError(
             f"{folder} holds a {found or 'model without _class_name'}; there are {', '.join(known)}. --model names the "
@@ -109,12 +109,14 @@ def _check_together(encoder: Part, denoiser: Part, autoencoder: Part) -> int:
 
 def _scheduler(folder: Path) -> dict[str, Any]:
     file = folder / "scheduler" / "scheduler_config.json"
-    config = _json(file)
+    config = checks.without_nulls(_json(file))
     if config.get("_class_name", "FlowMatchEulerDiscreteScheduler") != "FlowMatchEulerDiscreteScheduler":
         raise UserError(f"{file} is of a {config['_class_name']}; only FlowMatchEulerDiscreteScheduler is built.")
     odd = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas")
     if found := [name for name in odd if config.get(name)]:
         raise UserError(f"{file} has {found[0]}, which is not built.")
+    if (shape := config.get("time_shift_type", "exponential")) not in ("exponential", "linear"):
+        raise UserError(f"{file} has time_shift_type = {shape!r}, which should be exponential or linear.")
     return config
 
 

@@ -89,6 +89,14 @@ def test_scales_that_differ_are_taken_up(tmp_path):
     same(adapters.to_pytorch(adapter, TABLE), factors, exact=False)
 
 
+def test_layers_that_are_switched_off_stay_off():
+    """Their alpha is 0, which no factor of another layer can take up."""
+    factors = draw(scales=(0.0, 0.0, 2.0))
+    adapter = adapters.from_pytorch(factors, TABLE, toy.ABSTRACT)
+    assert adapter.alpha / adapter.rank == 2.0
+    same(adapters.to_pytorch(adapter, TABLE), factors, exact=False)
+
+
 def test_kernels_change_as_pytorchs_weights_do(tmp_path):
     """W + (alpha / rank) a b on the tree, against B A merged by the command, from either file."""
     source, given = toy.checkpoint(tmp_path / "checkpoint"), tmp_path / "lora.safetensors"

@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.torch
+import test_qwen3
 import torch
 import toy
 from diffusers.loaders import lora_conversion_utils as theirs
@@ -15,6 +16,7 @@ from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 
 from flashjax import convert
 from flashjax.convert import adapters, detect, lora, writer
+from flashjax.models import qwen3
 
 RANKS = {  # weight: rank
     "transformer_blocks.0.attn.to_q.weight": 2,
@@ -286,6 +288,42 @@ def test_the_command_merges_on_the_fly(tmp_path, monkeypatch, dtype):
     assert all(np.array_equal(found[name], expected[name]) for name in untouched)
     about = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert about["loras"] == [{"file": "a.safetensors", "scale": 0.5}, {"file": "b.safetensors", "scale": 1.0}]
+
+
+@pytest.mark.parametrize("older", ["weights", "lora", "both"])
+def test_names_of_older_files_are_the_same_layers(tmp_path, older):
+    """An encoder that was saved without its head has no "model." in front, and neither has a LoRA of it."""
+    form = qwen3.abstract(qwen3.Config.tiny())
+    written = adapters.pytorch_specs(convert.table_of("qwen3"), form)
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(size=spec.shape).astype(np.float32) for name, spec in written.items()}
+    layer = "layers.1.self_attn.q_proj"
+    out, width = arrays[f"model.{layer}.weight"].shape
+    a, b = rng.normal(size=(2, width)).astype(np.float32), rng.normal(size=(out, 2)).astype(np.float32)
+    settings = test_qwen3.torch_config(qwen3.Config.tiny()).to_dict() | dict(architectures=["Qwen3Model"])
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps(settings))
+    front = "" if older in ("weights", "both") else "model."
+    file = source / "model.safetensors"
+    writer.write_arrays(file, {front + name.removeprefix("model."): array for name, array in arrays.items()})
+    module = f"base_model.model.model.{layer}" if older == "weights" else f"base_model.model.{layer}"
+    lora_file = tmp_path / "lora.safetensors"
+    writer.write_arrays(lora_file, {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b})
+    assert toy.run("--source", source, "--lora", lora_file, "--out", tmp_path / "out") == 0
+    found = convert.open_weights(tmp_path / "out").read("blocks/attn/q_proj/kernel")[1]
+    np.testing.assert_allclose(found, (arrays[f"model.{layer}.weight"] + b @ a).T, rtol=1e-5, atol=1e-5)
+
+
+def test_a_strength_that_leaves_the_dtype_is_told_of_the_lora(source, weights, tmp_path, capsys):
+    """The weights are not damaged, and nothing is written."""
+    lora.write(tmp_path / "a.safetensors", draw(weights), "comfyui", np.float32)
+    for options in ((), ("--allow-nonfinite",)):
+        given = ("--lora", f"{tmp_path / 'a.safetensors'}:1e38", *options)
+        assert toy.run("--source", source, "--out", tmp_path / "out", *given) == 2
+        said = capsys.readouterr().err
+        assert "becomes too large for float32 with the LoRA" in said and "damaged" not in said
+        assert not (tmp_path / "out").exists()
 
 
 def without(arrays, end):

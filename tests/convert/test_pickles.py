@@ -60,6 +60,14 @@ def test_pickles_are_converted_where_that_is_allowed(source, tmp_path, capsys, f
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "source"]
 
 
+def test_what_does_not_fit_is_told_of_the_pickles(source, tmp_path, capsys):
+    """Not of the safetensors that stood in for them, which are gone."""
+    toy.rewrite(source, proj_out__weight=None)
+    pickled(source)
+    assert toy.run("--source", source, "--out", tmp_path / "out", "--allow-pickle") == 2
+    assert f"The weights in {source} do not fit the model" in capsys.readouterr().err
+
+
 def test_bfloat16_of_a_pickle_stays(source, tmp_path):
     state = {name: torch.tensor(array).bfloat16() for name, array in toy.tensors(source).items()}
     (source / "diffusion_pytorch_model.safetensors").unlink()

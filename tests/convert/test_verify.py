@@ -111,6 +111,14 @@ def test_inspect_tells_loras_and_strangers(tmp_path, capsys):
     assert "There are no weights at" in capsys.readouterr().err
 
 
+def test_inspect_names_a_command_that_works(tmp_path, capsys):
+    """Of the file in a converted folder too: what is verified is the folder."""
+    assert toy.run("--source", toy.checkpoint(tmp_path / "source"), "--out", tmp_path / "out") == 0
+    capsys.readouterr()
+    use = inspect(tmp_path / "out" / "params.safetensors", capsys)["use"]
+    assert use.endswith(f"flashjax convert --verify {tmp_path / 'out'}")
+
+
 def test_inspect_tells_adapters(tmp_path, capsys):
     pair = {"a": np.ones((8, 3), np.float32), "b": np.ones((3, 32), np.float32)}
     adapters.write(tmp_path / "a.safetensors", adapters.Adapter({"img_in/kernel": pair}, 3, 1.5), "qwen_image_21")

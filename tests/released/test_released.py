@@ -15,7 +15,7 @@ from requests_of import SIDE, SIZE, pictures, small
 
 from flashjax import export, flow, models, released
 from flashjax.models import pixels
-from flashjax.released import families
+from flashjax.released import families, read_picture
 
 STEPS = 6
 SEEN = 60  # square root of the area of what Edit-2509's encoder sees: not 384
@@ -93,6 +93,16 @@ def test_what_is_transparent_in_a_reference_is_white(pairs):
     hidden = Image.new("RGBA", (SIDE, SIDE), (255, 0, 0, 0))
     plan = ours.plan(["a"], [hidden])
     assert (plan.references[0] == 255).all()
+
+
+@pytest.mark.parametrize("family", ["qwen_image_21", "flux2_klein"])
+def test_a_reference_of_16_bits_keeps_its_greys(pairs, tmp_path, family):
+    _, ours, _ = pairs(family)
+    Image.fromarray(np.full((SIDE, SIDE), 100 * 257, np.uint16)).save(tmp_path / "grey.png")
+    with Image.open(tmp_path / "grey.png") as image:
+        for given in (image, read_picture(tmp_path / "grey.png")):
+            plan = ours.plan(["a"], [given])
+            assert (plan.references[0][..., :3] == 100).all() and all((seen == 100).all() for seen in plan.seen)
 
 
 def others_say_more(cases, *names):

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 import shutil
 
 import jax
@@ -13,6 +14,7 @@ from PIL import Image
 from requests_of import SIZE, pictures, small
 
 from flashjax import cli, convert, released
+from flashjax.commands import sample as command
 from flashjax.errors import UserError
 from flashjax.models import qwen_image_21
 from flashjax.released import drawing
@@ -121,6 +123,13 @@ def test_a_png_says_what_made_it(light, tmp_path):
     np.testing.assert_array_equal(drawn, np.concatenate(expected, axis=1))
 
 
+def test_a_name_that_is_no_utf_8_does_not_cost_the_picture(tmp_path):
+    """It stands in the PNG that is written when all has been drawn."""
+    command._save(Image.new("RGB", (8, 8)), tmp_path / "x.png", dict(image=os.fsdecode(b"caf\xe9.png")))
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.text["image"] == "caf\\udce9.png"
+
+
 @pytest.mark.parametrize(
     ("family", "argv", "sentence"),
     [
@@ -132,6 +141,8 @@ def test_a_png_says_what_made_it(light, tmp_path):
         ("qwen_image_21", ["--negative=a"], "A negative prompt does nothing at guidance 1"),
         ("qwen_image_21", ["--image=none.png"], "The picture none.png cannot be read ("),
         ("qwen_image_21", ["--image=text.png"], "The picture text.png cannot be read (cannot identify"),
+        ("qwen_image_21", ["--image=deep.tiff"], "The picture deep.tiff cannot be read (pixels of the mode F have no"),
+        ("flux2_klein", ["--image=exif.webp"], "The picture exif.webp cannot be read ("),
         ("qwen_image_21", ["--which=ema"], "--which does not go with --weights; leave it out."),
         ("z_image", ["--image=given.png"], "z_image draws from text alone; it was given 1 (--image)."),
         ("qwen_image_edit", [], "qwen_image_edit edits pictures; give it one (--image)."),
@@ -151,6 +162,8 @@ def test_requests_that_cannot_be(pairs, monkeypatch, capsys, tmp_path, family, a
     pictures(1)[0].save("given.png")
     Image.new("RGB", (8, 8)).save("dot.png")
     Image.new("RGB", (603, 3)).save("line.png")
+    Image.new("F", (64, 64)).save("deep.tiff")
+    Image.new("RGB", (64, 64)).save("exif.webp", exif=b"Exif\0\0MM\0*\0\0")  # ends inside of a number
     (tmp_path / "text.png").write_text("x")
     assert sample(folder, "out.png", *argv) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -190,6 +203,18 @@ def test_requests_that_cannot_be(pairs, monkeypatch, capsys, tmp_path, family, a
         (
             lambda folder: (folder / "scheduler/scheduler_config.json").write_text('{"flashjax": {"sampling": [4]}}'),
             "scheduler_config.json has sampling = [4], which should be an object",
+        ),
+        (
+            lambda folder: (folder / "scheduler/scheduler_config.json").write_text('{"time_shift_type": "sqrt"}'),
+            "{}/scheduler/scheduler_config.json has time_shift_type = 'sqrt', which should be exponential or linear.",
+        ),
+        (
+            lambda folder: (folder / "scheduler/scheduler_config.json").write_text('{"shift_terminal": 2}'),
+            "{}/scheduler/scheduler_config.json has shift_terminal = 2, which should be a number from 0 to less than 1",
+        ),
+        (
+            lambda folder: (folder / "model_index.json").write_text('{"_class_name": ["a"]}'),
+            "{} holds a model without _class_name; there are QwenImage21Pipeline, ",
         ),
         (
             lambda folder: (folder / "model_index.json").write_text('{"sample_sigmas": {"a": 1}}'),
