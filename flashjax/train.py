@@ -120,7 +120,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
     denoiser = model.denoiser(model_config)
-    autoencoder = settings.check_latents(config, model_config, manifests)
+    with hosts.together():  # each may have read the data's manifests from a disk of its own
+        autoencoder = settings.check_latents(config, model_config, manifests)
     tokens = autoencoder.tokens(config.image_size)
     fits = dict(batch=config.batch_size, parts=config.micro_batches, heads=model_config.heads, tokens=tokens)
     meshes.check_fits(mesh, **fits)
