@@ -241,10 +241,14 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     clock.turn("steps")
     for step in bar:
         with clock.during("data"):
+            began = time.monotonic()
             batch = meshes.put_batch(next(loader), mesh)
+            hidden = pace.busy(began)
+        clock.hidden(hidden)
         if profile.begins(step):
             pace.drain()
-            profile.start()
+            with clock.during("profiling"):
+                profile.start()
         began = time.monotonic()
         state, metrics = run_row(programs, table, step, state, teachers, batch)
         watchdog.dispatched(step)
@@ -253,7 +257,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         watchdog.beat()
         if profile.ends(step):
             pace.drain()
-            profile.stop()
+            with clock.during("profiling"):
+                profile.stop()
         done = step + 1
         intervals = config.sample_every, config.checkpoint_every
         draws, saves = (done % every == 0 or done == len(table) for every in intervals)
