@@ -22,7 +22,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: start me again with the same arguments
+from flashjax.errors import TRY_AGAIN
+
 AHEAD = 2  # rows that are dispatched and not finished
 
 

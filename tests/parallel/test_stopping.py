@@ -44,6 +44,15 @@ def test_a_signal_at_the_start_and_later(where, status):
     assert where != "held" or "received True" in done.stdout
 
 
+def test_a_signal_while_the_command_imports(tmp_path):
+    """Which takes seconds; its file of settings tells of the signal before they are loaded."""
+    config = tmp_path / "config.py"
+    config.write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(30)\n")
+    words = ["-m", "flashjax.cli", "train", f"--config={config}", f"--workdir={tmp_path}/run"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=25)
+    assert done.returncode == stopping.TRY_AGAIN, done.stderr
+
+
 def test_what_was_before_is_there_again():
     before = signal.getsignal(signal.SIGTERM)
     with stopping.Termination() as termination, termination.held():
