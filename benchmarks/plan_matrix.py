@@ -39,6 +39,8 @@ def row(number: int, plan: dict) -> list[str]:
     def gib(name):
         return f"{plan[name] / 2**30:.2f}" if plan[name] is not None else "?"
 
+    if "problem" in plan:
+        return [f"{number} {run_of(plan)}", plan["target"], "", verdict(plan), *[""] * 5]
     programs = plan["programs"]
     seconds = sum(program.get("seconds", 0) for program in programs.values())
     return [
@@ -67,6 +69,8 @@ def least(plan: dict) -> str:
 
 
 def details(plan: dict) -> str:
+    if "problem" in plan:
+        return plan["problem"].splitlines()[0]
     if plan["refused"]:
         return "; ".join(f"{name}: {words}" for name, words in plan["refused"].items())
     program = plan["programs"][plan["largest_program"]]
@@ -78,11 +82,12 @@ def details(plan: dict) -> str:
 
 def scaling(plans: list[dict]) -> str:
     """A table with a row for each slice: what the program that needs most takes of a chip and moves in a call."""
-    programs = [plan["programs"][plan["largest_program"]] for plan in plans]
+    made = [plan for plan in plans if plan.get("largest_program")]  # the others have nothing to compare
+    programs = [plan["programs"][plan["largest_program"]] for plan in made]
     kinds = sorted({kind for program in programs for kind in program["links_bytes"]})
     lines = ["| slice | mesh | temporaries, MiB |" + "".join(f" {kind}, MiB |" for kind in kinds)]
     lines.append("|---|---|---|" + "---|" * len(kinds))
-    for plan, program in sorted(zip(plans, programs, strict=True), key=lambda pair: pair[0]["chips"]):
+    for plan, program in sorted(zip(made, programs, strict=True), key=lambda pair: pair[0]["chips"]):
         moved = (program["links_bytes"].get(kind, 0) for kind in kinds)
         figures = (f" {bytes_ / 2**20:.3f} |" for bytes_ in (program["temporaries_bytes"], *moved))
         lines.append(f"| {plan['target']} | {mesh_of(plan)} |{''.join(figures)}")
@@ -105,11 +110,16 @@ def page_of(docs: Path) -> str:
 
 def again(path: Path) -> None:
     """Plans with the commands that a file's plans were made by, and keeps what they say now."""
-    plans = []
-    for plan in json.loads(path.read_text()):
-        words = [sys.executable, "-m", "flashjax.cli", *shlex.split(plan["command"])[1:], "--json"]
-        plans += json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    plans = [new for plan in json.loads(path.read_text()) for new in planned(plan)]
     path.write_text(json.dumps(plans, indent=1) + "\n")
+
+
+def planned(plan: dict) -> list[dict]:
+    """What the plan's command says now. Of several slices the command had one with a problem as an answer, which alone
+    is an error: it stays as it was."""
+    words = [sys.executable, "-m", "flashjax.cli", *shlex.split(plan["command"])[1:], "--json"]
+    done = subprocess.run(words, check="problem" not in plan, stdout=subprocess.PIPE, text=True)
+    return [plan] if done.returncode else json.loads(done.stdout)
 
 
 if __name__ == "__main__":

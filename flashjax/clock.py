@@ -14,8 +14,7 @@ from flashjax.distill.schedule import PHASES
 
 class Clock:
     """The wall time of a process by what it was doing, exactly one thing at a time: "starting", "compiling", "data"
-    (waiting for the next batch), "steps", "drawing", "saving". Waiting for data counts in full, though the device may
-    still have a row to work on."""
+    (devices without a row wait for the next batch), "steps", "profiling", "drawing", "saving"."""
 
     def __init__(self):
         self.doing, self._since = "starting", time.monotonic()
@@ -32,6 +31,11 @@ class Clock:
         self.turn(doing)
         yield
         self.turn(before)
+
+    def hidden(self, seconds: float) -> None:
+        """Of the last wait for a batch so much was in the shadow of rows: it was time of steps."""
+        self.seconds["data"] -= seconds
+        self.seconds["steps"] += seconds
 
     def goodput(self) -> str:
         """The share of the wall time that went into steps, and where the rest went, in a line."""
@@ -51,9 +55,9 @@ class Speed:
         self._counted = clock.seconds.copy()
 
     def since(self, times: Sequence[tuple[int, float]]) -> dict[str, float]:
-        """``ms_PHASE`` a row of each phase, ``ms_data`` that a row waited for its batch, ``images_per_s_per_device``
-        of the clock's steps and data, and ``mfu`` of them where a row's time at the peak is known; from the (step,
-        seconds) of rows that were finished."""
+        """``ms_PHASE`` a row of each phase, ``ms_data`` that devices waited for a row's batch,
+        ``images_per_s_per_device`` of the clock's steps and data, and ``mfu`` of them where a row's time at the peak is
+        known; from the (step, seconds) of rows that were finished."""
         if not times:
             return {}
         by_phase: dict[str, list[float]] = {}
@@ -62,7 +66,7 @@ class Speed:
         self._clock.turn(self._clock.doing)
         before, self._counted = self._counted, self._clock.seconds.copy()
         waited, stepped = (self._counted[doing] - before[doing] for doing in ("data", "steps"))
-        total = waited + stepped  # not with the rows' seconds, which go on while the next batch is waited for
+        total = waited + stepped
         means = {name: float(np.mean(values)) for name, values in by_phase.items()}
         rate = self._images * len(times) / max(total, 1e-9)
         if self._at_peak:

@@ -4,6 +4,8 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the status of a run that was told to stop; start it again as it was
+
 
 class UserError(ValueError):
     """A sentence for the reader: what is wrong, where, and what to do. The command line prints it without a traceback

@@ -111,20 +111,21 @@ def links(computations: Computations, entry: str, devices: int) -> dict[str, flo
     """Bytes that each of the devices gets from others in a call of the program, by kind of collective. What TPUs have
     as a fusion called all-reduce-scatter, inside of it an all-reduce of the whole, is sent as a reduce-scatter."""
     moved = collections.Counter()
-    for one, _, times in executed(computations, entry):
+    for one, where, times in executed(computations, entry):
         inside = one.called("calls") if one.kind == "fusion" else []
         scatters = any("all-reduce-scatter" in name for name in inside)
-        for inner in (one, *(i for name in inside for i in computations[name].values())):
-            kind = inner.kind.removesuffix("-start")
+        own = [(one, where), *((inner, name) for name in inside for inner in computations[name].values())]
+        for each, there in own:
+            kind = each.kind.removesuffix("-start")
             if kind in COLLECTIVES:
                 kind = "reduce-scatter" if scatters and kind == "all-reduce" else kind
-                moved[kind] += times * _received(inner, kind, devices)
+                moved[kind] += times * _received(_finished(each, computations[there]), kind, devices)
     return dict(moved)
 
 
 def _received(one: Instruction, kind: str, devices: int) -> float:
-    sizes = arrays(one.type)
-    whole = max(sizes, default=0) if one.kind.endswith("-start") else sum(sizes)
+    """Of a collective that is finished. A result that stays on the chip has come over the links too."""
+    whole = sum(_anywhere(one.type))
     if kind == "collective-permute":
         return whole
     group = _group(one.rest, devices)
@@ -163,13 +164,15 @@ def traffic(computations: Computations, entry: str) -> float:
 def _finished(one: Instruction, own: dict[str, Instruction]) -> Instruction:
     """An instruction as if it were not asynchronous: what is called ...-start names its operands among its results, and
     what it gives is its ...-done's."""
+    if not one.kind.endswith("-start"):
+        return one
     done = (i for i in own.values() if i.kind.endswith("-done") and one.name in i.operands[:1])
     return dataclasses.replace(one, kind=one.kind.removesuffix("-start"), type=next(done, one).type)
 
 
 def _touched(one: Instruction, computations: Computations, where: str) -> float:
     own = computations[where]
-    one = _finished(one, own) if one.kind.endswith("-start") else one
+    one = _finished(one, own)
     if one.kind in ("dynamic-slice", "slice", "gather"):
         there = one.operands[0] in own and any(arrays(own[one.operands[0]].type))
         return sum(arrays(one.type)) + there * sum(_anywhere(one.type))

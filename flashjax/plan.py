@@ -4,6 +4,7 @@ No weights, no data, no TPU: shapes and libtpu's compiler. Programs are those th
 """
 
 import collections
+import contextlib
 import dataclasses
 import math
 import os
@@ -45,17 +46,24 @@ DIMENSIONS = dict(v5e=2, v6e=2, v5p=3, tpu7x=3)  # of a topology's name
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Where the run would be. ``chip`` is None for CPUs; ``devices``: what JAX would see, None if not compiled for."""
+    """Where the run would be. ``chip`` is None for CPUs; ``devices``: what JAX would see, None if not compiled for;
+    ``taken``: how many of them the run's mesh takes, all where None."""
 
     name: str
     chip: chips.Chip | None
     chips: int
     devices: Any = None
+    taken: int | None = None
 
     @property
     def count(self) -> int:
         """Devices as JAX counts them."""
         return self.chips * (self.chip.devices if self.chip else 1)
+
+    @property
+    def working(self) -> float:
+        """Chips that compute; the others are there, and paid for, all the same."""
+        return self.chips * (self.taken or self.count) / self.count
 
 
 def topology(name: str) -> Target:
@@ -164,7 +172,7 @@ def lay_out(config: ConfigDict, target: Target, only: str = "") -> Laid:
         config.model.architecture, model_config, recipe, batch=config.batch_size,
         sizes=cost.sizes_of(config, example[2]), nulls=null_tokens(config), own_nulls=cost.own_nulls(example[2]),
     )  # fmt: skip
-    return Laid(target, mesh, table, call, example, counted)
+    return Laid(dataclasses.replace(target, taken=mesh.size), mesh, table, call, example, counted)
 
 
 def plan(laid: Laid, effort: str, only: str, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -261,18 +269,17 @@ def compile_all(
             if not memory.is_refusal(error):
                 raise
             done = Refused(str(error))
-        seconds[program] = time.monotonic() - begun
-        tell(f"{program}: compiled in {seconds[program]:.0f} s")
+        seconds = time.monotonic() - begun
+        tell(f"{program}: {'refused' if isinstance(done, Refused) else 'compiled'} in {seconds:.0f} s")
+        found[str(program)] = measured(done, mesh.size) | dict(seconds=seconds)
         return done
 
-    seconds = {}
-    try:
-        programs = compile_programs(
+    found = {}
+    with contextlib.suppress(BeginRefused):
+        compile_programs(
             table, call, example, mesh, finish, at_once=1, only=lambda program: re.search(only, str(program))
         )
-    except BeginRefused as error:
-        return {"begin": dict(refused=str(error))}
-    return {str(p): measured(done, mesh.size) | dict(seconds=seconds[p]) for p, done in programs.items()}
+    return found
 
 
 class BeginRefused(Exception):
@@ -287,7 +294,7 @@ class Refused:
 
     @property
     def output_shardings(self):
-        raise BeginRefused(self.words)
+        raise BeginRefused
 
 
 def measured(done: Any, devices: int) -> dict[str, Any]:
@@ -340,7 +347,7 @@ def speed(target: Target, table: schedule.StepTable, counted: cost.Cost, compile
     cycles = int((table.phase != schedule.CRITIC).sum())
     out = dict(rows=len(table), cycles=cycles, flops_of_a_cycle={role: value / cycles for role, value in run.items()})
     if target.chip:
-        seconds = sum(run.values()) / target.chip.flops / target.chips
+        seconds = sum(run.values()) / target.chip.flops / target.working
         out |= dict(cycle_seconds_at_peak=seconds / cycles, chip_hours_at_peak=seconds * target.chips / 3600)
     bounds = {
         str(p): roofline(target, sum(counted.program(p).values()), compiled[str(p)])
@@ -368,7 +375,7 @@ def roofline(target: Target, flops: float, program: dict[str, Any]) -> dict[str,
     host and what goes there share nothing; of a chip whose speed to its host is not known it is left out."""
     chip, part = target.chip, 1 / target.chip.devices
     return dict(
-        operations=flops / target.chips / chip.flops, memory=program["traffic_bytes"] / (chip.bandwidth * part),
+        operations=flops / target.working / chip.flops, memory=program["traffic_bytes"] / (chip.bandwidth * part),
         links=sum(program["links_bytes"].values()) / (chip.links * part),
         host=max(program["host_bytes"].values()) / (chip.host * part) if chip.host else 0.0,
     )  # fmt: skip

@@ -120,7 +120,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     model = models.architecture(config.model.architecture)
     model_config = models.make_config(model, config.model)
     denoiser = model.denoiser(model_config)
-    autoencoder = settings.check_latents(config, model_config, manifests)
+    with hosts.together():  # each may have read the data's manifests from a disk of its own
+        autoencoder = settings.check_latents(config, model_config, manifests)
     tokens = autoencoder.tokens(config.image_size)
     fits = dict(batch=config.batch_size, parts=config.micro_batches, heads=model_config.heads, tokens=tokens)
     meshes.check_fits(mesh, **fits)
@@ -240,10 +241,14 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     clock.turn("steps")
     for step in bar:
         with clock.during("data"):
+            began = time.monotonic()
             batch = meshes.put_batch(next(loader), mesh)
+            hidden = pace.busy(began)
+        clock.hidden(hidden)
         if profile.begins(step):
             pace.drain()
-            profile.start()
+            with clock.during("profiling"):
+                profile.start()
         began = time.monotonic()
         state, metrics = run_row(programs, table, step, state, teachers, batch)
         watchdog.dispatched(step)
@@ -252,7 +257,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         watchdog.beat()
         if profile.ends(step):
             pace.drain()
-            profile.stop()
+            with clock.during("profiling"):
+                profile.stop()
         done = step + 1
         intervals = config.sample_every, config.checkpoint_every
         draws, saves = (done % every == 0 or done == len(table) for every in intervals)

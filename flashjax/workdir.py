@@ -44,10 +44,12 @@ def identity(config: ConfigDict) -> dict:
 
 def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0, free: tuple[str, ...] = ()) -> Path:
     """Creates the folder, or takes one that this very configuration made, but for the settings named in ``free``.
-    Raises UserError if it belongs to another run, cannot be written, or its disk has less than ``needed_bytes`` left;
-    nothing is overwritten."""
+    Raises UserError if it belongs to another run, is an address (of which a folder of this machine would be made, and
+    lost with it), cannot be written, or its disk has less than ``needed_bytes`` left; nothing is overwritten."""
     from flashjax.checkpoint import check_meta  # Orbax is slow to import
 
+    if "://" in workdir:
+        raise UserError(f"--workdir {workdir} is an address; give a folder: a bucket that is mounted is one.")
     folder = Path(workdir)
     record = folder / "config.json"
     try:

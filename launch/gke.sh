@@ -31,11 +31,12 @@ Given again, it goes on with a run whose JobSet has ended: that is deleted first
 END
 }
 
-# The arguments as a JSON list, which is YAML.
+# The arguments as a JSON list, which is YAML. Kubernetes reads $(NAME) in them as a variable, and $$ as one $.
 quoted() {
   local argument text=""
   for argument in "$@"; do
     argument="${argument//\\/\\\\}"
+    argument="${argument//\$/\$\$}"
     text+="${text:+, }\"${argument//\"/\\\"}\""
   done
   printf '[%s]' "$text"

@@ -134,4 +134,13 @@ def test_a_matrix_of_plans(request):
     assert "| 2 a | v6e:2x2 | fsdp 4 | does not fit |" in table and f"2. student: {refused['student']}" in table
     wide = plan | dict(target="v6e:4x4", chips=16)
     rows = plan_matrix.scaling([wide, plan]).splitlines()
+    problem = dict(target="v6e:4x4", chips=16, fits=False, problem="A batch of 24 does not divide.\nA trace.")
+    problem |= dict(command="flashjax plan --config=a.py --devices cpu:16 --config.mesh.fsdp=3", date="2026-01-02")
+    table = plan_matrix.matrix([problem])
+    assert "| 1 a | v6e:4x4 |  | does not fit: A batch of 24 does not divide. |  |" in table
+    assert "\n1. A batch of 24 does not divide.\n" in table
+    assert plan_matrix.scaling([wide, problem, plan]).splitlines()[:4] == rows[:4]
+    assert plan_matrix.planned(problem | dict(command=problem["command"].replace("a.py", "configs/postcards.py"))) == [
+        problem | dict(command=problem["command"].replace("a.py", "configs/postcards.py"))
+    ]
     assert rows[0].endswith("all-gather, MiB |") and rows[2] == "| v6e:2x2 | fsdp 4 | 2048.000 | 3.000 |"

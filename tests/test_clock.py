@@ -57,13 +57,15 @@ def test_rows_by_phase(now):
 
 
 def test_a_second_that_is_waited_while_a_row_runs_is_counted_once(now):
-    """Rows of 1 s and a batch every 1.1 s: there is a row every 1.1 s."""
+    """Rows of 1 s and a batch every 1.1 s: there is a row every 1.1 s, and 0.1 s without one."""
     clock = clocks.Clock()
     clock.turn("steps")
     speed = clocks.Speed(clock, np.full(10, schedule.STUDENT), images=11, at_peak=lambda step: 0.55)
     for _ in range(10):
         with clock.during("data"):
             now.seconds += 1.1
+        clock.hidden(1.0)
     found = speed.since([(step, 1.0) for step in range(10)])
-    expected = dict(ms_student=1000, ms_data=1100, images_per_s_per_device=10, mfu=0.5)
+    expected = dict(ms_student=1000, ms_data=100, images_per_s_per_device=10, mfu=0.5)
     assert found == pytest.approx(expected)
+    assert clock.goodput() == "goodput 91% of 11 s; besides steps: data 1 s, starting 0 s"

@@ -47,6 +47,7 @@ ENTRY %main (x: (s32[], bf16[5,64]), g: bf16[64,32]) -> bf16[16,32] {
   %g = bf16[64,32]{1,0:T(8,128)(2,1)} parameter(1)
   %while = (s32[]{:T(128)}, bf16[5,64]{1,0:T(8,128)(2,1)}) while(%x), condition=%condition, body=%body
   %send = (bf16[8,32]{1,0}, bf16[8,32]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%g), channel_id=1
+  %sent = bf16[8,32]{1,0} collective-permute-done(%send)
   ROOT %part = bf16[16,32]{1,0:T(8,128)(2,1)} fusion(%g), kind=kCustom, calls=%all-reduce-scatter.1
 }
 """
@@ -101,6 +102,25 @@ def test_what_tpus_write():
     assert by_name["near"] == row  # what stays on the chip is not written to memory
     assert hlo.arrays("(f32[2,3]{1,0:T(8,128)S(1)}, bf16[4]{0}, pred[])") == [8, 1]
     assert hlo.largest(computations, entry, 1)[0]["shape"] == "bf16[16,32]"
+
+
+NEAR = """HloModule jit_f, is_scheduled=true
+
+ENTRY %main (w: bf16[8,32]) -> bf16[32,32] {
+  %w = bf16[8,32]{1,0:T(8,128)(2,1)} parameter(0)
+  %sum = f32[32]{0:T(128)S(1)} all-reduce(%w), replica_groups={{0,1,2,3}}, to_apply=%add
+  %send = (f32[8,8]{1,0:T(8,128)S(1)}, f32[8,8]{1,0:T(8,128)S(1)}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%w), channel_id=1
+  %sent = f32[8,8]{1,0:T(8,128)S(1)} collective-permute-done(%send)
+  %two = ((bf16[8,32]{1,0}, bf16[8,16]{1,0}), (bf16[32,32]{1,0:S(1)}, bf16[32,16]{1,0})) all-gather-start(%w, %w), replica_groups={{0,1,2,3}}, dimensions={0}
+  ROOT %both = (bf16[32,32]{1,0:S(1)}, bf16[32,16]{1,0}) all-gather-done(%two)
+}
+"""  # noqa: E501  as compiled for a v6e, and two that were combined to one
+
+
+def test_what_stays_on_the_chip_has_come_over_the_links():
+    """Nearly all collectives of a small program; once counted as nothing, and of combined ones the largest alone."""
+    expected = {"all-reduce": 32 * 4 * 2 * 3 / 4, "collective-permute": 256, "all-gather": 32 * 48 * 2 * 3 / 4}
+    assert hlo.links(*hlo.parse(NEAR), 4) == expected
 
 
 @pytest.mark.parametrize(

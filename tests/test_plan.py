@@ -128,6 +128,37 @@ def test_a_compiler_that_fails_takes_no_other_answer_along(monkeypatch):
         plan.plan_all(config, targets[:1], "least", "", print)
 
 
+def test_chips_that_the_mesh_leaves_out_are_paid_for_and_compute_nothing(capsys):
+    words = ["plan", f"--config={CONFIG}", "--json", "--config.mesh.data=4", "--devices", "cpu:8", "gpu:8xh200"]
+    assert cli.main([*words, "gpu:4xh200"]) == 0
+    _, eight, four = json.loads(capsys.readouterr().out)
+    assert eight["cycle_seconds_at_peak"] == pytest.approx(four["cycle_seconds_at_peak"])
+    assert eight["chip_hours_at_peak"] == pytest.approx(2 * four["chip_hours_at_peak"])
+    half = plan.Target("tpu7x:2x2x1", chips.named("tpu7x"), 4, taken=4)
+    assert plan.roofline(half, 2 * 2307e12, compiled(0))["operations"] == pytest.approx(1)
+
+
+def test_what_is_refused_keeps_its_name_and_what_is_compiled_its_figures(monkeypatch):
+    config = configs.load([f"--config={CONFIG}"])
+    table, told = make_table(config, make_recipe(config.distill)), []
+
+    def compile_programs(table, call, example, mesh, finish, **_):
+        class Lowered:
+            def compile(self, **_):
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Used 29.33G of 15.75G hbm. Over by 13.58G.")
+
+        finish(Lowered(), table.programs()[0]).output_shardings  # noqa: B018
+
+    monkeypatch.setattr(plan, "compile_programs", compile_programs)
+    target = plan.Target("v6e:1x1", chips.named("v6e"), 1, jax.devices()[:1])
+    laid = plan.lay_out(config, target)
+    found = plan.plan(laid, "least", "", told.append)
+    assert found["refused"] == {"begin t2i": "29.33G wanted of 15.75G, 13.58G too much"} and found["fits"] is False
+    assert "begin t2i" not in found["left_out"] and "critic t2i" in found["left_out"]
+    assert told == ["begin t2i: refused in 0 s"]
+    assert table.programs()[0] == schedule.Program(schedule.BEGIN, 0)
+
+
 def test_a_plan_knows_its_command(capsys):
     words = [f"--config={CONFIG}", "--devices", "cpu:4", "cpu:2", "--programs", "^s|b", "--config.batch_size=8"]
     assert cli.main(["plan", *words, "--json"]) == 0

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from tiny_training import STEPS, STOP, assert_same_runs, everything, stop_at
 
-from flashjax import checkpoint, metrics, models, pipeline, train
+from flashjax import checkpoint, metrics, models, pipeline, settings, train
 from flashjax import config as configs
 from flashjax import export as exports
 from flashjax.data import mixture
 from flashjax.distill import schedule
 from flashjax.errors import UserError
 from flashjax.models import qwen_image_21, text
+from flashjax.parallel import hosts
 
 pytestmark = pytest.mark.usefixtures("fast")
 
@@ -226,6 +227,20 @@ def test_a_finished_run_started_again_compiles_nothing(given, uninterrupted, mon
     monkeypatch.setattr(train, "compile_programs", None)
     assert train.train(configs.load([given["dmd"]]), str(folder)) == folder
     assert [name for name, x in everything(folder, STEPS).items() if x.tobytes() != before[name].tobytes()] == []
+
+
+def test_data_that_one_process_cannot_use_is_told_to_all(given, tmp_path, monkeypatch):
+    """Manifests may be of a disk of each process's own. Nobody waits then for one that has left."""
+
+    def refuse(*_):
+        raise UserError("text states of another width")
+
+    told = []
+    monkeypatch.setattr(hosts, "_tell", lambda error: told.append(error) or "")
+    monkeypatch.setattr(settings, "check_latents", refuse)
+    with pytest.raises(UserError, match="another width"):
+        train.train(configs.load([given["dmd"]]), str(tmp_path))
+    assert told[-1] == "text states of another width"
 
 
 def test_a_run_that_found_no_data_or_weights_binds_nobody(given, uninterrupted, tmp_path):

@@ -33,6 +33,14 @@ def begun(tmp_path):
     return folder
 
 
+def test_an_address_is_no_folder(tmp_path, monkeypatch):
+    """Of gs://bucket/run a folder gs: was made, on a machine that may be taken away."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--workdir gs://bucket/run is an address; give a folder"):
+        workdir.claim("gs://bucket/run", CONFIG)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_run_goes_on_in_its_folder(begun):
     before = (begun / "config.json").read_text()
     workdir.claim(str(begun), changed(log_every=20))

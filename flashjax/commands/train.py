@@ -1,10 +1,15 @@
 """``flashjax train``: run a configuration."""
 
 import argparse
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
 
 from absl import logging
 
 from flashjax.commands import quiet
+from flashjax.errors import TRY_AGAIN
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +28,19 @@ def run(args: argparse.Namespace) -> None:
 
     quiet()
     logging.set_verbosity(logging.INFO)
-    config = configs.load([f"--config={args.config}", *args.settings])
-    from flashjax.train import train  # slow to import: a misspelt setting is told before
+    with stopping_at_once():
+        config = configs.load([f"--config={args.config}", *args.settings])
+        from flashjax.train import train  # slow to import: a misspelt setting is told before
 
-    train(config, args.workdir, args.change_mixture)
+        train(config, args.workdir, args.change_mixture)
+
+
+@contextlib.contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """SIGTERM ends the process with TRY_AGAIN while it imports, for seconds, what then hears it itself
+    (parallel.stopping): its default status says to clusters that the run is not to be started again."""
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(TRY_AGAIN))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -43,13 +43,17 @@ def _told(wanted: Mapping[str, int]) -> str:
 
 
 def make_mesh(wanted: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh of ``config.mesh`` over all devices, or as many of them as it asks for. Raises UserError, as
-    ``mesh_sizes`` does."""
+    """The mesh of ``config.mesh`` over all devices, or as many of them as it asks for, where all are of one host.
+    Raises UserError, as ``mesh_sizes`` does."""
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(wanted, len(devices))
     count = math.prod(sizes)
-    if count < len(devices) and jax.process_count() > 1:
-        raise UserError(f"config.mesh takes {count} of {len(devices)} devices, which leaves some hosts none; take all.")
+    # By the devices, which may be of a slice that is planned for.
+    if count < len(devices) and len({device.process_index for device in devices}) > 1:
+        raise Indivisible(
+            f"config.mesh has {_told(wanted)}, which takes {count} of {len(devices)} devices and leaves some hosts "
+            "none; take all (-1 is the rest)."
+        )
     # Auto, spelled out: jax.make_mesh defaults to Explicit axes, under which plain embeddings and convolutions fail.
     auto = (AxisType.Auto,) * len(AXES)
     try:

@@ -3,7 +3,8 @@
 A process that is told to stop cannot simply do so: the others would wait for it in their next collective. So a tiny
 program runs behind every row of the step table: it asks all processes whether one of them was told. Its answer is
 looked at two rows later, when it has long been there, and is the same everywhere. Waiting for it also keeps the host
-from running ahead of its devices, and says when a row was finished.
+from running ahead of its devices. A thread waits for each of them as well, and so knows when a row was finished,
+whatever the host is doing then.
 """
 
 import collections
@@ -15,12 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: start me again with the same arguments
+from flashjax.errors import TRY_AGAIN
+
 AHEAD = 2  # rows that are dispatched and not finished
 
 
@@ -78,13 +81,15 @@ class Pace:
             lambda flags, result: flags.any(), keep_unused=True, out_shardings=NamedSharding(mesh, PartitionSpec())
         )
         self._asked: collections.deque = collections.deque()
+        self._ends = ThreadPoolExecutor(1, "rows")  # which end one after another
         self._times: list[tuple[int, float]] = []
         self._finished, self._stop = 0.0, False
 
     def add(self, step: int, began: float, result: jax.Array, stop: bool) -> bool:
         """Takes note of a row that was dispatched at ``began`` (time.monotonic) and whose ``result`` lives on the mesh.
         True where a process wanted to stop, as all know by the rows that were waited for."""
-        self._asked.append((step, began, self._ask(self._flags[bool(stop)], result)))
+        answer = self._ask(self._flags[bool(stop)], result)
+        self._asked.append((step, began, answer, self._ends.submit(_end, answer)))
         if len(self._asked) > AHEAD:
             self._wait()
         return self._stop
@@ -96,14 +101,26 @@ class Pace:
         return self._stop
 
     def times(self) -> list[tuple[int, float]]:
-        """(step, seconds) of the rows that were finished since the last call. A row that ends while the next batch is
-        waited for is seen to end behind that."""
+        """(step, seconds) of the rows that were waited for since the last call."""
         times, self._times = self._times, []
         return times
 
-    def _wait(self) -> None:
-        step, began, answer = self._asked.popleft()
-        self._stop |= bool(answer)  # waits
+    def busy(self, since: float) -> float:
+        """Seconds since ``since`` (time.monotonic) in which the devices had a row, if none was dispatched meanwhile."""
         now = time.monotonic()
-        self._times.append((step, now - max(began, self._finished)))
-        self._finished = now
+        if not self._asked:
+            return 0.0
+        newest = self._asked[-1][-1]
+        return max((newest.result() if newest.done() else now) - since, 0.0)
+
+    def _wait(self) -> None:
+        step, began, answer, end = self._asked.popleft()
+        self._stop |= bool(answer)  # waits
+        self._times.append((step, end.result() - max(began, self._finished)))
+        self._finished = end.result()
+
+
+def _end(answer: jax.Array) -> float:
+    """When it was there (time.monotonic)."""
+    answer.block_until_ready()
+    return time.monotonic()

@@ -226,6 +226,17 @@ def test_a_jobset(bash, bin):
     assert "@" not in manifest
 
 
+def test_dollars_of_arguments_are_no_variables_of_kubernetes(bash):
+    """Which replaces $(NAME) in a container's arguments, and reads $$ as one dollar."""
+    yaml = pytest.importorskip("yaml")
+    given = ["train", "--config.note=$(FLASHJAX_JOBSET) costs 5$ or 5$$", '--config.rules="\\$"']
+    done = bash("gke", "--dry-run", *given, **GKE)
+    (group,) = yaml.safe_load(done.stdout)["spec"]["replicatedJobs"]
+    (container,) = group["template"]["spec"]["template"]["spec"]["containers"]
+    assert [word.replace("$$", "$") for word in container["args"]] == given
+    assert not re.search(r"(?<!\$)(\$\$)*\$(?!\$)", " ".join(container["args"]))  # no odd one
+
+
 def test_a_pod_without_others_is_not_started_again_when_it_crashes(bash, bin):
     yaml = pytest.importorskip("yaml")
     done = bash("gke", "--dry-run", *RUN, **GKE | dict(FLASHJAX_HOSTS="1", FLASHJAX_SLICES="1"))

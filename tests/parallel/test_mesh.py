@@ -8,7 +8,7 @@ import pytest
 
 from flashjax.axes import AXES
 from flashjax.distill import micro_batches
-from flashjax.errors import UserError
+from flashjax.errors import Indivisible, UserError
 from flashjax.parallel import hosts
 from flashjax.parallel import mesh as meshes
 
@@ -74,6 +74,14 @@ def test_data_or_else_fsdp_goes_from_slice_to_slice(wanted, axis):
 def test_what_two_slices_cannot_divide():
     with pytest.raises(UserError, match="fsdp = 3, context = 1, tensor = 4 on 2 TPU slices; data or fsdp has to"):
         meshes._across_slices((1, 3, 1, 4), slice_of_16(0)[:6] + slice_of_16(1)[:6])
+
+
+def test_a_mesh_takes_the_devices_of_all_hosts():
+    """Of a slice that is planned for, too: libtpu's compiler ends the process where its devices are too few."""
+    hosts_of_4 = [types.SimpleNamespace(**vars(d) | dict(process_index=i // 4)) for i, d in enumerate(slice_of_16())]
+    with pytest.raises(Indivisible, match="tensor = 1, which takes 4 of 16 devices and leaves some hosts none; take"):
+        meshes.make_mesh(sizes(1, 4, 1, 1), hosts_of_4)
+    assert meshes.make_mesh(sizes(1, 4, 1, 1), jax.devices()).size == 4  # of one host
 
 
 def test_axes_lie_along_the_links_of_a_tpu():
