@@ -163,7 +163,8 @@ def run(args: argparse.Namespace) -> None:
     args.model = detect.choose(args.model, config, config_file)
     with pickles.readable(source, args.out, args.allow_pickle) as readable:
         reader = open_weights(readable)
-        reader.place = source  # of pickles too, whose stand-in is gone when a message is read
+        if readable != source:  # the stand-in of pickles, which is gone when a message is read
+            reader.place = source
         _convert(args, reader, config, config_file)
 
 
