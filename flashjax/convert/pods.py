@@ -91,9 +91,11 @@ def write(
         ).result()  # fmt: skip
         for region, array in _filled(spec, part, pieces):
             writing = store[region].write(array)
-            digest.update(array.reshape(-1).view(np.uint8))  # beside it
-            progress(array.nbytes)
-            writing.result()
+            try:
+                digest.update(array.reshape(-1).view(np.uint8))  # beside it
+                progress(array.nbytes)
+            finally:
+                writing.result()  # also where it is interrupted: what goes on would meet files that come and go
     return digest.hexdigest()
 
 
