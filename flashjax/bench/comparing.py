@@ -97,8 +97,8 @@ def compare(
             own, other = (_of(systems[s], kind, category) for s in (name, reference))
             figures = _levels(own, seed) if name == reference else _all(own, other, seed)
             rows += [Row(name, kind, *figure) for figure in figures]
-    warnings = [*_rough(rows, systems[reference]), *_unlike(systems, reference), *_shapes(systems)]
-    warnings += _lost(systems[reference])
+    warnings = [*_rough(rows, systems[reference]), *_unlike(systems, reference)]
+    warnings += [*_shapes(systems), *_lost(systems[reference])]
     return dict(
         reference=reference, systems=list(systems), categories=kinds, rows=[asdict(r) for r in rows], warnings=warnings
     )
@@ -250,13 +250,17 @@ def _unlike(systems: Mapping[str, Measured], reference: str) -> list[str]:
 def _shapes(systems: Mapping[str, Measured]) -> list[str]:
     told = []
     for name, measured in systems.items():
-        count = int(np.nansum(measured.values.get("other_shape", np.zeros(0))))
-        if count:
+        if count := _count(measured, "other_shape"):
             told.append(f"{count} edits of {name} have another shape than their source and were not laid over it.")
     return told
 
 
 def _lost(measured: Measured) -> list[str]:
-    count = int(np.nansum(measured.values.get("texts_lost", np.zeros(0))))
+    count = _count(measured, "texts_lost")
     told = f"Of {count} edits the texts to change were not found in the source; their error outside was not measured."
     return [told] if count else []
+
+
+def _count(measured: Measured, mark: str) -> int:
+    """Pictures that are marked with 1 in a value that others have not, or have as 0."""
+    return int(np.nansum(measured.values.get(mark, np.zeros(0))))

@@ -23,9 +23,10 @@ def make_config(model: ModuleType, settings: Mapping[str, Any], where: str = "co
     """The Config of ``settings["preset"]`` with every other setting but ``architecture`` as an override; ``where`` they
     stand in the configuration. Raises UserError for a preset or a size that there is not, and for sizes that do not fit
     together."""
-    # Of a config.json they come as lists, and a Config is hashed.
-    overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    overrides = {k: v for k, v in overrides.items() if k not in ("architecture", "preset")}
+    overrides = {
+        k: tuple(v) if isinstance(v, list) else v  # of a config.json they come as lists, and a Config is hashed
+        for k, v in settings.items() if k not in ("architecture", "preset")
+    }  # fmt: skip
     name, preset = settings["architecture"], settings["preset"]
     if preset not in model.PRESETS:
         raise UserError(f"{name} has no preset {preset!r}; choose one of {', '.join(model.PRESETS)}.")
