@@ -73,10 +73,9 @@ def topology(name: str) -> Target:
     if chip.name not in DIMENSIONS:
         raise UserError(f"{chip.name} is no TPU; write --devices gpu:8x{chip.name} for eight of them.")
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sides) or sides.count("x") + 1 != DIMENSIONS[chip.name]:
-        shape = "x".join("2" * DIMENSIONS[chip.name])
         raise UserError(
             f"{name!r} is no topology: {chip.name} is laid out in {DIMENSIONS[chip.name]} dimensions, as in "
-            f"{chip.name}:{shape}."
+            f"{_small(chip.name)}."
         )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu asks a metadata server for the TPU that is not here
     # Else a second plan on a machine is refused: libtpu keeps others from the TPU that is not here.
@@ -104,7 +103,17 @@ def devices(name: str) -> Target:
     many, _, chip = rest.partition("x")
     if kind not in ("gpu", "cpu") or not many.isdigit() or not int(many) or (kind == "gpu") != bool(chip):
         raise UserError(f"--devices {name} is not understood; write gpu:8xh200 or cpu:8.")
-    return Target(name, chips.named(chip) if chip else None, int(many))
+    named = chips.named(chip) if chip else None
+    if named and named.name in DIMENSIONS:
+        raise UserError(
+            f"{named.name} is no GPU; write --topology {_small(named.name)} or larger, for which programs are compiled."
+        )
+    return Target(name, named, int(many))
+
+
+def _small(generation: str) -> str:
+    """A topology of a generation of TPUs, as one writes it."""
+    return f"{generation}:{'x'.join('2' * DIMENSIONS[generation])}"
 
 
 @dataclasses.dataclass(frozen=True)

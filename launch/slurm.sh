@@ -17,6 +17,7 @@ preempted, and puts itself into the queue again. How long it may save for where 
   FLASHJAX_NAME      name of the job (default: flashjax)
   FLASHJAX_NODES     how many nodes (default: 1)
   FLASHJAX_GPUS      GPUs of a node (default: 8)
+  FLASHJAX_CPUS      cores of a node, for data and compiling (default: 8 a GPU; Slurm alone would give one)
   FLASHJAX_TIME      time limit (default: 24:00:00)
   FLASHJAX_GRACE     seconds to save in, before the time limit (default: 300)
   FLASHJAX_SBATCH    further options of sbatch, --partition=gpu for example (default: none)
@@ -28,25 +29,28 @@ END
 }
 
 job() {
+  local gpus=${FLASHJAX_GPUS:-8}
+  local cpus=${FLASHJAX_CPUS:-$((8 * gpus))}
   cat <<END
 #!/usr/bin/env bash
 #SBATCH --job-name=${FLASHJAX_NAME:-flashjax}
 #SBATCH --nodes=${FLASHJAX_NODES:-1}
 #SBATCH --ntasks-per-node=1
-#SBATCH --gpus-per-node=${FLASHJAX_GPUS:-8}
+#SBATCH --cpus-per-task=$cpus
+#SBATCH --gpus-per-node=$gpus
 #SBATCH --time=${FLASHJAX_TIME:-24:00:00}
 #SBATCH --signal=TERM@${FLASHJAX_GRACE:-300}
 #SBATCH --requeue
 #SBATCH --open-mode=append
 status=0
-FLASHJAX_VENV=$(printf %q "$VENV") srun bash $(printf %q "$ROOT/launch/worker.sh") slurm$(printf ' %q' "${ARGS[@]}") || status=\$?
+FLASHJAX_VENV=$(printf %q "$VENV") srun --cpus-per-task=$cpus bash $(printf %q "$ROOT/launch/worker.sh") slurm$(printf ' %q' "${ARGS[@]}") || status=\$?
 [ "\$status" != 75 ] || scontrol requeue "\$SLURM_JOB_ID"
 exit "\$status"
 END
 }
 
 arguments "$@"
-whole FLASHJAX_NODES 1 FLASHJAX_GPUS 1 FLASHJAX_GRACE 1
+whole FLASHJAX_NODES 1 FLASHJAX_GPUS 1 FLASHJAX_CPUS 1 FLASHJAX_GRACE 1
 if [ "$DRY_RUN" = 1 ]; then
   job
 else

@@ -196,6 +196,7 @@ def test_a_missing_compiler_is_told(monkeypatch, capsys):
         (["--topology", "v6p:2x2"], "did you mean v6e?"), (["--topology", "v5p:2x2"], "3 dimensions, as in v5p:2x2x2"),
         (["--topology", "h200:8"], "--devices gpu:8xh200"), (["--devices", "gpu:8xh20"], "did you mean h200?"),
         (["--devices", "8"], "write gpu:8xh200 or cpu:8"), ([], "Nothing to plan for"),
+        (["--devices", "gpu:8xv5p"], "v5p is no GPU; write --topology v5p:2x2x2"),
         (["--devices", "cpu:8", "--config.mesh.fsdp=3"], "do not divide"),
         (["--devices", "cpu:8", "--programs", "teacher t2i"], "which are begin t2i; advance t2i; critic t2i; student"),
         (["--devices", "cpu:8", "--programs", "("], "no regular expression"),

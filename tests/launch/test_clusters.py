@@ -279,6 +279,9 @@ def test_a_slurm_job(bash, bin):
     line = next(shlex.split(line) for line in job.splitlines() if " srun " in line)
     words = line[line.index("slurm") + 1 : line.index("||")]
     assert words == list(RUN)
+    # A step does not take over what the job asked for a task (Slurm 22.05 and later), and both default to one core.
+    assert "#SBATCH --cpus-per-task=64" in job.splitlines() and "--cpus-per-task=64" in line
+    assert "#SBATCH --cpus-per-task=12\n" in bash("slurm", "--dry-run", *RUN, FLASHJAX_CPUS="12").stdout
     assert subprocess.run(["bash", "-n"], input=job, text=True).returncode == 0
     assert "#SBATCH --signal=TERM@900\n" in bash("slurm", "--dry-run", *RUN, FLASHJAX_GRACE="900").stdout
 
@@ -292,6 +295,7 @@ def test_a_slurm_job(bash, bin):
         ("tpu_multislice", GCLOUD | dict(FLASHJAX_SLICES="0"), "FLASHJAX_SLICES is 0; it has to be 1 or more."),
         ("gke", GKE | dict(FLASHJAX_HOSTS="4 "), "FLASHJAX_HOSTS is 4 ; it has to be a whole number."),
         ("slurm", dict(FLASHJAX_NODES="0"), "FLASHJAX_NODES is 0; it has to be 1 or more."),
+        ("slurm", dict(FLASHJAX_CPUS="many"), "FLASHJAX_CPUS is many; it has to be a whole number."),
         ("slurm", dict(FLASHJAX_GRACE="5m"), "FLASHJAX_GRACE is 5m; it has to be a whole number."),
         ("gke", GKE | dict(FLASHJAX_GRACE="0"), "FLASHJAX_GRACE is 0; it has to be 1 or more."),
         ("tpu_queued", GCLOUD | dict(FLASHJAX_SPOT="no"), "FLASHJAX_SPOT is no; it has to be 0 or 1."),
