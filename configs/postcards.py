@@ -9,24 +9,41 @@ where configs/postcards_trajectory.py ends.
 what the cells of configs/studies start from: distribution matching alone, from the teacher, in minutes.
 
 Cost and result: see docs/results.md.
+
+``:res=64`` is for a GPU: pictures of 64 px, a network of 24 million parameters, batches of 128, the teacher of
+configs/postcards_teacher.py:res=64, and a judge of that size. It was run for a few steps only.
+
+    flashjax train --config=configs/postcards_trajectory.py:res=64 --workdir=runs/postcards_trajectory_64
+    flashjax train --config=configs/postcards.py:res=64 --workdir=runs/postcards_64
+    flashjax prepare --out data/heldout_64 --split heldout --count 300 --size 64
+    python -m flashjax.evaluate.classifier --data data/teacher_64/teacher.arrayrecord \
+        --heldout data/heldout_64/heldout.arrayrecord --out weights/postcards_classifier_64
+    flashjax evaluate --workdir runs/postcards_64 --teacher weights/postcards_teacher_64 \
+        --classifier weights/postcards_classifier_64 --data data/heldout_64/heldout.arrayrecord \
+        --out runs/postcards_64/report.html
 """
 
 from ml_collections import ConfigDict
 
 from flashjax.config import parse_arg, varying
 
+LARGE = dict(width=384, layers=12, heads=12, dtype="bfloat16")  # of :res=64, where an accelerator computes
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, quick=False, study=False)
+    args = parse_arg(arg, quick=False, study=False, res=32)
+    large = args.res > 32
     config = ConfigDict()
     config.objective = "dmd"
     config.seed = 0
     config.student_updates = 45 if args.quick else 60
-    config.init = f"runs/{'quickstart' if args.quick else 'postcards'}_trajectory"
-    config.batch_size = 24
+    config.init = f"runs/{'quickstart' if args.quick else 'postcards'}_trajectory{'_64' if large else ''}"
+    config.batch_size = 128 if large else 24
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))  # devices; -1: all that are left
-    config.image_size = 32
-    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="float32"))
+    config.image_size = args.res
+    config.model = ConfigDict(
+        dict(architecture="qwen_image_21", preset="postcards") | (LARGE if large else dict(products="float32"))
+    )
     data = f"data/{'quickstart' if args.quick else 'prompts'}"
     # weight: a number, or one by category as in {"portrait": 2.0, "text": 1.0}; ((0, 1.0), (0.5, 2.0)) over the run.
     config.sources = ConfigDict(dict(prompts=dict(path=f"{data}/train.arrayrecord", task="t2i", weight=varying(1.0))))
@@ -34,7 +51,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.max_text_tokens = 28
     config.distill = ConfigDict(
         dict(
-            teachers=dict(base=dict(weights="weights/postcards_teacher/transformer")),
+            teachers=dict(base=dict(weights=f"weights/postcards_teacher{'_64' if large else ''}/transformer")),
             classes=("landscape", "portrait", "text"),
             # Which teacher speaks at which step for which class: {"portrait": {"portrait_teacher": (0, 0, 0.5, 1)}}.
             guidance_table=varying({}),

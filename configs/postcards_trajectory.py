@@ -2,25 +2,31 @@
 
     flashjax train --config=configs/postcards_trajectory.py --workdir=runs/postcards_trajectory
 
-``configs/postcards.py`` begins with what this run leaves. Cost and result: see docs/results.md.
+``configs/postcards.py`` begins with what this run leaves. Cost and result: see docs/results.md. ``:res=64``: for the
+teacher of 64 px, on a GPU.
 """
 
 from ml_collections import ConfigDict
 
 from flashjax.config import parse_arg, varying
 
+LARGE = dict(width=384, layers=12, heads=12, dtype="bfloat16")  # of :res=64, where an accelerator computes
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, quick=False)
+    args = parse_arg(arg, quick=False, res=32)
+    large = args.res > 32
     config = ConfigDict()
     config.objective = "trajectory"
     config.seed = 0
     config.student_updates = 140 if args.quick else 2400
     config.init = ""  # as the base teacher
-    config.batch_size = 24
+    config.batch_size = 128 if large else 24
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))  # devices; -1: all that are left
-    config.image_size = 32
-    config.model = ConfigDict(dict(architecture="qwen_image_21", preset="postcards", products="float32"))
+    config.image_size = args.res
+    config.model = ConfigDict(
+        dict(architecture="qwen_image_21", preset="postcards") | (LARGE if large else dict(products="float32"))
+    )
     data = f"data/{'quickstart' if args.quick else 'prompts'}"
     # weight: a number, or one by category as in {"portrait": 2.0, "text": 1.0}; ((0, 1.0), (0.5, 2.0)) over the run.
     config.sources = ConfigDict(dict(prompts=dict(path=f"{data}/train.arrayrecord", task="t2i", weight=varying(1.0))))
@@ -28,7 +34,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.max_text_tokens = 28
     config.distill = ConfigDict(
         dict(
-            teachers=dict(base=dict(weights="weights/postcards_teacher/transformer")),
+            teachers=dict(base=dict(weights=f"weights/postcards_teacher{'_64' if large else ''}/transformer")),
             classes=("landscape", "portrait", "text"),
             # Which teacher speaks at which step for which class: {"portrait": {"portrait_teacher": (0, 0, 0.5, 1)}}.
             guidance_table=varying({}),

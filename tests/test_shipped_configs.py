@@ -10,7 +10,10 @@ from flashjax.recipe import make_recipe, make_table
 from flashjax.settings import check_settings
 
 FOLDER = Path("configs")
-ARGUMENTS = {"postcards": ("quick",), "postcards_trajectory": ("quick",), "postcards_joint": ("trajectory",)}
+ARGUMENTS = {
+    "postcards": ("quick", "res=64"), "postcards_trajectory": ("quick", "res=64"), "postcards_teacher": ("res=64",),
+    "postcards_joint": ("trajectory",),
+}  # fmt: skip
 FILES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
@@ -18,6 +21,7 @@ FILES = sorted(path.stem for path in FOLDER.glob("*.py"))
 def test_a_configuration_makes_a_run(file):
     name, _, arg = file.partition(":")
     config = configs.load([f"--config={FOLDER / name}.py" + (f":{arg}" if arg else "")])
+    assert config.image_size == (64 if arg == "res=64" else config.image_size)
     check_settings(config)
     table = make_table(config, make_recipe(config.distill) if config.objective != "flow_matching" else None)
     assert len(table) > 0

@@ -30,7 +30,7 @@ from flashjax.convert.writer import write_arrays
 from flashjax.data.postcards import CATEGORIES
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
-from flashjax.evaluate.classifier_network import HEADS, SIDE, Config, abstract, apply, init
+from flashjax.evaluate.classifier_network import HEADS, Config, abstract, apply, init
 from flashjax.files import write_whole
 from flashjax.models import pixels
 from flashjax.paths import flatten, unflatten
@@ -54,7 +54,7 @@ def _augment(config: Config, key: jax.Array, images: jax.Array) -> jax.Array:
     keys, n, s = jax.random.split(key, 4), images.shape[0], config.shift
     padded = jnp.pad(images, ((0, 0), (s, s), (s, s), (0, 0)), mode="edge")
     at = jax.random.randint(keys[0], (n, 2), 0, 2 * s + 1)
-    cut = jax.vmap(lambda x, p: jax.lax.dynamic_slice(x, (p[0], p[1], 0), (SIDE, SIDE, 3)))(padded, at)
+    cut = jax.vmap(lambda x, p: jax.lax.dynamic_slice(x, (p[0], p[1], 0), images.shape[1:]))(padded, at)
     gain = 1 + config.gain * jax.random.uniform(keys[1], (n, 1, 1, 1), minval=-1, maxval=1)
     sigma = config.noise * jax.random.uniform(keys[2], (n, 1, 1, 1))
     return cut * gain + sigma * jax.random.normal(keys[3], cut.shape)
@@ -88,7 +88,7 @@ def train(records: Sequence[Mapping[str, Any]], config: Config, seed: int, *, lo
     """Train a judge.
 
     Args:
-        records: dicts with category, spec (attribute to value) and image (uint8 [32, 32, 3]).
+        records: dicts with category, spec (attribute to value) and image (uint8 [side, side, 3]).
         config: sizes; `config.steps` batches are taken, every epoch in a new order.
         seed: of the parameters, the order and the augmentation.
         log: called with (step, loss) every 100 steps.
@@ -96,7 +96,7 @@ def train(records: Sequence[Mapping[str, Any]], config: Config, seed: int, *, lo
     Raises:
         UserError: there are fewer records than a batch, or the loss is not finite.
     """
-    images, labels = _stacked(records), _labels(records)
+    images, labels = _stacked(config, records), _labels(records)
     if len(images) < config.batch:
         raise UserError(
             f"The classifier's batch is {config.batch}, but only {len(images)} records were given; "
@@ -136,25 +136,29 @@ def _report(step: int, loss: float, log) -> None:
         log(step, loss)
 
 
-def _stacked(records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def _pictures(records: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
     if not len(records) or "image" not in records[0]:
-        raise UserError("The records given to the classifier hold no pictures; prepare postcards with a size of 32.")
-    return _checked(np.stack([record["image"] for record in records]))
+        raise UserError("There are no pictures in the classifier's records; prepare postcards without --prompts-only.")
+    return [record["image"] for record in records]
 
 
-def _checked(images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1:] != (SIDE, SIDE, 3) or images.dtype != np.uint8:
+def _stacked(config: Config, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    return _checked(config, np.stack(_pictures(records)))
+
+
+def _checked(config: Config, images: np.ndarray) -> np.ndarray:
+    images, side = np.asarray(images), config.side
+    if images.ndim != 4 or images.shape[1:] != (side, side, 3) or images.dtype != np.uint8:
         raise UserError(
-            f"The classifier judges pictures uint8 [N, 32, 32, 3], not {images.dtype} "
-            f"{list(images.shape)}; convert or resize them."
+            f"The classifier judges pictures uint8 [N, {side}, {side}, 3], not {images.dtype} "
+            f"{list(images.shape)}; convert or resize them, or train one of their size."
         )
     return images
 
 
 def _all(classifier: Classifier, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logits and features of any number of pictures, in batches of one size, so that one program serves all."""
-    images, logits, found = _checked(images), [], []
+    images, logits, found = _checked(classifier.config, images), [], []
     for start in range(0, len(images), _PREDICT_BATCH):
         part = images[start : start + _PREDICT_BATCH]
         full = np.concatenate([part, np.zeros((_PREDICT_BATCH - len(part), *part.shape[1:]), np.uint8)])
@@ -165,7 +169,7 @@ def _all(classifier: Classifier, images: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def features(classifier: Classifier, images: np.ndarray) -> np.ndarray:
-    """The penultimate features of pictures uint8 [N, 32, 32, 3]: float32 [N, D], each of length sqrt(D).
+    """The penultimate features of pictures uint8 [N, side, side, 3]: float32 [N, D], each of length sqrt(D).
 
     The length is fixed because it says how far a picture lies outside of what the network knows, without bound: a few
     unreadable words once made two sets of one teacher's pictures further apart (522) than teacher and student (335).
@@ -182,7 +186,7 @@ def predict(classifier: Classifier, images: np.ndarray, categories: Sequence[str
 
     Args:
         classifier: a trained judge.
-        images: uint8 [N, 32, 32, 3].
+        images: uint8 [N, side, side, 3].
         categories: N names; a picture is read by the heads of its category.
 
     Returns:
@@ -206,7 +210,7 @@ def predict(classifier: Classifier, images: np.ndarray, categories: Sequence[str
 def accuracy(classifier: Classifier, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The share of right answers for "category" and for every "category/attribute" that the records hold."""
     categories = [record["category"] for record in records]
-    answers, seen = predict(classifier, _stacked(records), categories)
+    answers, seen = predict(classifier, _stacked(classifier.config, records), categories)
     result = {"category": float(np.mean([a == b for a, b in zip(seen, categories, strict=True)]))}
     for head in HEADS:
         right = [
@@ -268,8 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     start, work, source = time.monotonic(), time.process_time(), RecordSource(options.data)
-    config = dataclasses.replace(Config(), steps=options.steps)
-    judge = train(_slim(source), config, options.seed, log=_print_step(start, config.steps))
+    records = _slim(source)
+    config = Config(side=len(_pictures(records)[0]), steps=options.steps)
+    judge = train(records, config, options.seed, log=_print_step(start, config.steps))
     seconds, cpu_seconds = round(time.monotonic() - start, 1), round(time.process_time() - work, 1)
     right = accuracy(judge, _slim(RecordSource(options.heldout)))
     mean = float(np.mean([v for k, v in right.items() if not k.endswith("/word")]))
@@ -288,8 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _slim(source: RecordSource) -> list[dict[str, Any]]:
     # The encoded captions are most of a record and serve nothing here.
-    records = map(source.__getitem__, range(len(source)))
-    return [{k: record[k] for k in ("category", "spec", "image")} for record in records]
+    records, wanted = map(source.__getitem__, range(len(source))), ("category", "spec", "image")
+    return [{k: record[k] for k in wanted if k in record} for record in records]
 
 
 def _size(params: Mapping[str, Any]) -> int:

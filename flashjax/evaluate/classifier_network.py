@@ -11,10 +11,11 @@ import jax
 from flax import nnx
 
 from flashjax.data.postcards import CATEGORIES
+from flashjax.errors import UserError
 
-__all__ = ["HEADS", "LOGITS", "SIDE", "Config", "Head", "Network", "abstract", "apply", "init"]
+__all__ = ["HEADS", "LOGITS", "Config", "Head", "Network", "abstract", "apply", "init"]
 
-SIDE = 32
+_CELLS = 16  # patches along a picture's side
 
 
 class Head(NamedTuple):
@@ -42,8 +43,10 @@ LOGITS = HEADS[-1].start + len(HEADS[-1].values)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Sizes of the network and of its training."""
+    """Sizes of the network and of its training. ``side``: pixels of the pictures that it reads. Raises UserError for
+    one that is no multiple of 16."""
 
+    side: int = 32
     widths: tuple[int, int, int, int] = (48, 64, 96, 96)
     features: int = 128
     steps: int = 2600
@@ -53,14 +56,19 @@ class Config:
     noise: float = 0.1
     gain: float = 0.06
 
+    def __post_init__(self):
+        if self.side < _CELLS or self.side % _CELLS:
+            raise UserError(f"A classifier reads pictures of 16, 32, 48, ... px a side, not of {self.side}.")
+
 
 class Network(nnx.Module):
-    """float32 [N, 32, 32, 3] in -1..1 to logits [N, all values] and features [N, config.features]."""
+    """float32 [N, side, side, 3] in -1..1 to logits [N, all values] and features [N, config.features]."""
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
-        # Pixels in patches of 2 x 2 have 12 channels.
+        # As many patches whatever the side, so that a judge of larger pictures is no slower: 2 x 2 pixels of 32.
         a, b, c, d = config.widths
-        self.conv1 = _conv(12, a, rngs)
+        self.patch = config.side // _CELLS
+        self.conv1 = _conv(3 * self.patch**2, a, rngs)
         self.conv2 = _conv(a, b, rngs, 2)
         self.conv3 = _conv(b, c, rngs)
         self.conv4 = _conv(c, d, rngs, 2)
@@ -68,8 +76,8 @@ class Network(nnx.Module):
         self.heads = nnx.Linear(config.features, LOGITS, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        n = x.shape[0]
-        x = x.reshape(n, 16, 2, 16, 2, 3).transpose(0, 1, 3, 2, 4, 5).reshape(n, 16, 16, 12)
+        n, p = len(x), self.patch
+        x = x.reshape(n, _CELLS, p, _CELLS, p, 3).transpose(0, 1, 3, 2, 4, 5).reshape(n, _CELLS, _CELLS, 3 * p * p)
         # Strides, not max pooling, whose gradient takes as long as the rest of the network on a CPU.
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = nnx.relu(conv(x))
@@ -94,8 +102,8 @@ def init(config: Config, seed: int) -> dict[str, Any]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def apply(config: Config, params: Mapping[str, Any], images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits float32 [N, all values] and features float32 [N, config.features] of images float32 [N, 32, 32, 3] in
-    -1..1."""
+    """Logits float32 [N, all values] and features float32 [N, config.features] of images float32 [N, side, side, 3]
+    in -1..1."""
     return nnx.merge(_graph(config), nnx.State(params))(images)
 
 

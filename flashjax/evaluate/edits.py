@@ -28,7 +28,7 @@ def scores(images: np.ndarray, records: Sequence[Mapping[str, Any]], classifier:
     text: for changed words, whether OCR reads the new one.
 
     Args:
-        images: uint8 [N, 32, 32, 3], what a model made of the sources.
+        images: uint8 [N, H, W, 3], what a model made of the sources.
         records: of edits, with category, spec, edit_spec, changed, source, and the exact result as image.
         classifier: see `classifier.load`.
     """

@@ -154,7 +154,7 @@ def study(
     side, prompts = records[0]["image"].shape[0], [r["caption"] for r in records]
     judge, encoder = classifier.load(classifier_path), text.default_encoder()
     student, teacher = pipeline.load(workdir, step=step), pipeline.load(teacher_path)
-    check_sizes({data: side, workdir: student.image_size, teacher_path: teacher.image_size})
+    check_sizes({data: side, workdir: student.image_size, teacher_path: teacher.image_size}, judge)
     encoder.tokens(prompts, min(student.max_text_tokens, teacher.max_text_tokens))
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -222,12 +222,12 @@ def load_cards(data: str, limit: int | None = None, kind: str = "data") -> list[
     return [source[i] for i in range(count)]
 
 
-def check_sizes(sizes: Mapping[str, int]) -> None:
+def check_sizes(sizes: Mapping[str, int], judge: classifier.Classifier) -> None:
     """Raises UserError where pictures (path to side) are not all of the size that the classifier reads."""
-    if wrong := [f"{path} ({side} px)" for path, side in sizes.items() if side != classifier.SIDE]:
+    if wrong := [f"{path} ({side} px)" for path, side in sizes.items() if side != judge.config.side]:
         raise UserError(
-            f"The classifier reads pictures of {classifier.SIDE} px, but there are others in {', '.join(wrong)}; "
-            f"prepare and train at {classifier.SIDE} px to evaluate."
+            f"The classifier reads pictures of {judge.config.side} px, but there are others in {', '.join(wrong)}; "
+            f"give a classifier, a teacher, a student and held-out pictures of one size."
         )
 
 

@@ -38,16 +38,16 @@ def evaluate(
     """Measure every set of samples.
 
     Args:
-        samples: name to uint8 [N, 32, 32, 3], the same N prompts in the same order. "teacher80" has to be there;
+        samples: name to uint8 [N, H, W, 3], the same N prompts in the same order. "teacher80" has to be there;
             "student4" with "teacher4" or "teacher4_guided" gives the gap. "reference" is the teacher once more, from
             noise that no other set started from: Fréchet distances are to it. Had it the noise of one of the sets,
             that set would be nearer for its noise, and the teacher itself further away than a student (it was).
         cards: N records with category and named (attribute to value).
-        real_images: uint8 [M, 32, 32, 3]; where M is N they are taken for the real pictures of the prompts and judged
+        real_images: uint8 [M, H, W, 3]; where M is N they are taken for the real pictures of the prompts and judged
             too, as "real": what the judges themselves lose.
         classifier: see `classifier.load`.
         ocr: read the words of signs; without it word_accuracy and letter_accuracy are None.
-        diversity_sets: name to uint8 [P, S, 32, 32, 3], S seeds of P prompts; "teacher80" is the reference.
+        diversity_sets: name to uint8 [P, S, H, W, 3], S seeds of P prompts; "teacher80" is the reference.
         labels: name to what people read; a name that is not in it stands for itself.
         seed: of the bootstrap.
 

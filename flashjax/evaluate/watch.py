@@ -81,9 +81,12 @@ def load(config: ConfigDict) -> Watched:
         return Watched()
     from flashjax.evaluate import classifier  # knows the postcards, whose packages other runs do without
 
-    if config.image_size != classifier.SIDE:
-        raise UserError(f"config.watch judges pictures of {classifier.SIDE} px, and the run draws {config.image_size}.")
     judge = classifier.load(settings.classifier)
+    if config.image_size != (side := judge.config.side):
+        raise UserError(
+            f"The classifier of config.watch ({settings.classifier}) judges pictures of {side} px, and the run draws "
+            f"{config.image_size}."
+        )
     return Watched(
         load_prompts(settings, judge) if settings.data else None,
         load_edits(settings, judge) if settings.edit_data else None,
@@ -174,7 +177,7 @@ def make_watchers(
 
 
 def figures(watched: Prompts, images: np.ndarray) -> dict[str, float]:
-    """Of pictures uint8 [N, 32, 32, 3] of the watched prompts: the Fréchet distance to the real ones of these prompts,
+    """Of pictures uint8 [N, H, W, 3] of the watched prompts: the Fréchet distance to the real ones of these prompts,
     in the classifier's features, and the share of what the prompts name that is right. Of N pictures the distance is
     larger than of many (metrics.frechet_distance): compare it within a run."""
     from flashjax.evaluate import classifier
@@ -187,7 +190,7 @@ def figures(watched: Prompts, images: np.ndarray) -> dict[str, float]:
 
 
 def edit_figures(watched: Edits, images: np.ndarray) -> dict[str, float]:
-    """EDIT_FIGURES of pictures uint8 [N, 32, 32, 3] that were made of the sources: means of what ``edits.scores`` tells
+    """EDIT_FIGURES of pictures uint8 [N, H, W, 3] that were made of the sources: means of what ``edits.scores`` tells
     of each edit, without those that no edit has."""
     from flashjax.evaluate import edits
 

@@ -9,8 +9,9 @@ import pytest
 
 from flashjax.data import postcards
 from flashjax.errors import UserError
-from flashjax.evaluate import classifier, distributions, suite
+from flashjax.evaluate import classifier, classifier_network, distributions, suite
 from flashjax.evaluate.classifier import Config
+from flashjax.paths import flatten
 
 
 def _records(count):
@@ -124,3 +125,22 @@ def test_no_picture_is_far_from_all_others(judge):
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
     lengths = np.linalg.norm(classifier.features(judge, images), axis=1)
     np.testing.assert_allclose(lengths, np.sqrt(judge.config.features), rtol=1e-5)
+
+
+def test_a_judge_is_of_its_own_size():
+    """As many cells whatever the side, so that all its layers but the first have the same form."""
+    shapes = {side: flatten(classifier_network.abstract(Config(side=side))) for side in (32, 64)}
+    other = {path for path in shapes[32] if shapes[32][path].shape != shapes[64][path].shape}
+    assert other == {"conv1/kernel"} and shapes[64]["conv1/kernel"].shape == (3, 3, 48, 48)
+    larger = classifier.Classifier(config := Config(side=64), classifier_network.init(config, 0))
+    assert classifier.features(larger, np.zeros((2, 64, 64, 3), np.uint8)).shape == (2, config.features)
+    with pytest.raises(UserError, match=r"uint8 \[N, 64, 64, 3\], not uint8 \[2, 32, 32, 3\]"):
+        classifier.features(larger, np.zeros((2, 32, 32, 3), np.uint8))
+    with pytest.raises(UserError, match="px a side, not of 40"):
+        Config(side=40)
+
+
+def test_prompts_alone_teach_nothing(records):
+    bare = [{"category": record["category"], "spec": record["spec"]} for record in records]
+    with pytest.raises(UserError, match="without --prompts-only"):
+        classifier.train(bare, Config(), seed=0)
