@@ -6,9 +6,11 @@ tests/models compare the texts. Reading a prompt takes three steps: ``read`` mak
 flashjax.models makes states of them, and ``kept`` says which of these go to the denoiser.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,6 +185,23 @@ def vision_size(family: Family, height: int, width: int, area: int | None = None
     resize to, then multiples of the encoder's slots, as its processor does."""
     sides = area_size(height, width, area or family.area)
     return tuple(round(side / family.multiple) * family.multiple for side in sides)
+
+
+@contextlib.contextmanager
+def about_tokenizer(folder: Path) -> Iterator[None]:
+    """What goes wrong while a tokenizer is read from ``folder`` is a UserError that names it. Nothing else goes inside.
+
+    The Rust library tokenizers raises the bare class Exception, for what is JSON but no tokenizer; what transformers
+    stumbles over before it asks that library is of several kinds.
+    """
+    try:
+        yield
+    except Exception as error:
+        stumbled = isinstance(error, OSError | ValueError | LookupError | TypeError | AttributeError)
+        if isinstance(error, UserError) or not (stumbled or type(error) is Exception):
+            raise
+        said = " ".join(str(error).split())
+        raise UserError(f"The tokenizer in {folder} cannot be read ({said}); fetch it again.") from error
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:

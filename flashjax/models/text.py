@@ -20,7 +20,7 @@ import numpy as np
 from flashjax import convert
 from flashjax.errors import UserError
 from flashjax.files import read_object
-from flashjax.models import minilm
+from flashjax.models import minilm, prompts
 
 # Prompts a call, the smaller size where so few are left. The longest one's length comes in multiples of BUCKET, the
 # tokens of all together, which decide the time, in multiples of TOKENS: captions need a handful of programs.
@@ -202,7 +202,8 @@ def _load_tokenizer(folder: Path) -> tuple[Callable[[list[str]], list[list[int]]
     # Slow to import, and only needed where text is encoded. AutoTokenizer, which finds the same one, imports torch too.
     from transformers import BertTokenizerFast
 
-    fast = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
+    with prompts.about_tokenizer(folder):
+        fast = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
 
     # verbose=False: the length is checked in `encode`, with a sentence that says what to do
     def tokenize(texts: list[str]) -> list[list[int]]:

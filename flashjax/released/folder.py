@@ -127,10 +127,8 @@ def _tokenizer(folder: Path) -> prompts.Tokenizer:
         raise UserError(f"There is no tokenizer_config.json in {places[0]} or {places[1]}; a pipeline has one.")
     from transformers import AutoTokenizer  # slow to import
 
-    try:
+    with prompts.about_tokenizer(found[0]):
         fast = AutoTokenizer.from_pretrained(found[0], local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"The tokenizer in {found[0]} cannot be read ({error}).") from error
 
     def tokenize(texts: list[str]) -> list[list[int]]:
         return fast(texts, truncation=False, add_special_tokens=False, verbose=False)["input_ids"]

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from flashjax import convert
+from flashjax.errors import UserError
 from flashjax.models import minilm, text
 
 TEXTS = [
@@ -129,6 +130,13 @@ def test_missing_pieces_are_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not valid JSON"):
         text.load_text_encoder(tmp_path)
+
+
+def test_json_that_is_no_tokenizer_is_told(tmp_path):
+    for content in ("{}", '{"added_tokens": []}', "[]"):
+        (tmp_path / "tokenizer.json").write_text(content)
+        with pytest.raises(UserError, match=r"The tokenizer in .* cannot be read \(.*\); fetch it again."):
+            text._load_tokenizer(tmp_path)
 
 
 def test_missing_package_says_what_to_install(monkeypatch):

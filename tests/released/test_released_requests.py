@@ -234,6 +234,30 @@ def test_folders_that_are_not_whole(light, monkeypatch, capsys, spoil, sentence)
     assert said.startswith("flashjax sample: ") and sentence.format(light) in said
 
 
+NO_TOKENIZER = {
+    "nothing in it": (lambda whole: {}, "'added_tokens'"),
+    "no model": (lambda whole: {key: value for key, value in whole.items() if key != "model"}, "Model missing."),
+    "an empty model": (lambda whole: whole | {"model": {}}, "did not match any variant"),
+    "a list": (lambda whole: [], ""),
+    "null": (lambda whole: None, ""),
+    "a number for the added tokens": (lambda whole: whole | {"added_tokens": 3}, ""),
+}
+
+
+@pytest.mark.parametrize("name", NO_TOKENIZER)
+def test_json_that_is_no_tokenizer_is_told(pairs, tmp_path, name):
+    """tokenizers raises the bare class Exception; transformers stumbles in its own ways before."""
+    change, words = NO_TOKENIZER[name]
+    shutil.copytree(pairs("qwen_image_21")[2] / "processor", tmp_path / "processor")
+    file = tmp_path / "processor" / "tokenizer.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(UserError) as told:
+        released.load_encoder(tmp_path, "qwen_image_21")
+    said = str(told.value)
+    assert said.startswith(f"The tokenizer in {tmp_path}/processor cannot be read (") and words in said
+    assert said.endswith("; fetch it again.") and said.isprintable()
+
+
 def test_networks_of_different_models_are_told_apart(light):
     file = light / "transformer" / "config.json"
     config = qwen_image_21.Config.from_diffusers(json.loads(file.read_text()))
