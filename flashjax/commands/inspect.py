@@ -37,7 +37,7 @@ def describe(path: Path) -> dict[str, str]:
       UserError: there is nothing that can be read.
     """
     from flashjax import convert
-    from flashjax.convert import adapters, detect, lora, manifest
+    from flashjax.convert import adapters, detect, lora, manifest, sources
 
     if (path / "checkpoints").is_dir():
         return _run(path)
@@ -51,8 +51,11 @@ def describe(path: Path) -> dict[str, str]:
         told, use = _lora(path, reader)
     else:
         config = detect.read_config(folder / "config.json") if (folder / "config.json").is_file() else {}
-        converted = convert.is_flax(path)  # and checked as a folder
-        told, use = _architecture(config), _use(detect.model_of(config), folder if converted else path, converted)
+        part = sources.part_of(path)
+        whole = folder if part or convert.is_flax(path) else path  # what is converted is checked as a folder
+        told, use = _architecture(config), _use(detect.model_of(config), whole, convert.is_flax(whole))
+        if part:
+            use = f"shard {part[0]} of {part[1]}, none alone; the folder {folder} is {use}"
     files = reader.files()
     told |= _sizes(reader.shapes())
     told["files"] = f"{len(files)}, {sum(file.stat().st_size for file in files) / 1e9:.4g} GB"

@@ -43,6 +43,7 @@ from flashjax.convert import (
 )
 from flashjax.convert.planning import Plan, keep_dtypes, makers, plan
 from flashjax.convert.reader import Reader
+from flashjax.convert.sources import part_of
 
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
@@ -156,8 +157,15 @@ def run(args: argparse.Namespace) -> None:
         raise ConversionError("--to orbax and --mesh go together: parts are as large as one device of the mesh holds.")
     if args.mesh:
         _refuse(args, dict(shard_size=_OF_A_MODEL["shard_size"]), "--to orbax")
-    if is_flax(source):
-        raise ConversionError(f"{source} is converted already; give the PyTorch model's folder with --source.")
+    part = part_of(source)
+    whole = source.parent if part else source
+    if is_flax(whole):
+        raise ConversionError(f"{whole} is converted already; give the PyTorch model's folder with --source.")
+    if part:
+        raise ConversionError(
+            f"{source} is shard {part[0]} of {part[1]} alone; give the folder of all of them: --source "
+            f"{whole}"
+        )
     output.check_out(args.out, source, args.force)
     config = detect.read_config(config_file)
     args.model = detect.choose(args.model, config, config_file)

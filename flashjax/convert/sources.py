@@ -40,6 +40,14 @@ def open_weights(path: str | Path) -> Reader:
     return Reader(*read_file(path), path)
 
 
+def part_of(path: Path) -> tuple[int, int] | None:
+    """(2, 3) of the file "model-00002-of-00003.safetensors": a part of a model alone; None of anything else."""
+    part = _SHARD.fullmatch(path.name)
+    if part is None or int(part["count"]) < 2 or path.is_dir():
+        return None
+    return int(part["number"]), int(part["count"])
+
+
 def _open_folder(folder: Path) -> Reader:
     present = {file.name for file in folder.iterdir() if file.is_file()}
     indexes = sorted(name for name in present if name.endswith(INDEX))

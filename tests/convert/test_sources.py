@@ -193,6 +193,20 @@ def test_a_converted_folder_is_no_source(tmp_path, capsys):
     assert "is converted already" in capsys.readouterr().err
 
 
+def test_a_shard_alone_is_told(tmp_path, capsys):
+    """Of a conversion as of a source, whose folder is then the one to give."""
+    toy.checkpoint(tmp_path / "source", 3)
+    given = ("--out", tmp_path / "out", "--shard-size", "1e-4")
+    assert toy.run("--source", tmp_path / "source" / shard(2), *given) == 2
+    said = capsys.readouterr().err
+    assert f"{shard(2)} is shard 2 of 3 alone; give the folder of all of them: --source {tmp_path / 'source'}\n" in said
+    assert [file.name for file in tmp_path.iterdir()] == ["source"]
+    assert toy.run("--source", tmp_path / "source", *given) == 0
+    part = sorted((tmp_path / "out").glob("*-of-*"))[0]
+    assert toy.run("--source", part, "--out", tmp_path / "again") == 2
+    assert f"{tmp_path / 'out'} is converted already" in capsys.readouterr().err
+
+
 def test_a_wrong_model_is_told(tmp_path, capsys):
     toy.checkpoint(tmp_path / "source")
     assert toy.run("--model", "minilm", "--source", tmp_path / "source", "--out", tmp_path / "out") == 2

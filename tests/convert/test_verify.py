@@ -119,6 +119,22 @@ def test_inspect_names_a_command_that_works(tmp_path, capsys):
     assert use.endswith(f"flashjax convert --verify {tmp_path / 'out'}")
 
 
+def test_inspect_of_a_shard_names_its_folder(tmp_path, capsys):
+    """The commands are those of the folder: no other works."""
+    toy.checkpoint(tmp_path / "source", shards=3)
+    assert toy.run("--source", tmp_path / "source", "--out", tmp_path / "out", "--shard-size", "1e-4") == 0
+    capsys.readouterr()
+    for name, number, command in (
+        ("source", "shard 2 of 3", f"--source {tmp_path / 'source'} --out FOLDER"),
+        ("out", "shard 2 of 2", f"--verify {tmp_path / 'out'}"),
+    ):
+        file = sorted((tmp_path / name).glob("*-of-*.safetensors"))[1]
+        told = inspect(file, capsys)
+        assert told["files"].startswith("1, ")
+        assert told["use"].startswith(f"{number}, none alone; the folder {tmp_path / name} is a denoiser: ")
+        assert told["use"].endswith(f"flashjax convert {command}")
+
+
 def test_inspect_tells_adapters(tmp_path, capsys):
     pair = {"a": np.ones((8, 3), np.float32), "b": np.ones((3, 32), np.float32)}
     adapters.write(tmp_path / "a.safetensors", adapters.Adapter({"img_in/kernel": pair}, 3, 1.5), "qwen_image_21")
