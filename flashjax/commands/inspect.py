@@ -88,9 +88,15 @@ def _lora(path: Path, reader: Any) -> tuple[dict[str, str], str]:
     rank, modules = ", ".join(map(str, sorted(lora.ranks(reader)))), lora.modules(reader)
     told = {"architecture": f"a LoRA, {lora.spelling(reader)} naming, rank {rank}"}
     told["targets"] = _listed(sorted({re.sub(r"(?<=[._])\d+(?=[._])", "*", name) for name in modules}))
-    if fitting := detect.fitting(modules):
+    others = lora.of_text_encoder(modules)
+    own = sorted(set(modules) - set(others))
+    if fitting := detect.fitting(own) if own else []:
         told["fits"] = f"the names of {', '.join(fitting)}"
-    return told, f"merge it into its model: flashjax convert --source MODEL --lora {path} --out FOLDER"
+    use = f"merge it into its model: flashjax convert --source MODEL --lora {path} --out FOLDER"
+    if others:
+        told["beside"] = f"{len(others)} of {len(modules)} targets are a text encoder's, which is not merged here"
+        use = "save the other targets as a file of their own, which can be merged (docs/convert.md)" if own else "none"
+    return told, use
 
 
 def _orbax(path: Path) -> dict[str, str]:

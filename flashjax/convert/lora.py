@@ -35,6 +35,7 @@ _DOWN, _UP = (
     re.compile(rf"(.+)[.](?:lora_{a}|lora_{b}|lora[.]{b}|lora_linear_layer[.]{b})(?:[.]default\w*)*(?:[.]weight)?")
     for a, b in (("A", "down"), ("B", "up"))
 )
+_OF_TEXT_ENCODER = re.compile(r"(?:base_model[.]model[.])?(?:lora_te\d*_|text_encoders?(?:_\d+)?[._])")
 _ALPHA = re.compile(r"(.+)[.]alpha")
 _METADATA = "lora_adapter_metadata"  # diffusers' key in the header: a LoraConfig in JSON
 
@@ -89,8 +90,8 @@ def read(
       native, today: of the model's `Table`.
 
     Raises:
-      ConversionError: the file is no plain LoRA, is incomplete, or of another model; the first tensors that do not fit
-        are named.
+      ConversionError: the file is no plain LoRA, is incomplete, of another model, or of a text encoder too; the first
+        tensors that do not fit are named.
     """
     reader = open_weights(path)
     downs, ups, alphas = ({m[1]: name for name in reader if (m := p.fullmatch(name))} for p in (_DOWN, _UP, _ALPHA))
@@ -107,6 +108,13 @@ def read(
         changed = [weights[name] for name in known.get(layers[module], ())]
         return _fits(changed, shapes[downs[module]], shapes[ups[module]])
 
+    if others := of_text_encoder([module for module, layer in layers.items() if layer is None]):
+        kept = "save the others as a file of their own (docs/convert.md), and give that"
+        raise ConversionError(
+            f"{path} is a LoRA of a text encoder {'too' if len(others) < len(downs) else 'alone'}: {len(others)} of "
+            f"its {len(downs)} parts change one ({_some(others)}), which is not merged here; "
+            f"{kept if len(others) < len(downs) else 'leave it out'}."
+        )
     if misfits := [downs[module] for module in downs if not fits(module)]:
         raise ConversionError(
             f"{path} is a LoRA of another model: {len(misfits)} of its {len(downs)} parts do not fit, {_some(misfits)}."
@@ -145,6 +153,12 @@ def ranks(reader: Reader) -> set[int]:
 def modules(reader: Reader) -> list[str]:
     """The layers that a LoRA changes, named as in the file."""
     return sorted(found[1] for name in reader if (found := _DOWN.fullmatch(name)))
+
+
+def of_text_encoder(modules: Sequence[str]) -> list[str]:
+    """Those of a LoRA's layers (`modules`) that are of the text encoder beside the denoiser, by whose names kohya and
+    diffusers have them in one file."""
+    return [name for name in modules if _OF_TEXT_ENCODER.match(name)]
 
 
 def _some(names: Any) -> str:

@@ -14,7 +14,7 @@ from diffusers.loaders import lora_conversion_utils as theirs
 from diffusers.loaders.lora_pipeline import QwenImageLoraLoaderMixin
 from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 
-from flashjax import convert
+from flashjax import cli, convert
 from flashjax.convert import adapters, detect, lora, writer
 from flashjax.models import qwen3
 
@@ -355,6 +355,38 @@ BAD = {
     "two alphas": (lambda arrays: with_alpha(arrays, np.ones(2)), ("to_q.alpha in", "not one finite number")),
     "whole numbers": (lambda arrays: {n: a.astype(int) for n, a in arrays.items()}, ("another model", "to_q.lora_A")),
 }  # fmt: skip
+
+
+BESIDE = {
+    "kohya": (kohya, "lora_te_", "lora_down.weight", "lora_up.weight"),
+    "kohya, of several encoders": (kohya, "lora_te1_", "lora_down.weight", "lora_up.weight"),
+    "diffusers": (lambda m: "transformer." + m, "text_encoder.", "lora_A.weight", "lora_B.weight"),
+    "peft": (lambda m: "base_model.model." + m, "base_model.model.text_encoder_2.", "lora_A.weight", "lora_B.weight"),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_lora_of_a_text_encoder_is_told(source, weights, tmp_path, capsys, name):
+    """Too, or alone: it is none of another model."""
+    form, front, down, up = BESIDE[name]
+    denoiser = keys(draw(weights), form, down, up)
+    pair = {"x_q_proj.weight": lora.Factors(np.ones((2, 5), np.float32), np.ones((5, 2), np.float32), 1.0)}
+    encoder = keys(pair, lambda module: front + module, down, up)
+    file = tmp_path / "lora.safetensors"
+    for arrays, words, use in (
+        (denoiser | encoder, ("too: 1 of its 4 parts", "save the others"), "save the other targets"),
+        (encoder, ("alone: 1 of its 1 parts", "leave it out."), "none"),
+    ):
+        writer.write_arrays(file, arrays)
+        assert toy.run("--source", source, "--out", tmp_path / "out", "--lora", file) == 2
+        error = capsys.readouterr().err
+        for word in (f"{file} is a LoRA of a text encoder {words[0]}", f"({front}x_q_proj), which is not", words[1]):
+            assert word in error
+        assert error.count("\n") == 1 and not (tmp_path / "out").exists()
+        assert cli.main(["inspect", str(file)]) == 0
+        told = capsys.readouterr().out
+        assert "targets are a text encoder's, which is not merged here" in told and f"use          {use}" in told
+    assert "fits" not in told  # there are no others that could
 
 
 def with_alpha(arrays, alpha):
