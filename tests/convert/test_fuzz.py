@@ -114,6 +114,14 @@ def in_words():
     assert time.perf_counter() - start < 10
 
 
+def put(file, content: bytes) -> None:
+    """The file's content, written over what was there: a file that is emptied first costs ext4 ten times as long as all
+    of the test, since it waits for the disk."""
+    with file.open("r+b" if file.exists() else "xb") as out:
+        out.write(content)
+        out.truncate()
+
+
 def check_reader(file, content: bytes):
     with in_words():
         reader = convert.open_weights(file)
@@ -138,7 +146,7 @@ def check_headers(folder, base, rng) -> None:
         whole = mutated_bytes(struct.pack("<Q", len(header)) + header + data, rng)
         texts = (mutated_bytes(header, rng), dump(mutated_header(json.loads(header), rng)))
         for content in (whole, *(struct.pack("<Q", len(text)) + text + data for text in texts)):
-            file.write_bytes(content)
+            put(file, content)
             check_reader(file, content)
 
 
@@ -182,7 +190,7 @@ def check_indexes(folder, rng) -> None:
         value = outside if value == "absolute" else value
         changed = {"weight_map": valid["weight_map"] | {key: value}}
         for content in (mutated_bytes(dump(valid), rng), dump(changed), dump({"weight_map": value})):
-            index.write_bytes(content)
+            put(index, content)
             with opened() as paths, in_words():
                 assert set(convert.open_weights(folder)) == {"a", "b", "c"}
             assert not [path for path in paths if os.path.realpath(path) == outside]
@@ -214,8 +222,8 @@ def indexes(examples):
 
 
 # every mutation is three files
-test_1500_headers_are_read_or_refused = headers(10)
-test_1500_indexes_are_read_or_refused = indexes(10)
+test_6000_headers_are_read_or_refused = headers(40)
+test_6000_indexes_are_read_or_refused = indexes(40)
 
 
 def test_the_longest_header_is_refused_before_it_is_read(tmp_path):
