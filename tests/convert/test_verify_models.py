@@ -147,14 +147,17 @@ def test_what_is_compared_of_released_models_is_a_fraction():
         assert sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(form)) < 1.7e9, model
 
 
+@pytest.mark.parametrize("shards", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", MAKE)
-def test_every_model_comes_back_bit_for_bit(tmp_path, name, dtype):
-    """From shards, through the command, to PyTorch's names of today: the same bytes, but for what the table drops."""
+def test_every_model_comes_back_bit_for_bit(tmp_path, name, dtype, shards):
+    """From one file or shards to the same, through the command, and on to PyTorch's names of today: the same bytes, but
+    for what the table drops."""
     model, made = name.split()[0], MAKE[name]().to(dtype)
-    made.save_pretrained(tmp_path / "source", max_shard_size="20KB")
-    assert len(list((tmp_path / "source").glob("*.safetensors"))) > 1
-    assert toy.run("--source", tmp_path / "source", "--out", tmp_path / "out") == 0
+    made.save_pretrained(tmp_path / "source", **(dict(max_shard_size="20KB") if shards else {}))
+    options = ("--shard-size", "1e-5") if shards else ()
+    assert toy.run("--source", tmp_path / "source", "--out", tmp_path / "out", *options) == 0
+    assert all((len(list((tmp_path / name).glob("*.safetensors"))) > 1) == shards for name in ("source", "out"))
     form = detect.form(model, detect.read_config(tmp_path / "out" / "config.json"))
     kind = np.dtype(str(dtype).removeprefix("torch."))
     convert.save(model, convert.load(model, tmp_path / "out", form, kind), tmp_path / "back.safetensors")

@@ -4,10 +4,9 @@ import functools
 import json
 
 import jax
-import jax.extend
 import numpy as np
 import torch
-from parity import carry_over, check_released, close, randomise
+from parity import all_equations, carry_over, check_released, close, randomise
 
 from flashjax import convert, paths
 from flashjax.convert import planning
@@ -125,17 +124,10 @@ def low_precision_weights(pair: Pair, images, latents) -> None:
 def precision(pair: Pair, images, latents) -> None:
     """Every product asks for full float32: on CPU all do, on TPU the default rounds factors to bfloat16."""
     for function, x in ((pair.encode, images), (pair.decode, latents)):
-        equations = _equations(jax.make_jaxpr(function)(pair.params, x).jaxpr)
+        equations = all_equations(jax.make_jaxpr(function)(pair.params, x).jaxpr)
         products = [e for e in equations if e.primitive.name in ("dot_general", "conv_general_dilated")]
         assert len(products) > 10
         assert {e.params["precision"] for e in products} == {(jax.lax.Precision.HIGHEST,) * 2}
-
-
-def _equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            yield from _equations(inner)
 
 
 def init(module, config) -> None:

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax
+import jax.extend
 import numpy as np
 import torch
 
@@ -72,6 +74,34 @@ def check_bfloat16(rough, exact, theirs, bound: float) -> None:
     ours, others = relative_error(rough, exact), relative_error(theirs, exact)
     assert 1e-4 < ours < bound
     assert ours < RATIO * others, (ours, others)
+
+
+def all_equations(jaxpr):
+    """Those of a program, and of the programs in it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from all_equations(inner)
+
+
+_LAYOUT = ("broadcast_in_dim", "concatenate", "gather", "reshape", "slice", "split", "squeeze", "transpose")
+
+
+def check_angles(function, *inputs) -> None:
+    """Sines and cosines (of times, of rotary positions) are taken in float32, and what they become without any
+    computation is never rounded."""
+    taken, kept = 0, set()
+    for equation in all_equations(jax.make_jaxpr(function)(*inputs).jaxpr):
+        if equation.primitive.name in ("sin", "cos"):
+            taken += 1
+            assert equation.invars[0].aval.dtype == np.float32, equation
+        elif not kept.intersection(x for x in equation.invars if isinstance(x, jax.extend.core.Var)):
+            continue
+        elif equation.primitive.name not in _LAYOUT:
+            assert equation.primitive.name != "convert_element_type", equation
+            continue
+        kept.update(equation.outvars)
+    assert taken >= 2
 
 
 def carry_over(name: str, model: torch.nn.Module, abstract, folder: Path):

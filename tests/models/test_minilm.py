@@ -1,11 +1,14 @@
 """MiniLM against transformers' BertModel, through the conversion table that users run."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
 import torch
+from encoders import draw_tokens
+from parity import carry_over, close
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from flashjax import convert
@@ -40,6 +43,15 @@ def bert(config: minilm.Config) -> BertModel:
     return model
 
 
+# beside the tiny one
+SIZES = {
+    "one_layer_one_head": dict(layers=1, width=18, heads=1, intermediate=7),
+    "many_heads": dict(layers=3, width=48, heads=12, intermediate=20, vocab=33),
+    "wide_and_flat": dict(layers=2, width=100, heads=5, intermediate=31, positions=11),
+    "other_epsilon": dict(layers=4, width=40, heads=8, eps=1e-2),
+}
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     config = minilm.Config.tiny()
@@ -72,6 +84,19 @@ def test_tiny_model_equals_pytorch(tiny):
     for tokens in (20, 23):
         few = np.asarray(jax.jit(minilm.encoder(config), static_argnums=3)(params, ids, mask, tokens))
         np.testing.assert_allclose(few[mask], ours[mask], atol=2e-6)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_other_sizes_equal_pytorch(tmp_path, name):
+    config = dataclasses.replace(minilm.Config.tiny(), **SIZES[name])
+    model = bert(config)
+    params = carry_over("minilm", model, minilm.abstract(config), tmp_path)
+    ids, lengths = draw_tokens(config.vocab, (11, 4, 1), 11)
+    mask = np.arange(11) < lengths[:, None]
+    with torch.no_grad():
+        theirs = model(torch.tensor(ids), torch.tensor(mask).long()).last_hidden_state.numpy()
+    assert 0.3 < theirs[mask].std() < 5  # else the tolerance would mean nothing
+    close(jax.jit(minilm.encoder(config))(params, ids, mask)[mask], theirs[mask])
 
 
 def test_too_many_positions_are_refused():

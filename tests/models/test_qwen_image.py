@@ -198,7 +198,7 @@ def test_one_context_serves_every_time_every_image_and_every_size(models):
         z = np.random.default_rng(seed).normal(size=(2, *size, config.in_channels)).astype(np.float32)
         t = np.full(2, t, np.float32)
         once = velocity(params, context, z, t)
-        close(once, run(config, params, cond, z, t), 2e-6)  # only the compiler's fusions differ
+        close(once, run(config, params, cond, z, t), 1e-6)  # only the compiler's fusions differ
         close(once, torch_velocity(model, cond, z, t))
 
 

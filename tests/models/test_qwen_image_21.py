@@ -28,6 +28,9 @@ CONFIGS = {
     "postcards_like": dict(
         in_channels=48, context_dim=40, width=96, layers=4, heads=3, axes_dims=(8, 12, 12), remat="full"
     ),
+    "five_heads_other_constants": dict(
+        in_channels=20, context_dim=28, width=60, layers=3, heads=5, axes_dims=(2, 4, 6), mlp_ratio=1, eps=1e-2
+    ),
 }
 # text tokens, target size, reference sizes, text tokens before each reference. diffusers counts image tokens in
 # groups of four, so one side may be odd but not both.

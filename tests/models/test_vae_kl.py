@@ -45,6 +45,9 @@ CASES = {
         ),
         (3, 3),
     ),
+    "flux2_equal_widths_two_blocks": (
+        AutoencoderKLFlux2, levels(6, 6, layers_per_block=2, norm_num_groups=6, latent_channels=5), (1, 1),
+    ),
     "z_image": (AutoencoderKL, _Z_IMAGE, (3, 2)),
     "z_image_released_depth": (
         AutoencoderKL,
@@ -53,6 +56,13 @@ CASES = {
     ),
     "kl_with_quant": (
         AutoencoderKL, _Z_IMAGE | dict(use_quant_conv=True, use_post_quant_conv=True, norm_num_groups=2), (1, 5),
+    ),
+    "kl_one_group_three_blocks": (
+        AutoencoderKL,
+        _Z_IMAGE | levels(5, 7, layers_per_block=3, norm_num_groups=1, latent_channels=3, shift_factor=0.9), (5, 3),
+    ),
+    "kl_falling_widths": (
+        AutoencoderKL, _Z_IMAGE | levels(12, 8, 4, layers_per_block=1, latent_channels=1, scaling_factor=0.2), (2, 1),
     ),
 }  # fmt: skip
 
