@@ -156,6 +156,8 @@ def read_file(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else MAX_HEADER + 1
+        if prefix == b"version ":  # of https://git-lfs.github.com/spec/v1
+            raise ConversionError(f"{path} is the pointer of Git LFS alone; fetch the file itself: git lfs pull")
         if length > MAX_HEADER:
             raise ConversionError(f"{path} is not a safetensors file (no header at its start); check what it is.")
         if 8 + length > size:

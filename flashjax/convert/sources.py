@@ -64,6 +64,8 @@ def _open_folder(folder: Path) -> Reader:
         )
     if pickles := sorted(name for name in present if Path(name).suffix in PICKLES):
         raise ConversionError(refuse_pickle(folder / pickles[0]))
+    if dangling := sorted(file.name for file in folder.glob("*.safetensors") if file.is_symlink()):
+        raise ConversionError(f"{dangling[0]} in {folder} is a link to a file that is not there; fetch it again.")
     raise ConversionError(f"The folder {folder} holds no .safetensors file; give the folder of the model's weights.")
 
 

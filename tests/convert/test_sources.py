@@ -137,6 +137,14 @@ BAD = {
     "huge header": (
         1, lambda f: (f / SINGLE).write_bytes(struct.pack("<Q", 10**9) + b"{}" * 9), (SINGLE, "not a safetensors"),
     ),
+    "pointer of Git LFS": (
+        1, lambda f: (f / SINGLE).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        (SINGLE, "is the pointer of Git LFS", "git lfs pull"),
+    ),
+    "link to nothing": (
+        1, lambda f: ((f / SINGLE).unlink(), (f / SINGLE).symlink_to("../blobs/0")),
+        (f"{SINGLE} in", "link to a file that is not there"),
+    ),
     "overlap": (1, with_offsets("proj_out.weight", -4), (SINGLE, "proj_out.weight overlaps")),
     "gap": (1, with_offsets("img_in.weight", 4), (SINGLE, "img_in.weight leaves a gap")),
     "extra tensor": (
