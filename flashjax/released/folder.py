@@ -128,12 +128,14 @@ def _tokenizer(folder: Path) -> prompts.Tokenizer:
     from transformers import AutoTokenizer  # slow to import
 
     with prompts.about_tokenizer(found[0]):
-        fast = AutoTokenizer.from_pretrained(found[0], local_files_only=True)
+        # False, else whoever draws is asked whether to run the folder's own code
+        fast = AutoTokenizer.from_pretrained(found[0], local_files_only=True, trust_remote_code=False)
 
     def tokenize(texts: list[str]) -> list[list[int]]:
         return fast(texts, truncation=False, add_special_tokens=False, verbose=False)["input_ids"]
 
-    prompts.token_id(tokenize, prompts.PADDING)
+    with prompts.about_tokenizer(found[0]):  # some settings are read when it is used
+        prompts.token_id(tokenize, prompts.PADDING)
     return tokenize
 
 

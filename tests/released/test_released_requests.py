@@ -258,6 +258,25 @@ def test_json_that_is_no_tokenizer_is_told(pairs, tmp_path, name):
     assert said.endswith("; fetch it again.") and said.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model_max_length": "x"}, "not supported between"),
+        ({"tokenizer_class": 3}, "no attribute"),
+        ({"auto_map": {"AutoTokenizer": ["own.Tokenizer", None]}}, "contains custom code"),
+    ],
+)
+def test_settings_of_no_tokenizer_are_told(pairs, monkeypatch, tmp_path, settings, words):
+    """And nobody is asked whether to run code that lies there."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody is asked"))
+    shutil.copytree(pairs("qwen_image_21")[2] / "processor", tmp_path / "processor")
+    file = tmp_path / "processor" / "tokenizer_config.json"
+    kept = {} if "auto_map" in settings else json.loads(file.read_text())
+    file.write_text(json.dumps(kept | settings))
+    with pytest.raises(UserError, match=f"The tokenizer in .*processor cannot be read .*{words}"):
+        released.load_encoder(tmp_path, "qwen_image_21")
+
+
 def test_networks_of_different_models_are_told_apart(light):
     file = light / "transformer" / "config.json"
     config = qwen_image_21.Config.from_diffusers(json.loads(file.read_text()))
