@@ -59,6 +59,18 @@ def opened():
 
 
 @pytest.fixture
+def scripted(opened):
+    """A function from a page and a script, which runs behind the page's own, to what the script makes the title."""
+
+    def run(page: Path, script: str, *options: str) -> str:
+        copy = page.with_name("scripted.html")
+        copy.write_text(page.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>"))
+        return re.search("<title>(.*?)</title>", opened(copy, *options)).group(1)
+
+    return run
+
+
+@pytest.fixture
 def width(opened, tmp_path):
     """A function from an HTML file and a window's width to the width that the page takes there, in pixels."""
 

@@ -1,6 +1,7 @@
 """The template of the report's page (jinja2, autoescaped), and its script, which writes texts as texts only."""
 
 from flashjax.bench._measures import SECTION
+from flashjax.evaluate import zoom
 from flashjax.evaluate.theme import THEME
 
 PAGE = """<!doctype html>
@@ -13,7 +14,7 @@ PAGE = """<!doctype html>
       content="default-src 'none'; img-src data: file: 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>{{ title }}</title>
 <style>
-""" + THEME + """main { max-width: 1120px; margin: 0 auto; padding: 36px 20px 80px; }
+""" + THEME + zoom.STYLE + """main { max-width: 1120px; margin: 0 auto; padding: 36px 20px 80px; }
 h1 { font-size: 27px; line-height: 1.2; margin: 0 0 14px; overflow-wrap: anywhere; }
 h2 { font-size: 19px; margin: 40px 0 12px; }
 pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; background: var(--card); padding: 10px 12px;
@@ -40,11 +41,7 @@ a { color: var(--accent); }
 article p { margin: 0 0 10px; overflow-wrap: anywhere; }
 .shots { display: flex; flex-wrap: wrap; gap: 12px; }
 .shots div { width: min(250px, 100%); font-size: 13px; }
-.shots img { width: 100%; border-radius: 6px; cursor: zoom-in; display: block; background: var(--rule); }
-dialog { border: 0; padding: 0; max-width: 96vw; max-height: 96vh; background: var(--card); color: inherit;
-         border-radius: 10px; }
-dialog img { display: block; max-width: 96vw; max-height: 92vh; min-width: min(70vw, 640px); cursor: zoom-out; }
-dialog a { display: block; padding: 8px 12px; }
+.shots img { width: 100%; border-radius: 6px; display: block; background: var(--rule); }
 li { overflow-wrap: anywhere; }
 summary { cursor: pointer; padding: 6px 0; }
 </style>
@@ -158,14 +155,14 @@ against {{ p.since }}, {{ moves(p) }}{% else %}
 <button id="back">Back</button><span id="place" class="soft"></span><button id="on">On</button></nav>
 <div id="prompts"></div>
 </main>
-<dialog id="zoom"></dialog>
+""" + zoom.DIALOG + """
 {% for b in blocks %}
 <script type="application/json" class="prompt" data-id="{{ b.id }}" data-category="{{ b.category }}">
 {{- b.data }}</script>
 {% endfor %}
 <script>
 "use strict";
-const PER = 12, all = [...document.querySelectorAll("script.prompt")], zoom = document.getElementById("zoom");
+""" + zoom.SCRIPT + """const PER = 12, all = [...document.querySelectorAll("script.prompt")];
 const filter = document.getElementById("category");
 let at = 0;
 const make = (name, text, parent, kind) => {
@@ -176,22 +173,10 @@ const make = (name, text, parent, kind) => {
   return e;
 };
 const score = s => s.outcome === "scored" ? (typeof s.value === "number" ? s.value.toFixed(2) : s.value) : s.outcome;
-// The thumbnail, until the file is there; where the page lies alone it stays.
-function enlarge(img, file) {
-  const shown = img.cloneNode(), original = new Image();
-  zoom.replaceChildren(shown);
-  original.onload = () => {
-    if (!shown.isConnected) return;
-    shown.src = file;
-    make("a", "Open the original", zoom).href = file;
-  };
-  original.src = file;
-  zoom.showModal();
-}
 function shot(s, said, row) {
   const cell = make("div", undefined, row), img = make("img", undefined, cell);
   img.loading = "lazy"; img.alt = s.system; img.src = "data:image/webp;base64," + s.picture;
-  img.onclick = () => enlarge(img, s.file);
+  zoomable(img, s.file);
   const mine = said.filter(x => x.kind === "point" && x.system === s.system && x.seed === s.seed);
   make("b", s.system, cell); make("span", " " + mine.map(x => x.judge + " " + score(x)).join(", "), cell, "soft");
 }
@@ -230,7 +215,6 @@ function show(step) {
 document.getElementById("back").onclick = () => show(-1);
 document.getElementById("on").onclick = () => show(1);
 filter.onchange = () => { at = 0; show(0); };
-zoom.onclick = e => { if (e.target.tagName !== "A") zoom.close(); };
 function follow() {
   const place = all.findIndex(s => "#prompt-" + s.dataset.id === location.hash);
   if (place < 0) return;

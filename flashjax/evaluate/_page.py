@@ -1,5 +1,6 @@
 """The template of the report's page (jinja2, autoescaped)."""
 
+from flashjax.evaluate import zoom
 from flashjax.evaluate.charts import STYLE
 from flashjax.evaluate.theme import THEME
 
@@ -9,9 +10,11 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy"
+      content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>{{ title }}</title>
 <style>
-""" + THEME + STYLE + """main { max-width: 1180px; margin: 0 auto; padding: 40px 24px 80px; }
+""" + THEME + STYLE + zoom.STYLE + """main { max-width: 1180px; margin: 0 auto; padding: 40px 24px 80px; }
 h1 { font-size: 28px; line-height: 1.2; letter-spacing: -0.01em; margin: 0 0 14px; }
 h2 { font-size: 19px; margin: 44px 0 12px; }
 h3 { font-size: 15px; margin: 24px 0 8px; }
@@ -36,7 +39,8 @@ table.samples { border-collapse: collapse; }
               vertical-align: bottom; line-height: 1.3; overflow-wrap: anywhere; }
 .samples td { padding: 0 12px 12px 0; vertical-align: middle; }
 .samples td.caption { min-width: 150px; max-width: 260px; font-size: 13.5px; line-height: 1.4; padding-right: 20px; }
-.samples img { display: block; image-rendering: pixelated; border-radius: 4px; box-shadow: 0 0 0 1px var(--rule); }
+.samples img, dialog img { image-rendering: pixelated; }
+.samples img { display: block; border-radius: 4px; box-shadow: 0 0 0 1px var(--rule); }
 @media (max-width: 640px) {
   main { padding: 28px 14px 60px; }
   .figures td:first-child { white-space: normal; min-width: 104px; }
@@ -164,6 +168,14 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 <details><summary>Step table</summary><pre>{{ step_table }}</pre></details>
 {% endif %}
 </main>
+""" + zoom.DIALOG + """
+<script>
+"use strict";
+""" + zoom.SCRIPT + """for (const img of document.querySelectorAll(".samples img")) {
+  const cell = img.parentElement, label = cell.closest("table").tHead.rows[0].cells[cell.cellIndex].textContent;
+  zoomable(img, null, label + ": " + img.alt);
+}
+</script>
 </body>
 </html>
 """

@@ -1,6 +1,7 @@
 """A run as one self-contained page: what came out, pictures side by side, curves, and everything to repeat it.
 
-The page needs no network and no script: pictures are embedded, curves are SVG, captions are escaped.
+The page needs no network: pictures are embedded, curves are SVG, captions are escaped. Its one script enlarges
+pictures; without scripts all else is there.
 """
 
 from __future__ import annotations

@@ -50,18 +50,6 @@ def judged(tmp_path_factory):
     return page
 
 
-@pytest.fixture
-def scripted(opened):
-    """A function from a page and a script, which runs behind the page's own, to what the script makes the title."""
-
-    def run(page, script: str, *options: str) -> str:
-        copy = page.with_name("scripted.html")
-        copy.write_text(page.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>"))
-        return re.search("<title>(.*?)</title>", opened(copy, *options)).group(1)
-
-    return run
-
-
 def test_hostile_texts_stay_texts(judged, opened):
     source = judged.read_text()
     assert "<img src=x" not in source

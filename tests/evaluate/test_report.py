@@ -1,7 +1,9 @@
 """The report: complete, self-contained, and safe against what stands in captions."""
 
 import base64
+import html
 import io
+import json
 import re
 
 import numpy as np
@@ -46,12 +48,13 @@ def _write(path, **changes):
 
 def test_page_escapes_captions_and_refers_to_nothing_outside(tmp_path):
     page, _ = _write(tmp_path / "deep" / "report.html")
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the page's own
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "step &lt;0&gt;" in page
     assert "A run &amp; more" in page
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
-    assert "http" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "default-src 'none'; img-src data:" in page
     assert "prefers-color-scheme: dark" in page
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["report.html"]
 
@@ -63,6 +66,32 @@ def test_pictures_are_embedded_exactly_and_shown_four_times_as_large(tmp_path):
     assert {(w, h) for _, w, h in found} == {("128", "128")}
     decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[0][0]))))
     np.testing.assert_array_equal(decoded, pictures[0])
+
+
+ZOOM = """const imgs = [...document.querySelectorAll(".samples img")];
+    const press = (e, key) => e.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true}));
+    const seen = () => {
+      const img = zoom.querySelector("img"), look = getComputedStyle(img);
+      return [zoom.open, img.src === imgs[3].src, zoom.querySelector("p").textContent, look.imageRendering,
+              look.objectFit, img.offsetWidth / Math.min(innerWidth * 0.96, 640),
+              zoom.offsetHeight <= innerHeight && zoom.scrollHeight === zoom.clientHeight];
+    };
+    const said = [];
+    imgs[3].click(); said.push(seen()); zoom.querySelector("img").click(); said.push(zoom.open);
+    imgs[3].focus(); press(document.activeElement, "Enter"); said.push(seen());
+    press(document.activeElement, " "); said.push(zoom.open, document.activeElement === imgs[3]);
+    press(imgs[0], "x"); said.push(zoom.open);
+    document.title = JSON.stringify(said)"""
+
+
+@pytest.mark.parametrize("window", ["1200,900", "500,900", "800,400"])
+def test_zoom_by_finger_and_by_keyboard(tmp_path, scripted, window):
+    """The picture fills the window but for its caption, which stays a text; focus comes back to where it was."""
+    _write(tmp_path / "report.html")
+    told = json.loads(html.unescape(scripted(tmp_path / "report.html", ZOOM, f"--window-size={window}")))
+    caption = "student 4 NFE: <script>alert(1)</script>"
+    shown = [True, True, caption, "pixelated", "contain", pytest.approx(1, abs=0.01), True]
+    assert told == [shown, False, shown, False, True, False]
 
 
 def test_figures_that_nobody_has_are_left_out(tmp_path):
