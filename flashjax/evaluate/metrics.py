@@ -301,7 +301,8 @@ def gap_closed(
 
     The same formula serves figures where higher is better and where lower is. Resamples of prompts are paired over
     the three. A Fréchet distance shifts under resampling (repeated prompts narrow the covariance), so the draws are
-    centred on the figure; for means that changes nothing to speak of.
+    centred on the figure; for means that changes nothing to speak of. In simulations intervals of means cover in 95 %
+    of tries, those of distances in 99 %: they are rather too wide.
 
     Args:
         student, few_step, many_step: as in `bootstrap`.

@@ -95,6 +95,21 @@ def test_a_win_rate_without_ties_has_wilsons_interval(wins, n):
     np.testing.assert_allclose(found, (wins / n, *theirs), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("n", [3, 20, 150])
+def test_a_win_rate_with_ties_has_the_ends_that_solve_wilsons_equation(n):
+    """Where |p - rate| is 1.96 standard errors of a coin of p, of as many prompts as ties make of n."""
+    x = np.random.default_rng(n).choice([0, 0.5, 1], n, p=(0.2, 0.5, 0.3))
+    rate = x.mean()
+    spread = (sum((value - rate) ** 2 for value in x) + rate * (1 - rate)) / (n + 1)
+    prompts, z = n * rate * (1 - rate) / spread, stats.norm.ppf(0.975)
+
+    def beyond(p):
+        return (p - rate) ** 2 - z**2 * p * (1 - p) / prompts
+
+    ends = optimize.brentq(beyond, 0, rate, xtol=1e-12), optimize.brentq(beyond, rate, 1, xtol=1e-12)
+    np.testing.assert_allclose(metrics.rate_interval(x), (rate, *ends), rtol=0, atol=1e-6)
+
+
 def test_ties_make_a_win_rate_surer():
     """Never certain, though: a coin more is always among the prompts."""
     few, tied = (metrics.rate_interval(x) for x in ([1.0] * 10 + [0.0] * 10, [0.5] * 20))
@@ -205,6 +220,10 @@ def test_the_power_note():
         "At n = 600, differences under 0.08 are noise; one of 0.11 is found in 80 % of tries."
     )
     assert "no difference can be told" in statistics.power_note([1.0])
+    # Found: by Student's test in four of five tries; 0.027 is three standard errors of 2,000.
+    tries = np.random.default_rng(0).normal(0.28, 1, (2000, 100))
+    assert "one of 0.28 is" in statistics.power_note(stats.zscore(tries[0], ddof=1))
+    assert abs(np.mean([statistics.moved(x) for x in tries]) - 0.8) < 0.027
     assert "With 1 prompts of a category no difference" in statistics.power_note(differences, [1.0])
     large, small = differences, np.tile([2.0, -2.0], 50)  # as mean_interval takes groups, whose means weigh the same
     found = statistics.mean_interval(large, small)

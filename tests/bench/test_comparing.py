@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import linalg
+from scipy import linalg, stats
 from scipy.spatial import distance
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
@@ -89,6 +89,19 @@ def test_drifts_are_relative_and_paired():
     assert found["saturation"]["value"] == pytest.approx(0.33)
     gray = compare(dict(teacher=made(saturation=np.zeros(24)), student=base), "teacher", CATEGORY)
     assert rows(gray, system="student", category="")["saturation_drift"]["value"] is None
+
+
+def test_the_interval_of_a_drift_is_scipys():
+    """Prompts are resampled in pairs, each the mean of its seeds, and the percentiles are of the ratio."""
+    systems = dict(teacher=made(saturation=RNG.random(24)), student=made(saturation=RNG.random(24)))
+    found = rows(compare(systems, "teacher", CATEGORY, seed=4), system="student", category="")["saturation_drift"]
+    theirs, ours = (m.values["saturation"].reshape(12, 2).mean(1) for m in systems.values())
+    ends = stats.bootstrap(
+        (ours, theirs), lambda a, b: a.mean() / b.mean() - 1, paired=True, vectorized=False, n_resamples=1000,
+        method="percentile", rng=np.random.default_rng(4),
+    ).confidence_interval  # fmt: skip
+    expected = [ours.mean() / theirs.mean() - 1, *ends]
+    np.testing.assert_allclose([found[k] for k in ("value", "low", "high")], expected, rtol=0, atol=1e-6)
 
 
 def test_texts_are_compared_where_both_were_read():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from flashjax.data import postcards
 from flashjax.errors import UserError
@@ -84,6 +85,18 @@ def test_the_error_outside_is_measured_outside():
     np.testing.assert_allclose(edits.outside_error([stained], [card])[0], 0.2 / 32)
     everything = dict(source=source, image=source + 1)
     assert np.isnan(edits.outside_error([source], [everything])[0])
+
+
+def test_the_error_outside_is_scipys(records):
+    """What the change touches is its dilation by a pixel to all eight sides."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, r["source"].shape, np.uint8) for r in records]
+    expected = []
+    for image, card in zip(images, records, strict=True):
+        near = ndimage.binary_dilation(np.any(card["source"] != card["image"], -1), np.ones((3, 3)))
+        errors = np.abs(np.int16(image) - np.int16(card["source"]))[~near]
+        expected.append(errors.mean() / 255 if errors.size else np.nan)
+    np.testing.assert_allclose(edits.outside_error(images, records), expected, rtol=0, atol=1e-6)
 
 
 def test_pictures_and_edits_are_of_one_number(records, judge):
