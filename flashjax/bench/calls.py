@@ -118,7 +118,9 @@ def _png_bytes(path: Path) -> bytes:
     except Image.DecompressionBombError as error:
         most = Image.MAX_IMAGE_PIXELS
         raise UserError(f"The picture {path} is larger than {most} pixels; no judge takes it.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except UnidentifiedImageError as error:  # whose text is of an object in memory
+        raise UserError(f"{path} is not an image, or is damaged from its beginning on.") from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} is not an image, or is damaged ({error}).") from error
 
 

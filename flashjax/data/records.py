@@ -170,7 +170,7 @@ class RecordSource:
         if not self._path.is_file():
             raise FileNotFoundError(
                 f"There is no record file {self._path}; write it first, for instance with "
-                "`flashjax.data.prepare.prepare`."
+                "`flashjax prepare`."
             )
         try:
             self._reader = array_record_module.ArrayRecordReader(str(self._path))

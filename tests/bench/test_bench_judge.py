@@ -7,6 +7,8 @@ import logging
 import pickle
 import re
 import struct
+import subprocess
+import sys
 import time
 import traceback
 import zlib
@@ -200,7 +202,7 @@ def test_a_dry_run_looks_at_the_budget(tmp_path, capsys):
         ("bench.jsonl", "{", "Line 1 of * is not JSON"),
         ("bench.jsonl", '{"id": "../x", "category": "c", "prompt": "x"}', "its id is missing, or is more than letters"),
         ("bench.jsonl", '{"id": "q", "category": "c", "prompt": "x"}', "1 prompts have no picture in *: q."),
-        ("pictures/p3_0.png", "GIF89a", "pictures/p3_0.png is not an image, or is damaged"),
+        ("pictures/p3_0.png", "GIF89a", "pictures/p3_0.png is not an image, or is damaged from its beginning on."),
         ("prices.json", '{"m": {"input": 1}}', "the prices of m have to be input and output in US dollars"),
         ("prices.json", '{"m": {"input": true, "output": 1, "image_tokens": 1}}', "three numbers of 0 or more"),
         ("prices.json", "{}", "has no prices of m, the model of judge j; it has none at all"),
@@ -225,6 +227,24 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, file, content, sentence):
     said = capsys.readouterr().err
     assert all(part in said for part in sentence.split("*")), said
     assert len(said.splitlines()) == 1
+
+
+def test_an_out_that_cannot_be_written_is_told_before_the_work(tmp_path, capsys):
+    """Before a network is loaded, a judge is asked, or thumbnails are made."""
+    file, folder = tmp_path / "a.txt", tmp_path / "r.csv"
+    file.write_text("kept")
+    folder.mkdir()
+    systems = ["--bench=b.jsonl", "--pictures", "s=x"]
+    actions = dict(
+        prompts=[], generate=["--bench=b.jsonl", "--checkpoint=c"], judge=[*systems, "--judges=j.json"],
+        measure=[*systems, "--reference=s"],
+    )  # fmt: skip
+    for action, argv in actions.items():
+        assert cli.main(["bench", action, *argv, f"--out={file}"]) == 2
+        assert f"--out {file} cannot be written: {file} is a file; give another folder." in capsys.readouterr().err
+    assert cli.main(["bench", "report", *systems, f"--judged={tmp_path}", f"--out={tmp_path}/r.html"]) == 2
+    assert f"{folder} is a folder; give another name." in capsys.readouterr().err
+    assert file.read_text() == "kept"
 
 
 def test_the_readmes_judges_are_read(request, tmp_path, monkeypatch):
@@ -270,6 +290,16 @@ def test_a_decompression_bomb(tmp_path, monkeypatch, picture):
     monkeypatch.setattr(calls_module.Image, "MAX_IMAGE_PIXELS", 40)
     with pytest.raises(UserError, match="larger than 40 pixels"):
         read_picture(picture.path)
+
+
+def test_a_bomb_that_pillow_only_warns_of_is_one_sentence(tmp_path):
+    with Running(FakeJudge()) as server:
+        argv = bench(tmp_path, server, key=False)
+        Image.new("L", (9500, 9500)).save(tmp_path / "pictures" / "p3_0.png")
+        ended = subprocess.run([sys.executable, "-m", "flashjax.cli", *argv], capture_output=True, text=True)
+        assert not server.seen
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert "p3_0.png is larger than 89478485 pixels; no judge takes it." in ended.stderr
 
 
 def test_a_picture_changed_while_it_is_judged(tmp_path, picture):
