@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="held-out edits, from flashjax prepare --split heldout --edits (default %(default)s)",
     )  # fmt: skip
     parser.add_argument("--classifier", default="weights/postcards_classifier", help="the judge (default %(default)s)")
-    parser.add_argument("--out", required=True, help=".json to write, or .html for a page too; pictures go beside it")
+    parser.add_argument(
+        "--out", required=True, help=".json to write, or .html for a page too; .csv and .png go beside it"
+    )
     parser.add_argument("--limit", type=positive, default=None, help="use only so many edits (default: all)")
     parser.add_argument(
         "--few-steps", type=positive, default=None,
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from flashjax.commands import quiet
     from flashjax.errors import UserError
     from flashjax.evaluate import classifier, edits, edits_page, study
-    from flashjax.files import write_whole
+    from flashjax.files import as_csv, write_whole
     from flashjax.models import text
     from flashjax.workdir import check_out
 
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out)
     if out.suffix not in (".json", ".html") or not out.absolute().parent.is_dir():
         raise UserError(f"--out {out} has to end in .json or .html and lie in a folder that exists.")
-    check_out(out, (".json", ".png"), args.checkpoint)
+    check_out(out, (".json", ".csv", ".png"), args.checkpoint)
     records = study.load_cards(args.data, args.limit, "edit_data")
     judge, encoder = classifier.load(args.classifier), text.default_encoder()
     sources, said = np.stack([r["source"] for r in records]), [r["instruction"] for r in records]
@@ -56,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
         sets[f"{path}, {study.nfe(pipe)} NFE"] = pipe.draw(said, seeds, encoder, images=sources)
     told = edits.figures(sets, records, judge)
     write_whole(out.with_suffix(".json"), (json.dumps(told, indent=1) + "\n").encode())
+    write_whole(out.with_suffix(".csv"), as_csv(study.HEAD, edits.lines(told)).encode())
     if out.suffix == ".html":
         edits_page.write_page(out, told, sets, records, shlex.join(["flashjax", *sys.argv[1:]]))
     shown = range(min(12, len(records)))

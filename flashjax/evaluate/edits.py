@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from flashjax.errors import UserError
 from flashjax.evaluate import classifier as judge
 from flashjax.evaluate import metrics, ocr
 
-__all__ = ["figures", "outside_error", "scores"]
+__all__ = ["figures", "lines", "outside_error", "scores"]
 
 
 RATES = ("success", "text")  # figures of edits that are done or not
@@ -78,6 +78,16 @@ def figures(
             for kind in dict.fromkeys(r["category"] for r in records)
         }
     return told
+
+
+def lines(told: Mapping[str, Any]) -> Iterator[tuple]:
+    """`figures` as a table: set, figure, value, low, high; "" where there is no interval, no line where no value is."""
+    for name, row in told.items():
+        for key in ("success", "kept", "outside", "text"):
+            if row[key] is not None:
+                yield name, key, *(row[key][part] for part in ("value", "low", "high"))
+        for kind, value in row["success_by_category"].items():
+            yield name, f"success/{kind}", value, "", ""
 
 
 def _interval(values: np.ndarray, seed: int, rate: bool) -> dict[str, float] | None:

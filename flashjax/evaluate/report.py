@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import jinja2
@@ -25,6 +26,7 @@ from flashjax.files import write_whole
 __all__ = ["write_report"]
 
 _NOTHING = "\u2013"
+_UNRANKED = ("real", "reference", "nothing done", "exact")  # what models are compared with
 _COLUMNS = (
     ("success", "Done as told", "higher", "{:.1%}"),
     ("kept", "Rest kept", "higher", "{:.1%}"),
@@ -125,15 +127,20 @@ def _table(entries: Mapping[str, Any], title: str, columns: Sequence[tuple[str, 
 
 
 def _categories(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Adherence of every entry in every category, and the average of the categories for those that have all."""
+    """Adherence of every entry in every category, and the average of the categories for those that have all, by which
+    models are ranked."""
     kinds = list(dict.fromkeys(k for e in entries.values() for k in e.get("adherence_per_category", {})))
+    cells = {name: [e.get("adherence_per_category", {}).get(kind) for kind in kinds] for name, e in entries.items()}
+    # Rounded, as means of the same rates in another order differ in the last bits.
+    averages = {name: round(fmean(found), 9) for name, found in cells.items() if found and None not in found}
+    ranked = sorted((v for name, v in averages.items() if name not in _UNRANKED), reverse=True)
     rows = []
     for name, entry in entries.items():
-        found = [entry.get("adherence_per_category", {}).get(kind) for kind in kinds]
-        found.append(None if None in found or not found else sum(found) / len(found))
-        cells = [_NOTHING if value is None else f"{value:.1%}" for value in found]
-        rows.append({"label": entry.get("label", name), "cells": cells, "student": name.startswith("student")})
-    return {"heads": [*kinds, "average"] if kinds else [], "rows": rows}
+        average = averages.get(name)
+        told = [_NOTHING if value is None else f"{value:.1%}" for value in (*cells[name], average)]
+        told.append(_NOTHING if average is None or name in _UNRANKED else str(ranked.index(average) + 1))
+        rows.append({"label": entry.get("label", name), "cells": told, "student": name.startswith("student")})
+    return {"heads": [*kinds, "average", "rank"] if kinds else [], "rows": rows}
 
 
 def _guidance(name: str, classes: Sequence[str], teachers: Sequence[str], weights: np.ndarray) -> dict[str, Any]:

@@ -157,11 +157,17 @@ def test_no_page_is_wider_than_its_window(tmp_path, window, width):
     assert width(path, window) == window
 
 
-def test_the_average_is_that_of_the_categories_where_all_are_there():
-    found = dict(text=0.5, portrait=0.7), dict(text=1)
-    told = report._categories({name: {"adherence_per_category": row} for name, row in zip("ab", found, strict=True)})
-    assert told["heads"] == ["text", "portrait", "average"]
-    assert [row["cells"] for row in told["rows"]] == [["50.0%", "70.0%", "60.0%"], ["100.0%", "–", "–"]]  # noqa: RUF001
+def test_the_average_is_that_of_the_categories_where_all_are_there_and_ranks_models():
+    found = dict(
+        a=dict(text=0.5, portrait=0.7), b=dict(text=1), c=dict(text=0.7, portrait=0.5), real=dict(text=1, portrait=1),
+        d=dict(text=0.1, portrait=0.2), e=dict(text=0.6, portrait=0.7),
+    )  # fmt: skip
+    told = report._categories({name: {"adherence_per_category": row} for name, row in found.items()})
+    assert told["heads"] == ["text", "portrait", "average", "rank"]
+    assert [row["cells"][2:] for row in told["rows"]] == [
+        ["60.0%", "2"], ["–", "–"], ["60.0%", "2"], ["100.0%", "–"], ["15.0%", "4"], ["65.0%", "1"],  # noqa: RUF001
+    ]  # fmt: skip
+    assert told["rows"][1]["cells"][:2] == ["100.0%", "–"]  # noqa: RUF001
     assert report._categories({"a": {}})["heads"] == []
 
 

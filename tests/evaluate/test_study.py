@@ -184,11 +184,17 @@ def test_edits_that_cannot_be_measured_are_told_before_a_model_is_loaded(
 def test_edits_from_the_command_line(given, tmp_path, capsys):
     flags = dict(checkpoint=given / "run", data=given / "heldout_edits.arrayrecord", out=tmp_path / "edits.html")
     assert cli.main(["evaluate-edits", *(f"--{name}={value}" for name, value in flags.items()), "--limit=3"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["edits.html", "edits.json", "edits.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["edits.csv", "edits.html", "edits.json", "edits.png"]
     told, said = json.loads((tmp_path / "edits.json").read_text()), capsys.readouterr().out
     assert list(told) == ["nothing done", "exact", f"{given / 'run'}, 2 NFE"]
     assert [row["success"]["value"] for row in told.values()] == [0, 1, 0]  # its weights are random
     assert all(name[-39:] in said for name in told)
+    rows = list(csv.DictReader((tmp_path / "edits.csv").open()))
+    found = {(row["pictures"], row["figure"]): float(row["value"]) for row in rows}
+    assert [found[name, "success"] for name in told] == [0, 1, 0]
+    assert {key: found["exact", f"success/{key}"] for key in told["exact"]["success_by_category"]} == (
+        told["exact"]["success_by_category"]
+    )
 
 
 def test_the_guidance_of_a_teacher_is_measured_on_any_pictures_with_their_prompts(given):
