@@ -43,7 +43,7 @@ table.samples { border-collapse: collapse; }
 .samples img { display: block; border-radius: 4px; box-shadow: 0 0 0 1px var(--rule); }
 @media (max-width: 640px) {
   main { padding: 28px 14px 60px; }
-  .figures td:first-child { white-space: normal; min-width: 104px; }
+  .figures td:first-child { white-space: normal; min-width: 104px; max-width: 40vw; overflow-wrap: anywhere; }
   .samples, .samples thead, .samples tbody { display: block; }
   .samples tr { display: grid; grid-template-columns: repeat(var(--columns), 1fr); gap: 6px; margin-bottom: 12px; }
   .samples thead th:first-child { display: none; }

@@ -157,6 +157,15 @@ def test_no_page_is_wider_than_its_window(tmp_path, window, width):
     assert width(path, window) == window
 
 
+def test_on_a_phone_long_names_leave_room_for_figures(tmp_path, scripted):
+    """The column of names stays in place while the rest scrolls."""
+    entry = {"label": "weights/postcards_editor, 4 steps (4 NFE)", "adherence_per_category": dict(a=0.5, b=1)}
+    _write(tmp_path / "report.html", metrics=dict(entries=dict(student4=entry)))
+    script = """const cells = [...document.querySelectorAll(".figures td:first-child")];
+        document.title = Math.max(...cells.map(c => c.offsetWidth)) / innerWidth"""
+    assert float(scripted(tmp_path / "report.html", script, "--window-size=500,900")) < 0.45
+
+
 def test_the_average_is_that_of_the_categories_where_all_are_there_and_ranks_models():
     found = dict(
         a=dict(text=0.5, portrait=0.7), b=dict(text=1), c=dict(text=0.7, portrait=0.5), real=dict(text=1, portrait=1),
