@@ -27,6 +27,7 @@ __all__ = [
     "frechet_distance",
     "frechet_from_moments",
     "gap_closed",
+    "gap_of_distances",
     "proportion_shift",
     "rate_interval",
     "saturation",
@@ -35,7 +36,8 @@ __all__ = [
 ]
 
 # One value for each prompt, or a function from the positions of prompts to a figure.
-Statistic = np.ndarray | Sequence[float] | Callable[[np.ndarray], float]
+Figure = Callable[[np.ndarray], float]
+Statistic = np.ndarray | Sequence[float] | Figure
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -289,31 +291,24 @@ def rate_interval(scores: Sequence[float]) -> Interval:
 
 
 def gap_closed(
-    student: Statistic,
-    few_step: Statistic,
-    many_step: Statistic,
-    *,
-    count: int | None = None,
-    draws: int = 1000,
-    seed: int = 0,
+    student: Sequence[float], few_step: Sequence[float], many_step: Sequence[float], *, draws: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """The share of the way from the few-step to the many-step teacher that the student goes: 0 nothing, 1 all of it.
 
     The same formula serves figures where higher is better and where lower is. Resamples of prompts are paired over
-    the three. A Fréchet distance shifts under resampling (repeated prompts narrow the covariance), so the draws are
-    centred on the figure; for means that changes nothing to speak of. In simulations intervals of means cover in 95 %
-    of tries, those of distances in 99 %: they are rather too wide.
+    the three.
 
     Args:
-        student, few_step, many_step: as in `bootstrap`.
-        count, draws, seed: as in `bootstrap`.
+        student, few_step, many_step: float [P], one value a prompt, whose means are compared.
+        draws: how many resamples.
+        seed: of the resampling.
 
     Returns:
         closed and its low and high; gap (many - few) and its gap_low and gap_high; resolved, whether the gap's
         interval leaves out 0. closed is None where the gap is exactly 0, low and high where it is in over 5 % of draws.
     """
     parts = [_statistic(x) for x in (student, few_step, many_step)]
-    n, rng = _count(count, [length for _, length in parts]), np.random.default_rng(seed)
+    n, rng = _count(None, [length for _, length in parts]), np.random.default_rng(seed)
     rows = [np.arange(n), *(rng.integers(0, n, n) for _ in range(draws))]
     ours, few, many = (np.array([figure(r) for r in rows]) for figure, _ in parts)
     gap, way = many - few, ours - few
@@ -321,10 +316,52 @@ def gap_closed(
     ratios = np.where(usable, way / np.where(usable, gap, 1), math.nan)
     steady = usable[0] and usable[1:].mean() > 0.95
     low, high = _centred(ratios[0], ratios[1:][usable[1:]]) if steady else (math.nan, math.nan)
-    gap_low, gap_high = _centred(gap[0], gap[1:])
-    result = {"closed": ratios[0], "low": low, "high": high, "gap": gap[0], "gap_low": gap_low, "gap_high": gap_high}
-    told = {k: float(v) if np.isfinite(v) else None for k, v in result.items()}
-    return {**told, "resolved": bool(gap_low > 0 or gap_high < 0)}
+    return _gap(ratios[0], low, high, gap[0], *_centred(gap[0], gap[1:]))
+
+
+def gap_of_distances(
+    student: Figure, few_step: Figure, many_step: Figure, count: int, *, splits: int = 50, seed: int = 0
+) -> dict[str, Any]:
+    """`gap_closed` of distances between distributions, each a function from positions int64 [P] to the distance.
+
+    How far two halves of the prompts, drawn at random, are apart says how sure the figure of all is: a half's variance
+    is twice that of the whole, their difference's four times. The share's interval is linear in the two distances'. In
+    simulations these cover in 92 to 99 % of tries. Resampling with replacement will not do: where two sets are of one
+    distribution all their distance is noise, to which repeated prompts add as much again, so that intervals of the
+    share were twice as wide as they should be.
+
+    Args:
+        student, few_step, many_step: work on several sets inside a function stays paired.
+        count: P.
+        splits: how many times the prompts are split.
+        seed: of the splits.
+
+    Returns:
+        As `gap_closed`. Of fewer than 8 prompts there are no intervals, and no gap is resolved.
+    """
+    rng, half = np.random.default_rng(seed), count // 2
+
+    def figures(rows: np.ndarray) -> np.ndarray:
+        ours, few, many = (figure(rows) for figure in (student, few_step, many_step))
+        return np.array([ours - few, many - few])
+
+    way, gap = figures(np.arange(count))
+    closed = way / gap if gap else math.nan
+    orders = [rng.permutation(count) for _ in range(splits)] if half >= 4 else []
+    apart = np.array([figures(rows[:half]) - figures(rows[half : 2 * half]) for rows in orders]).reshape(-1, 2)
+
+    def reach(difference: np.ndarray) -> float:
+        return 1.959964 * math.sqrt(np.square(difference).mean() / 4) if orders else math.nan
+
+    of_gap, of_share = reach(apart[:, 1]), reach((apart[:, 0] - closed * apart[:, 1]) / gap) if gap else math.nan
+    return _gap(closed, closed - of_share, closed + of_share, gap, gap - of_gap, gap + of_gap)
+
+
+def _gap(*figures: float) -> dict[str, Any]:
+    names = ("closed", "low", "high", "gap", "gap_low", "gap_high")
+    told = {k: float(v) if np.isfinite(v) else None for k, v in zip(names, figures, strict=True)}
+    low, high = figures[-2:]
+    return {**told, "resolved": bool(low > 0 or high < 0)}
 
 
 def _centred(figure: float, draws: np.ndarray) -> tuple[float, float]:

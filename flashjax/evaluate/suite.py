@@ -18,7 +18,7 @@ from flashjax.evaluate import ocr as reader
 __all__ = ["evaluate"]
 
 _FEW = ("teacher4", "teacher4_guided")
-_FRECHET_DRAWS = 200
+_FRECHET_SPLITS = 50
 # Below this the covariance of the features is far from full rank, and the distance mostly noise.
 _FRECHET_COMFORT = 256
 _DISTANCES = ("frechet_to_teacher", "cmmd_to_teacher", "precision", "recall", "proportion_shift")
@@ -52,9 +52,9 @@ def evaluate(
         seed: of the bootstrap.
 
     Returns:
-        {"entries": name to figures, "gap": metric to what `metrics.gap_closed` says, "diversity_ratio", "counts",
-        "worst": the student's pictures that miss the most, each {"prompt": its position, "missed": attribute to what
-        was named and what the classifier sees}, "verdict": sentences}.
+        {"entries": name to figures, "gap": metric to what `metrics.gap_closed` says, or `gap_of_distances`,
+        "diversity_ratio", "counts", "worst": the student's pictures that miss the most, each {"prompt": its position,
+        "missed": attribute to what was named and what the classifier sees}, "verdict": sentences}.
 
     Raises:
         UserError: sets are missing, empty, or do not fit together.
@@ -228,7 +228,7 @@ def _frechet_gap(judged: Mapping[str, Any], few: Sequence[str], seed: int) -> di
     roles = _roles(best, "teacher80")
     parts = [distance(roles[name]) for name in ("student", "few_step", "many_step")]
     with _one_thread():
-        told = metrics.gap_closed(*parts, count=len(reference), draws=_FRECHET_DRAWS, seed=seed)
+        told = metrics.gap_of_distances(*parts, len(reference), splits=_FRECHET_SPLITS, seed=seed)
     figures = {name: distance(key)(every) for name, key in roles.items()}
     return {**told, **figures, "few_step_set": best}
 

@@ -49,7 +49,7 @@ class Encoder:
 def quick(request, monkeypatch):
     monkeypatch.chdir(request.config.rootpath)
     monkeypatch.setattr(text, "default_encoder", lambda: Encoder())
-    monkeypatch.setattr(suite, "_FRECHET_DRAWS", 5)
+    monkeypatch.setattr(suite, "_FRECHET_SPLITS", 3)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def judged(rng, score: float, shift: float, words: bool = True):
 
 @pytest.mark.parametrize("better", ["teacher4", "teacher4_guided"])
 def test_the_gap_is_measured_from_the_better_few_step_set(better, monkeypatch):
-    monkeypatch.setattr(suite, "_FRECHET_DRAWS", 20)
+    monkeypatch.setattr(suite, "_FRECHET_SPLITS", 10)
     rng = np.random.default_rng(0)
     sets = {name: judged(rng, 0.2, 3.0) for name in ("teacher4", "teacher4_guided")}
     sets |= {better: judged(rng, 0.4, 2.0), "student4": judged(rng, 0.7, 1.0), "teacher80": judged(rng, 0.9, 0.0)}
