@@ -1,7 +1,8 @@
 """Write safetensors: a few slabs of a tensor in memory at a time, and the file appears whole or not at all.
 
-Making, hashing and writing take about as long as one another, so each has a thread of its own; so has the disk, which
-is told to keep up. What waits between them is bounded.
+Making and writing take about as long as one another, so each has a thread of its own; so has the disk, which is told to
+keep up. Hashing has two, for tensors in turns: where the processor has no instructions for it, it takes as long as all
+else together. What waits between them is bounded.
 """
 
 import contextlib
@@ -23,7 +24,8 @@ from flashjax.convert.arrays import slabs
 from flashjax.convert.reader import DTYPES, ConversionError, Spec
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_WAITING = 4  # slabs that may be in memory, made and not yet hashed and written
+_WAITING = 8  # slabs that may be in memory, made and not yet hashed and written: of two of the tensors that most are
+_HASHERS = 2
 _DIRTY = 256 << 20  # bytes after which the disk begins with what is written, rather than with all of it at the end
 
 
@@ -75,6 +77,7 @@ def write_weights(
 def _stream(stages: "_Stages", name, pieces, spec, progress) -> Any:
     """Hand a tensor to the threads; returns what has its hash when they are done."""
     digest, size = hashlib.sha256(), 0
+    stages.next_tensor()
     for piece in pieces:
         if piece.dtype != spec.dtype:
             raise _not_as_announced(name, spec, f"{piece.dtype}")
@@ -89,12 +92,12 @@ def _stream(stages: "_Stages", name, pieces, spec, progress) -> Any:
 
 
 class _Stages:
-    """A file whose bytes are hashed and written in the order in which they come, by two threads, as a context: at its
-    end everything is on the disk. What fails in a thread is raised by a later call, or there."""
+    """A file whose bytes are hashed and written in the order in which they come, by threads, as a context: at its end
+    everything is on the disk. What fails in a thread is raised by a later call, or there."""
 
     def __init__(self, file: io.RawIOBase):
         self._file = file
-        self._threads = self._hasher, self._writer, self._disk = [ThreadPoolExecutor(1) for _ in range(3)]
+        self._writer, self._disk, *self._hashers = self._threads = [ThreadPoolExecutor(1) for _ in range(2 + _HASHERS)]
         self._waiting: deque[tuple[Future, ...]] = deque()
         self._dirty, self._syncing = 0, self._disk.submit(lambda: None)
 
@@ -112,11 +115,15 @@ class _Stages:
             for thread in self._threads:
                 thread.shutdown(cancel_futures=True)
 
+    def next_tensor(self) -> None:
+        """What is hashed from here on is another tensor, and another thread's."""
+        self._hashers.append(self._hashers.pop(0))
+
     def write(self, data: bytes | memoryview, digest: Any = None) -> None:
         """Take ``data``, which must not change from here on; waits while `_WAITING` pieces are under way."""
         while len(self._waiting) >= _WAITING:
             self._finish_one()
-        hashed = [self._hasher.submit(digest.update, data)] if digest is not None else []
+        hashed = [self._hashers[0].submit(digest.update, data)] if digest is not None else []
         self._waiting.append((*hashed, self._writer.submit(self._write_all, data)))
 
     def _finish_one(self) -> None:
