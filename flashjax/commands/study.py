@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", help="file of the study, as in configs/studies/")
     parser.add_argument("--out", help="folder of its cells (default: studies/NAME)")
     parser.add_argument("--docs", help="folder of the page, the table and the figures (default: --out)")
-    parser.add_argument("--list", action="store_true", help="say which cells are done and which are missing; no more")
+    parser.add_argument("--list", action="store_true", help="say which of the cells are done or missing; no more")
     parser.add_argument("--page", action="store_true", help="write the page of what is finished; run none")
     parser.add_argument("--cells", nargs="+", default=(), help="run only these (default: all)")
     parser.add_argument("--accept", nargs="+", default=(), metavar="CODE", help="take cells of this other code too")
@@ -35,8 +35,9 @@ def run(args: argparse.Namespace) -> int:
     file = Path(args.docs or out, f"{name}.jsonl")
     elsewhere, version = kept.read(file), grid.code_version()  # of what runs: the files may change meanwhile
     every = grid.cells(study, out, elsewhere, args.accept, version)
+    chosen, failed = grid.chosen(every, args.cells, args.part), False
     if args.list:
-        print(grid.status(every))
+        print(grid.status(chosen))
         return 0
     if not args.repeat:
         check_out(file, _PAGES, flag="--docs" if args.docs else "--out")
@@ -45,7 +46,6 @@ def run(args: argparse.Namespace) -> int:
     from flashjax.studies.measuring import check_read, train_and_measure
 
     check_read(every, study.measure)
-    chosen, failed = grid.chosen(every, args.cells, args.part), False
     if args.repeat:
         finished = [cell for cell in chosen if cell.result is not None]
         if not finished:

@@ -111,17 +111,21 @@ Execute = Callable[[Cell, Mapping[str, Any]], dict[str, Any]]
 
 
 def load(file: str) -> Study:
-    """The ``study`` of a Python file."""
+    """The ``study`` of a Python file. Raises UserError where it has none."""
     path = existing(file, "study")
     spec = importlib.util.spec_from_file_location("flashjax_study", path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return module.study
+        study = module.study
     except UserError:
         raise
     except configs.FILE_ERRORS as error:
         raise UserError(f"The study {path} cannot be read: {type(error).__name__}: {error}.") from error
+    if not isinstance(study, Study):
+        kind = type(study).__name__
+        raise UserError(f"The study of {path} is of the type {kind}; it has to be a flashjax.studies.grid.Study.")
+    return study
 
 
 def cells(

@@ -251,6 +251,9 @@ def test_the_command_lists_and_writes_and_runs_nothing_that_it_could_not_write(t
     asked = ["study", str(file), "--out", str(tmp_path / "out")]
     assert cli.main([*asked, "--list"]) == 0
     assert "1 cells, 1 missing" in capsys.readouterr().out
+    for flags, said in (("--cells=b", "There is no cell 'b'; there are a."), ("--part=3/2", "--part 3/2 is none; wr")):
+        assert cli.main([*asked, "--list", flags]) == 2
+        assert said in capsys.readouterr().err
     monkeypatch.setattr("flashjax.studies.measuring.train_and_measure", execute)
     assert cli.main(asked) == 0
     assert json.loads((tmp_path / "out/rates.json").read_text())["figures"]["a"]["score"]["seeds"] == 1
@@ -446,3 +449,11 @@ def test_a_cell_begins_with_the_weights_that_are_there(tmp_path):
 def test_studies_that_cannot_be(changes, said):
     with pytest.raises(UserError, match=said):
         dataclasses.replace(STUDY, **changes)
+
+
+def test_a_file_that_holds_no_study(tmp_path):
+    file = tmp_path / "rates.py"
+    for text, said in (("study = 3", "is of the type int; it has to be a flash"), ("", "has no attribute 'study'")):
+        file.write_text(text)
+        with pytest.raises(UserError, match=said):
+            grid.load(str(file))
