@@ -1,6 +1,7 @@
 """The command line. Sub-commands import what they need when they run, so that ``flashjax --help`` is instant."""
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -85,10 +86,14 @@ def _leave(code: int) -> None:
         leave(code)
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # the disk's, or one's share of it
+
+
 def _sentence(error: Exception) -> str:
     """An error of the operating system says what and where; all others are sentences already."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+        then = "; make room and start again" if error.errno in _NO_ROOM else ""
+        return f"{error.filename}: {error.strerror}{then}." if error.filename else f"{error.strerror}{then}."
     return str(error)
 
 

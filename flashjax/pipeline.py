@@ -122,8 +122,10 @@ def _load_exported(folder: Path) -> Pipeline:
         described["sampling"] = {name: written["sampling"][name] for name in SAMPLING}
         flow.time_grid(described["sampling"]["steps"], described["sampling"]["shift"])
     except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"lacks {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise UserError(
-            f"{folder} is not a complete exported model ({error!r}); export it again with flashjax export."
+            f"{folder} is not a complete exported model (scheduler/scheduler_config.json: {why}); export it again with "
+            "flashjax export."
         ) from error
     model = models.architecture(described["architecture"])
     sizes = detect.read_config(file)

@@ -147,12 +147,15 @@ def check_folder(folder: Path, told: str) -> None:
         raise UserError(f"{told} cannot be written: {there} {why}; give another folder.")
 
 
+_MADE_BY = {"data set": " `flashjax prepare` makes one; the configuration's file has the command."}
+
+
 def existing(path: str, what: str) -> Path:
-    """A path that has to exist; the error names the nearest sibling."""
+    """A path that has to exist; the error names the nearest sibling, or else what makes a ``what``."""
     found = Path(path)
     if found.exists():
         return found
     siblings = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
     near = difflib.get_close_matches(found.name, siblings, 1)
-    hint = f" Did you mean {found.parent / near[0]}?" if near else ""
+    hint = f" Did you mean {found.parent / near[0]}?" if near else _MADE_BY.get(what, "")
     raise UserError(f"There {'are' if what.endswith('s') else 'is'} no {what} at {found}.{hint}")

@@ -1,15 +1,19 @@
 """The command line: every bad input is one sentence and exit status 2, and overwrites nothing."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flashjax import cli, convert, models, pipeline, train
 from flashjax import config as configs
+from flashjax.commands import sample
 from flashjax.data import prepare
 from flashjax.models import qwen_image_21
 
@@ -400,6 +404,21 @@ print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_picture_on_a_full_disk(tmp_path, monkeypatch, capsys):
+    """Nothing stays at --out, where the next try would find it and refuse; and it is said what to do."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def begin(image, file, *args, **options):
+        Path(file).write_bytes(b"half of it")
+        raise full
+
+    monkeypatch.setattr(Image.Image, "save", begin)
+    monkeypatch.setattr(sample, "run", lambda args: sample._save(Image.new("RGB", (4, 4)), args.out, {}))
+    assert cli.main(["sample", "--checkpoint=a", "--prompt=a", f"--out={tmp_path / 'a.png'}"]) == 2
+    assert capsys.readouterr().err == "flashjax sample: No space left on device; make room and start again.\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk(tmp_path):

@@ -188,7 +188,7 @@ def test_existing_names_the_nearest(tmp_path):
     (tmp_path / "train.arrayrecord").touch()
     with pytest.raises(UserError, match=r"There is no data set at .*trian.arrayrecord. Did you mean .*train.arrayrec"):
         workdir.existing(str(tmp_path / "trian.arrayrecord"), "data set")
-    with pytest.raises(UserError, match=r"There is no data set at .*/nowhere/x\.$"):
+    with pytest.raises(UserError, match=r"no data set at .*/nowhere/x\. `flashjax prepare` makes one; the con"):
         workdir.existing(str(tmp_path / "nowhere" / "x"), "data set")
 
 

@@ -122,13 +122,18 @@ def _check_out(out: str) -> None:
 
 
 def _save(image, out: str, facts: dict) -> None:
-    """With what made it in the PNG's text chunks."""
+    """With what made it in the PNG's text chunks; whole or not at all, as a picture that is there is not drawn over."""
+    from pathlib import Path
+
     from PIL import PngImagePlugin
+
+    from flashjax.files import whole
 
     info = PngImagePlugin.PngInfo()
     for name, value in facts.items():
         info.add_text(name, str(value).encode(errors="backslashreplace").decode())  # a file's name may be no UTF-8
-    image.save(out, pnginfo=info)
+    with whole(Path(out)) as partial:
+        image.save(partial, "PNG", pnginfo=info)
 
 
 def _size(text: str) -> tuple[int, int]:

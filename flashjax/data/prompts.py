@@ -83,7 +83,7 @@ def prepare_prompts(
     folder.mkdir(parents=True, exist_ok=True)
     kept = [row for row in rows if _readable(row, skipped, skip_limit)]
     if not kept:
-        raise PrepareError(f"None of the {len(rows)} rows has pictures that can be read; the first: {skipped[0]}.")
+        raise PrepareError(f"None of the {len(rows)} rows has pictures that can be read; the first: {skipped[0]}")
     names, stats = [row["category"] for row in kept], {"max_text_tokens": 0, "text_width": None}
     stats["categories"] = list(dict.fromkeys(names))
     stats["ranges"] = {c: [names.index(c), names.index(c) + names.count(c)] for c in stats["categories"]}

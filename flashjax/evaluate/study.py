@@ -211,9 +211,9 @@ def load_cards(data: str, limit: int | None = None, kind: str = "data") -> list[
     cannot be measured on."""
     source = RecordSource(data)
     count = len(source) if limit is None else min(len(source), limit)
-    if "image" not in source[0]:
-        raise UserError(f"{data} holds prompts only; prepare held-out postcards without --prompts-only.")
     keys, command = KINDS[kind]
+    if "image" not in source[0]:
+        raise UserError(f"{data} holds prompts only; `{command}`, without --prompts-only, makes what is measured here.")
     # An edit has a caption and a picture too, but its picture is not what the caption says.
     if not keys <= source[0].keys() or (kind != "edit_data" and "source" in source[0]):
         raise UserError(f"{data} holds records of another kind; `{command}` makes those that are measured here.")

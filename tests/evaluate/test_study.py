@@ -129,7 +129,7 @@ def test_an_evaluation_from_the_command_line(given, tmp_path, capsys):
         (dict(out="x.json"), "x.json has to end in .html; the figures and a picture go beside it"),
         (dict(out="x.png"), "x.png has to end in .html"),
         (dict(workdir="teacher"), "teacher is not the work directory of a run"),
-        (dict(data="prompts/heldout.arrayrecord"), "holds prompts only; prepare held-out postcards without --prompts"),
+        (dict(data="prompts/heldout.arrayrecord"), "holds prompts only; `flashjax prepare --split heldout`, without -"),
         (dict(data="small/heldout.arrayrecord"), "reads pictures of 32 px, but there are others in"),
         (dict(data="heldout_edits.arrayrecord"), "of another kind; `flashjax prepare --split heldout` makes"),
         (dict(data="own.arrayrecord"), "holds records of another kind; `flashjax prepare --split heldout` makes"),
