@@ -1,13 +1,14 @@
 """The lambda table as a configuration names it, over the steps of the student and over the run."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from gaussians import DENOISER, gaussian
-from toys import CLASSES, COND, KEY, LINEAR, linear, recipe
+from toys import CLASSES, COND, KEY, LINEAR, linear, linear_state, recipe, student_step
 
 from flashjax import flow
 from flashjax.distill import dmd, figures, guidance, schedule, steps
@@ -114,14 +115,21 @@ def test_a_teacher_of_edits_does_not_run_for_t2i():
     assert {(int(table.task[i]), table.program(i).active) for i in late} == {(0, (0,)), (1, (0, 1))}
 
 
-def test_the_task_ratio_changes_at_its_row_and_is_met_on_both_sides():
-    table = schedule.trajectory_table(
-        100, lambdas=guidance.lambda_table(4, 1)[None], seed=0, task_ratios=((9, 1), (5, 5)), task_starts=(0.0, 0.4)
-    )
-    assert table.task[:40].sum() == 4
-    assert table.task[40:].sum() == 30
-    windows = np.lib.stride_tricks.sliding_window_view(table.task[40:], 10).sum(axis=1)
-    assert set(windows.tolist()) <= {4, 5, 6}
+CHANGING = dict(lambdas=guidance.lambda_table(4, 1)[None], seed=0, task_starts=(0.0, 0.4))
+
+
+@pytest.mark.parametrize("late", [0.5, 0.3, 0.7])
+@pytest.mark.parametrize("make", [schedule.trajectory_table, partial(schedule.distillation_table, critic_rows=3)])
+def test_the_task_ratio_changes_at_its_row_and_is_met_on_both_sides(make, late):
+    """In the rows of every phase: any ten in a row hold their share of edits to within one."""
+    table = make(100, task_ratios=((0.9, 0.1), (1 - late, late)), **CHANGING)
+    before = np.arange(len(table)) < 0.4 * len(table)
+    for phase in set(table.phase.tolist()):
+        for stretch, share in ((before, 0.1), (~before, late)):
+            task = table.task[(table.phase == phase) & stretch]
+            assert task.sum() == round(share * len(task))
+            windows = np.lib.stride_tricks.sliding_window_view(task, 10).sum(axis=1)
+            assert np.abs(windows - 10 * share).max() <= 1
 
 
 # -- mixing -------------------------------------------------------------------------------------------------------
@@ -179,6 +187,22 @@ def test_a_teachers_share_in_the_log_is_lambda():
         rows.append([float(heard[f"share_{m}"]) for m in range(2)])
         np.testing.assert_allclose(rows[-1], lambdas[k].mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(np.mean(rows, axis=0), lambdas.mean(axis=(0, 1)), rtol=1e-6)
+
+
+def test_a_share_is_logged_by_its_teachers_name_and_step():
+    """What a student's row tells, as the log writes it: the lambda of its step, under the task where there are two."""
+    lambdas, names = guidance.lambda_table(2, 2, [[[0, 0.5], [0.25, 1]]]), ("base", "faces")
+    rule, teachers = recipe(grid=(1.0, 0.5, 0.0), lambdas=lambdas), (linear(0.9), linear(0.4))
+    told = student_step(linear_state(), k=1, teachers=teachers, recipe=rule)[1]
+    for tasks in ((1,), (1, 1)):
+        table = schedule.distillation_table(4, critic_rows=0, lambdas=lambdas[None], seed=0, task_ratios=tasks)
+        for row in np.flatnonzero(table.k == 1):
+            task = f"{schedule.TASKS[table.task[row]]}/" * (len(tasks) - 1)
+            logged = table.labelled(row, told, names)
+            for name, share in zip(names, lambdas[1].mean(axis=0), strict=True):
+                for end in ("", "/k1"):
+                    total, count = logged[f"{task}share/{name}{end}"]
+                    np.testing.assert_allclose(total / count, share, rtol=1e-6)
 
 
 def test_one_scale_serves_all_teachers_or_there_is_one_for_each():
