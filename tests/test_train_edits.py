@@ -39,12 +39,14 @@ def test_edits_and_prompts_take_turns(uninterrupted, objective):
         assert set(found["edit/share/base"][1]) == {1.0}
 
 
-def test_edits_resume_bit_for_bit(given, uninterrupted, tmp_path):
+# A trajectory's is a run more, through the same loop and loader.
+@pytest.mark.parametrize("objective", ["edits", pytest.param("edit_trajectory", marks=pytest.mark.long)])
+def test_edits_resume_bit_for_bit(given, uninterrupted, tmp_path, objective):
     folder = tmp_path / "run"
-    shutil.copytree(uninterrupted("edits")[0], folder)
+    shutil.copytree(uninterrupted(objective)[0], folder)
     shutil.rmtree(folder / "checkpoints" / str(STEPS))
-    train.train(configs.load([given["edits"]]), str(folder))
-    a, b = everything(uninterrupted("edits")[0], STEPS), everything(folder, STEPS)
+    train.train(configs.load([given[objective]]), str(folder))
+    a, b = everything(uninterrupted(objective)[0], STEPS), everything(folder, STEPS)
     assert [name for name in a if a[name].tobytes() != b[name].tobytes()] == []
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import QwenImage21Transformer2DModel
 from flax import nnx
-from parity import check_released, close, randomise
+from parity import carry_over, check_released, close, randomise
 
 from flashjax import convert
 from flashjax.convert import planning
@@ -127,6 +127,46 @@ def test_agrees_with_diffusers_on_other_sizes(models, name):
     config, model, params = models(name)
     cond, z, t = draw(config, LAYOUTS["two_references"], seed=1)
     close(run(config, params, cond, z, t), torch_velocity(model, cond, z, t))
+
+
+def draw_config(rng) -> Config:
+    axes = tuple(2 * int(n) for n in rng.integers(1, 7, 3))
+    heads = int(rng.integers(1, 6))
+    return Config.tiny(
+        in_channels=int(rng.integers(1, 49)), context_dim=int(rng.integers(4, 65)), width=heads * sum(axes),
+        heads=heads, axes_dims=axes, layers=int(rng.integers(1, 5)), mlp_ratio=int(rng.integers(1, 5)),
+        eps=float(10 ** rng.uniform(-6, -2)), scan_layers=bool(rng.integers(2)),
+    )  # fmt: skip
+
+
+def draw_layout(rng, references: int):
+    def size():
+        return SIZES[rng.integers(len(SIZES))]
+
+    text = int(rng.integers(1, 31))
+    at = tuple(sorted(rng.integers(0, text + 1, references).tolist()))
+    return text, size(), tuple(size() for _ in range(references)), at
+
+
+SIZES = [(h, w) for h in range(1, 9) for w in range(1, 9) if h * w % 4 == 0]
+
+
+@pytest.mark.long  # a dozen networks to compile; the drawn ones differ from the shipped ones in numbers only
+@pytest.mark.parametrize("seed", range(6))
+def test_agrees_with_diffusers_on_drawn_configurations(seed, tmp_path):
+    """Sizes, and layouts of text and references, as they come; prompts alone and with pictures; in one program, and
+    with the prefix computed first."""
+    rng = np.random.default_rng(seed)
+    config = draw_config(rng)
+    model = torch_model(config, seed)
+    params = carry_over("qwen_image_21", model, qwen.abstract(config), tmp_path)
+    denoiser = qwen.denoiser(config)
+    condition, velocity = jax.jit(denoiser.condition), jax.jit(denoiser.velocity)
+    for references in (0, int(rng.integers(1, 4))):
+        cond, z, t = draw(config, draw_layout(rng, references), seed=seed)
+        expected = torch_velocity(model, cond, z, t)
+        close(run(config, params, cond, z, t), expected)
+        close(velocity(params, condition(params, cond), z, t), expected)
 
 
 def test_a_padded_batch_agrees_where_positions_count_the_padding(models):
