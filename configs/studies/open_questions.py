@@ -1,5 +1,6 @@
-"""Study d: what the paper leaves open. One change a cell from configs/postcards.py:study: critic updates, where the
-sample is noised to, guidance inside the loss, the student's grid, the average.
+"""Study d: what the paper leaves open. One change a cell from configs/postcards.py:study: critic updates and what
+they share with the student's, fresh noise between steps, where the sample is noised to, guidance inside the loss, the
+student's grid, the average.
 
     flashjax study configs/studies/open_questions.py --docs docs/studies
 
@@ -22,6 +23,11 @@ study = Study(
         "as it is": {},
         "one critic update": {"distill.critic_rows": 0},
         "nine critic updates": {"distill.critic_rows": 4},
+        # The five critic updates of the plain cycle: each on a rollout of its own, none on the student's sample.
+        "nothing shared": {
+            "distill.critic_rows": 5, "distill.critic_updates_per_rollout": 1, "distill.share_sample": False,
+        },
+        "fresh noise": {"distill.rollout_mode": "renoise"},
         "noise, no shift": {"distill.student_times.shift": 1.0},
         "noise, shift 5": {"distill.student_times.shift": 5.0},
         "noise, logit-normal": {
@@ -36,7 +42,8 @@ study = Study(
         "average 0.99": {"distill.ema_decay": 0.99},
     },
     contrasts=(
-        ("one critic update", "as it is"), ("nine critic updates", "as it is"), ("noise, no shift", "as it is"),
+        ("one critic update", "as it is"), ("nine critic updates", "as it is"), ("nothing shared", "as it is"),
+        ("fresh noise", "as it is"), ("noise, no shift", "as it is"),
         ("noise, shift 5", "as it is"), ("noise, logit-normal", "as it is"), ("no guidance", "as it is"),
         ("guidance 2", "as it is"), ("guidance 3", "as it is"), ("grid shift 3", "as it is"),
         ("grid shift 5", "as it is"), ("no average", "as it is"), ("average 0.99", "as it is"),
