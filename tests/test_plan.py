@@ -98,7 +98,8 @@ def test_one_that_does_not_divide_is_an_answer_among_others(capsys):
     assert found[2]["command"].startswith(f"flashjax plan --config={CONFIG} --devices cpu:3 --config.mesh")
     assert command.describe(found[1]) == f"cpu:10: 10 chips\n  does not fit: {found[1]['problem']}"
     hours = dict(chip_hours_at_peak=1.0)
-    assert "cpu:8, 1 at" in command.cheapest([*found[1:], found[0] | hours | dict(fits=True)])
+    assert "cpu:8, 1 at" in command.told_cheapest([*found[1:], found[0] | hours | dict(fits=True)])
+    assert not any(plan["fewest_chip_hours"] for plan in found)
     assert cli.main([*words, "--programs", "("]) == 2
     assert "no regular expression" in capsys.readouterr().err
 
@@ -123,7 +124,7 @@ def test_a_compiler_that_fails_takes_no_other_answer_along(monkeypatch):
         "The compiler fails: INTERNAL: a crash\nin many lines", "", "A batch of 24 does not divide over 5 devices"
     ]  # fmt: skip
     assert command.verdict(found[0]) == "fit not known: The compiler fails: INTERNAL: a crash"
-    assert command.cheapest(found) == "It is not known to fit on any of these."
+    assert command.told_cheapest(found) == "It is not known to fit on any of these."
     with pytest.raises(jax.errors.JaxRuntimeError):
         plan.plan_all(config, targets[:1], "least", "", print)
 
@@ -188,6 +189,17 @@ def test_a_missing_compiler_is_told(monkeypatch, capsys):
     monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", none)
     assert cli.main(["plan", f"--config={CONFIG}", "--topology", "v6e:2x2"]) == 2
     assert "pip install 'flashjax[plan]'" in capsys.readouterr().err
+
+
+def test_a_topology_that_the_compiler_does_not_know_is_told(monkeypatch, capsys):
+    def none(**_):
+        raise RuntimeError('INVALID_ARGUMENT: Topology layout "v6e:3x3" is not divisible\nby much')
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", none)
+    assert cli.main(["plan", f"--config={CONFIG}", "--topology", "v6e:3x3"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("flashjax plan: The compiler knows no topology v6e:3x3: INVALID_ARGUMENT: Topology layout")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -272,7 +284,14 @@ def test_the_least_time_is_that_of_the_slowest_part():
     )  # fmt: skip
     assert "not compiled, so that nothing is known of them: critic t2i" in told
     assert "from                    8.000 GB a cycle from the host's memory" in told
-    assert "bound by memory" in told and "1.000 GiB f32[2]" in told and "all-gather" in told
+    assert "bound by memory" in told and "1.000 GiB f32[2]" in told
+    assert "all-gather            300.000 GB a cycle over a device's links" in told
+    # Where a program is left out or refused there is no cycle: collectives are told of each call.
+    part = {name: value for name, value in found.items() if name != "least_cycle_seconds"}
+    told = command.bounds(part | dict(programs={"flow_matching t2i": moves}))
+    assert told[0] == "  at least 2 s a call of flow_matching t2i, bound by memory"
+    assert told[1] == "    all-gather            300.000 GB a call over a device's links"
+    assert told[2] == "    from                    8.000 GB a call from the host's memory"
 
 
 def test_the_cheapest_is_by_what_bounds_it():
@@ -280,7 +299,9 @@ def test_the_cheapest_is_by_what_bounds_it():
     fits = [dict(target=name, fits=True, chips=4) for name in ("v5e", "v6e")]
     peak, least = [dict(chip_hours_at_peak=hours) for hours in (5.0, 1.0)], [6.0, 7.0]
     whole = [a | b | dict(least_chip_hours=hours) for a, b, hours in zip(fits, peak, least, strict=True)]
-    assert command.cheapest(whole) == "Fewest chip-hours where it fits: v5e, 6 at the least."
-    assert "v6e, 1 at the chips' peak" in command.cheapest([whole[0], fits[1] | peak[1]])
-    assert command.cheapest([whole[0] | dict(fits=False), whole[1]]).endswith("v6e, 7 at the least.")
-    assert command.cheapest([fits[0] | dict(fits=None)]) == "It is not known to fit on any of these."
+    assert command.told_cheapest(whole) == "Fewest chip-hours where it fits: v5e, 6 at the least."
+    assert "v6e, 1 at the chips' peak" in command.told_cheapest([whole[0], fits[1] | peak[1]])
+    assert command.told_cheapest([whole[0] | dict(fits=False), whole[1]]).endswith("v6e, 7 at the least.")
+    assert command.told_cheapest([fits[0] | dict(fits=None)]) == "It is not known to fit on any of these."
+    assert command.cheapest(whole) is whole[0] and command.cheapest([whole[0], fits[1] | peak[1]])["target"] == "v6e"
+    assert command.cheapest([dict(target="v5e", fits=False, problem="It does not divide.")]) is None

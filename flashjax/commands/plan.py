@@ -45,9 +45,12 @@ def run(args: argparse.Namespace) -> None:
         dict(command=command(args, target), date=f"{datetime.date.today()}") | plan
         for target, plan in zip(targets, planned, strict=True)
     ]
+    if len(found) > 1:
+        best = cheapest(found)
+        found = [plan | dict(fewest_chip_hours=plan is best) for plan in found]
     print(json.dumps(found, indent=1) if args.json else "\n\n".join(map(describe, found)))
     if len(found) > 1 and not args.json:
-        print(f"\n{cheapest(found)}")
+        print(f"\n{told_cheapest(found)}")
 
 
 def command(args: argparse.Namespace, target: Any) -> str:
@@ -102,18 +105,25 @@ def memory_makers(found: dict) -> list[str]:
 def bounds(found: dict) -> list[str]:
     """The least time of a cycle, or of calls where not all programs are compiled, and what it is made of."""
     if "least_cycle_seconds" not in found:
-        calls = found["seconds_of_a_call"].items()
-        return [f"  at least {max(c.values()):.4g} s a call of {p}, bound by {max(c, key=c.get)}" for p, c in calls]
+        lines = []
+        for name, c in found["seconds_of_a_call"].items():
+            program = found["programs"][name]
+            lines.append(f"  at least {max(c.values()):.4g} s a call of {name}, bound by {max(c, key=c.get)}")
+            lines += moves(program["links_bytes"], program["host_bytes"], "a call")
+        return lines
     parts = found["cycle_seconds_by_bound"]
     lines = [f"  at least {found['least_cycle_seconds']:.4g} s a cycle, bound by {max(parts, key=parts.get)}; "
              f"{found['least_chip_hours']:.4g} chip-hours"]  # fmt: skip
     lines += [f"    {what:<12}{seconds:>9.4g} s if nothing else took time" for what, seconds in parts.items()]
-    for kind, moved in sorted(found["links_bytes_of_a_cycle"].items(), key=lambda pair: -pair[1]):
-        lines.append(f"    {kind:<20}{moved / 1e9:>9.3f} GB a cycle over a device's links")
-    for way, moved in found["host_bytes_of_a_cycle"].items():
-        if moved:
-            lines.append(f"    {way:<20}{moved / 1e9:>9.3f} GB a cycle {way} the host's memory")
-    return lines
+    return lines + moves(found["links_bytes_of_a_cycle"], found["host_bytes_of_a_cycle"], "a cycle")
+
+
+def moves(links: dict[str, float], host: dict[str, float], of: str) -> list[str]:
+    """What each collective brings over a device's links, and what comes from and goes to the host's memory."""
+    collectives = sorted(links.items(), key=lambda pair: -pair[1])
+    lines = [f"    {kind:<20}{moved / 1e9:>9.3f} GB {of} over a device's links" for kind, moved in collectives]
+    ways = [(way, moved) for way, moved in host.items() if moved]
+    return lines + [f"    {way:<20}{moved / 1e9:>9.3f} GB {of} {way} the host's memory" for way, moved in ways]
 
 
 def verdict(found: dict) -> str:
@@ -127,13 +137,21 @@ def verdict(found: dict) -> str:
     return "does not fit" + (f" by {over / 2**30:.3f} GiB a device" if over > 0 else "")
 
 
-def cheapest(found: list[dict]) -> str:
-    """Of the targets on which the run fits the one that takes the fewest chip-hours: by what bounds each, where all
-    programs are compiled for all of them, else by operations alone."""
-    fitting = [plan for plan in found if plan["fits"]]
-    if not fitting:
+def by_hours(found: list[dict]) -> tuple[str, str]:
+    """What several targets are compared by, and how it is called: what bounds each, where all programs are compiled for
+    all on which the run fits, else operations alone."""
+    whole = all("least_chip_hours" in plan for plan in found if plan["fits"])
+    return ("least_chip_hours", "at the least") if whole else ("chip_hours_at_peak", "at the chips' peak")
+
+
+def cheapest(found: list[dict]) -> dict | None:
+    """Of the targets on which the run fits the one that takes the fewest chip-hours, None where it fits on none."""
+    hours, _ = by_hours(found)
+    return min((p for p in found if p["fits"]), key=lambda plan: (plan[hours], plan["chips"]), default=None)
+
+
+def told_cheapest(found: list[dict]) -> str:
+    best, (hours, told) = cheapest(found), by_hours(found)
+    if best is None:
         return "It is not known to fit on any of these."
-    whole = all("least_chip_hours" in plan for plan in fitting)
-    hours, told = ("least_chip_hours", "at the least") if whole else ("chip_hours_at_peak", "at the chips' peak")
-    best = min(fitting, key=lambda plan: (plan[hours], plan["chips"]))
     return f"Fewest chip-hours where it fits: {best['target']}, {best[hours]:.4g} {told}."
