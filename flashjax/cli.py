@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, FloatingPointError, OSError) as error:
         if args.debug:
             raise
-        print(f"flashjax {name}: {_sentence(error)}", file=sys.stderr)
+        # With its end in one piece: print writes it by itself, and another process's sentence gets in between.
+        sys.stderr.write(f"flashjax {name}: {_sentence(error)}\n")
         status = error.status if isinstance(error, UserError) else UserError.status
         _leave(status)
         return status

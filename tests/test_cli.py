@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,14 @@ def test_a_process_that_waited_in_vain_has_a_status_of_its_own(monkeypatch, caps
         monkeypatch.setenv(name, value)
     assert cli.main(command()) == 77
     assert capsys.readouterr().err.count("flashjax train: Process 1 finds no process 0 at localhost:9") == 1
+
+
+def test_a_sentence_is_written_with_its_end(monkeypatch):
+    """In one piece: the processes of a run tell the same one at once, into the same log."""
+    pieces = []
+    monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(write=pieces.append, flush=lambda: None))
+    assert cli.main(["plan", f"--config={CONFIG}"]) == 2
+    assert len(pieces) == 1 and pieces[0].startswith("flashjax plan: Nothing to plan for") and pieces[0][-1] == "\n"
 
 
 def model_config():
