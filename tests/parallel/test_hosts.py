@@ -1,6 +1,7 @@
 """Two processes of two devices: what a pod does, on one machine, through the launch script."""
 
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,7 +17,7 @@ from flashjax import checkpoint, metrics, pictures, train
 from flashjax import config as configs
 from flashjax.errors import UserError
 from flashjax.models import text
-from flashjax.parallel import hosts, stopping
+from flashjax.parallel import hosts, rollcall, stopping
 
 STEPS = 8
 # Process $WHO gets SIGTERM in its own loop, at row 2.
@@ -32,9 +33,10 @@ metrics.MetricsWriter.add = told
 
 
 def everything(folder: Path, step: int) -> dict[str, np.ndarray]:
-    """All that a checkpoint holds, by path."""
+    """All that a checkpoint holds, by path; on one device what devices of several processes wrote."""
     manager = ocp.CheckpointManager(folder / "checkpoints", item_handlers=checkpoint._handlers())
-    args = dict(state=ocp.args.StandardRestore(), data=ocp.args.JsonRestore())
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    args = dict(state=ocp.args.StandardRestore(fallback_sharding=here), data=ocp.args.JsonRestore())
     found = manager.restore(step, args=ocp.args.Composite(**args))
     manager.close()
     leaves = {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(found.state)}
@@ -140,6 +142,39 @@ def test_sigterm_to_either_then_one_process_goes_on(launch, uninterrupted, tmp_p
         assert dict(zip(*ours[name], strict=True)).keys() >= {STEPS - 1}
         last = dict(zip(*ours[name], strict=True))[STEPS - 1], dict(zip(*theirs[name], strict=True))[STEPS - 1]
         np.testing.assert_allclose(*last, rtol=1e-4)
+
+
+@pytest.mark.long
+def test_one_process_then_two_on_another_mesh(launch, uninterrupted, tmp_path):
+    """From the middle of the run of one process; the folder of compiled programs is a setting of no run's identity."""
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    shutil.copytree(uninterrupted, run)
+    shutil.rmtree(run / "checkpoints" / str(STEPS))
+    mesh = ("--config.mesh.data=1", "--config.mesh.fsdp=4", f"--config.compile_cache={cache}")
+    told = launch("local_multi.sh", *mesh, f"--workdir={run}", FLASHJAX_RESTARTS="0")
+    output = told.communicate(timeout=200)[0]
+    assert told.returncode == 0, output
+    assert "resumed from step 4" in output and "'fsdp': 4" in output
+    expected, found = everything(uninterrupted, STEPS), everything(run, STEPS)
+    assert found.keys() == expected.keys() and found["data"] == expected["data"]
+    for name in found:
+        if found[name].dtype == np.float32:
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-6, rtol=1e-5, err_msg=name)
+    assert any(cache.iterdir())
+
+
+def test_all_have_to_have_the_same_code(monkeypatch):
+    """Process 0 is told the hash of a process's sources, and its packages, beside its configuration."""
+    given = dict(FLASHJAX_COORDINATOR="localhost:9", FLASHJAX_PROCESSES="2", FLASHJAX_PROCESS="1", FLASHJAX_WAIT="0.1")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    met = []
+    monkeypatch.setattr(rollcall, "meet", lambda where, facts, seconds: met.append((where.process, facts, seconds)))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: None)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    hosts.start({"config.seed": "0"})
+    assert met == [(1, rollcall.code_version() | {"config.seed": "0"}, 0.1)]
+    assert {"flashjax's code", "jax", "jaxlib"} <= met[0][1].keys()
 
 
 def test_processes_that_differ_are_told_so_by_all_before_jax_starts(launch, tmp_path):
