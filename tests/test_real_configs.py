@@ -59,7 +59,8 @@ def test_sizes_go_together(which):
         assert jax.tree.leaves(model.abstract(sizes))[0].dtype == "bfloat16"
 
 
-OTHERS = ("qwen_image:lora", "klein", "z_image", "qwen_image:edit", "qwen_image_21:edit", "klein:edit")
+OTHERS = ("qwen_image", "klein", "z_image", *(f"{name}:lora" for name in FAMILIES), "qwen_image_21:specialists")
+OTHERS += ("qwen_image:edit", "qwen_image_21:edit", "klein:edit")
 OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 
 
