@@ -19,7 +19,7 @@ import numpy as np
 from flashjax.bench import statistics
 from flashjax.bench.measuring import Measured
 from flashjax.errors import UserError
-from flashjax.evaluate import distributions, metrics
+from flashjax.evaluate import distributions, intervals, metrics
 
 __all__ = ["METRICS", "Row", "compare"]
 
@@ -166,10 +166,10 @@ def _ratio(ours: np.ndarray, theirs: np.ndarray, seed: int, less: float = 0.0) -
         base = theirs[rows].mean()
         return math.nan if base == 0 else float(ours[rows].mean() / base - less)
 
-    return _told(metrics.bootstrap(figure, count=len(ours), seed=seed), len(ours))
+    return _told(intervals.bootstrap(figure, count=len(ours), seed=seed), len(ours))
 
 
-def _told(interval: metrics.Interval, n: int) -> tuple:
+def _told(interval: intervals.Interval, n: int) -> tuple:
     """Without ends for a single prompt, of which there is nothing to resample, or where draws had no value."""
     told = n > 1 and math.isfinite(interval.low) and math.isfinite(interval.high)
     return interval if told else (interval.value, None, None)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flashjax.errors import UserError
-from flashjax.evaluate.metrics import Interval
+from flashjax.evaluate.intervals import Interval
 
 __all__ = [
     "Verdicts",
@@ -40,7 +40,7 @@ def mean_interval(*groups: Sequence[float], resamples: int = _RESAMPLES, seed: i
 
     In simulations it covers in 95 % of tries from 80 prompts on, and of few prompts in fewer, as it never reaches
     beyond the values themselves: in 92 % for skewed differences of 20 or 40, in 89 % of 10, in 84 % of 5, as
-    ``power_note`` says. Win rates have ``metrics.rate_interval``.
+    ``power_note`` says. Win rates have ``intervals.rate_interval``.
 
     Raises:
         UserError: no values, or some are not finite.

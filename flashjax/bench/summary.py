@@ -11,8 +11,8 @@ import numpy as np
 
 from flashjax.bench import statistics
 from flashjax.errors import UserError
-from flashjax.evaluate import metrics
-from flashjax.evaluate.metrics import Interval
+from flashjax.evaluate import intervals
+from flashjax.evaluate.intervals import Interval
 
 __all__ = ["drift_of", "summarise"]
 
@@ -164,7 +164,7 @@ def _pairs(system: str, judge: str, rows: Sequence[Row]) -> dict[str, Any]:
         by[prompt].append(score)
     scores = [float(np.mean(v)) for v in by.values()]
     kept = dict(wins=told.wins, ties=told.ties, losses=told.losses, flips=told.flips, lost=told.lost)
-    rate = _told(metrics.rate_interval(scores), len(scores)) if scores else None
+    rate = _told(intervals.rate_interval(scores), len(scores)) if scores else None
     return dict(system=system, judge=judge, flip_rate=told.flip_rate, rate=rate) | kept
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from flashjax.errors import UserError
 from flashjax.evaluate import classifier as judge
-from flashjax.evaluate import metrics, ocr
+from flashjax.evaluate import intervals, ocr
 
 __all__ = ["figures", "lines", "outside_error", "scores"]
 
@@ -95,5 +95,5 @@ def _interval(values: np.ndarray, seed: int, rate: bool) -> dict[str, float] | N
     kept = values[np.isfinite(values)]
     if not len(kept):
         return None
-    told = metrics.rate_interval(kept) if rate and len(kept) > 1 else metrics.bootstrap(kept, seed=seed)
+    told = intervals.rate_interval(kept) if rate and len(kept) > 1 else intervals.bootstrap(kept, seed=seed)
     return told._asdict() | dict(count=len(kept))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from flashjax.errors import UserError
 from flashjax.evaluate import classifier as judge
-from flashjax.evaluate import distributions, metrics
+from flashjax.evaluate import distributions, intervals, metrics
 from flashjax.evaluate import ocr as reader
 
 __all__ = ["evaluate"]
@@ -52,7 +52,7 @@ def evaluate(
         seed: of the bootstrap.
 
     Returns:
-        {"entries": name to figures, "gap": metric to what `metrics.gap_closed` says, or `gap_of_distances`,
+        {"entries": name to figures, "gap": metric to what `intervals.gap_closed` says, or `gap_of_distances`,
         "diversity_ratio", "counts", "worst": the student's pictures that miss the most, each {"prompt": its position,
         "missed": attribute to what was named and what the classifier sees}, "verdict": sentences}.
 
@@ -128,7 +128,7 @@ def _entry(name: str, sets, judged, real: np.ndarray, cards, spread) -> dict[str
         **(_to_teacher(own, reference, kinds) if reference else dict.fromkeys(_DISTANCES)),
         "frechet_to_real": None if name == "real" else metrics.frechet_distance(own["features"], real),
         "adherence": told["mean"],
-        "adherence_interval": list(metrics.bootstrap(scores)[1:]),
+        "adherence_interval": list(intervals.bootstrap(scores)[1:]),
         "adherence_per_category": told["per_category"],
         "word_accuracy": _mean(own["words"]),
         "letter_accuracy": _mean(own["letters"]),
@@ -211,7 +211,7 @@ def _mean_gaps(values: Mapping[str, np.ndarray], few: Sequence[str], seed: int) 
 
 
 def _mean_gap(values: Mapping[str, np.ndarray], few: str, seed: int) -> dict[str, Any]:
-    told = metrics.gap_closed(values["student4"], values[few], values["teacher80"], seed=seed)
+    told = intervals.gap_closed(values["student4"], values[few], values["teacher80"], seed=seed)
     means = {name: float(values[key].mean()) for name, key in _roles(few, "teacher80").items()}
     return {**told, **means, "few_step_set": few}
 
@@ -228,7 +228,7 @@ def _frechet_gap(judged: Mapping[str, Any], few: Sequence[str], seed: int) -> di
     roles = _roles(best, "teacher80")
     parts = [distance(roles[name]) for name in ("student", "few_step", "many_step")]
     with _one_thread():
-        told = metrics.gap_of_distances(*parts, len(reference), splits=_FRECHET_SPLITS, seed=seed)
+        told = intervals.gap_of_distances(*parts, len(reference), splits=_FRECHET_SPLITS, seed=seed)
     figures = {name: distance(key)(every) for name, key in roles.items()}
     return {**told, **figures, "few_step_set": best}
 

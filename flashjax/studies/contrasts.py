@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from flashjax.evaluate.metrics import Interval
+from flashjax.evaluate.intervals import Interval
 from flashjax.studies.grid import Cell, Study
 
 DRAWS = 1000

@@ -12,7 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from flashjax.bench import statistics
 from flashjax.errors import UserError
-from flashjax.evaluate import metrics
+from flashjax.evaluate import intervals
 
 
 def bca_by_hand(groups, resamples, seed):
@@ -85,12 +85,12 @@ def test_intervals_cover_at_the_rate_that_is_told(n, coverage, tries):
 )
 def test_win_rates_cover_even_where_nearly_all_is_won(shares, n):
     """0.013 is three standard errors of 4,000 tries; the third row is where the bootstrap covers in 77 %."""
-    assert covering(rates(*shares), n, lambda x, _: metrics.rate_interval(x), 4000) > 0.92 - 0.013
+    assert covering(rates(*shares), n, lambda x, _: intervals.rate_interval(x), 4000) > 0.92 - 0.013
 
 
 @pytest.mark.parametrize(("wins", "n"), [(0, 20), (1, 2), (13, 20), (20, 20), (460, 500)])
 def test_a_win_rate_without_ties_has_wilsons_interval(wins, n):
-    found = metrics.rate_interval([1.0] * wins + [0.0] * (n - wins))
+    found = intervals.rate_interval([1.0] * wins + [0.0] * (n - wins))
     theirs = stats.binomtest(wins, n).proportion_ci(method="wilson")
     np.testing.assert_allclose(found, (wins / n, *theirs), rtol=0, atol=1e-6)
 
@@ -107,17 +107,17 @@ def test_a_win_rate_with_ties_has_the_ends_that_solve_wilsons_equation(n):
         return (p - rate) ** 2 - z**2 * p * (1 - p) / prompts
 
     ends = optimize.brentq(beyond, 0, rate, xtol=1e-12), optimize.brentq(beyond, rate, 1, xtol=1e-12)
-    np.testing.assert_allclose(metrics.rate_interval(x), (rate, *ends), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(intervals.rate_interval(x), (rate, *ends), rtol=0, atol=1e-6)
 
 
 def test_ties_make_a_win_rate_surer():
     """Never certain, though: a coin more is always among the prompts."""
-    few, tied = (metrics.rate_interval(x) for x in ([1.0] * 10 + [0.0] * 10, [0.5] * 20))
+    few, tied = (intervals.rate_interval(x) for x in ([1.0] * 10 + [0.0] * 10, [0.5] * 20))
     assert 0.05 < tied.high - tied.low < 0.3 * (few.high - few.low)
-    assert math.isnan(metrics.rate_interval([1.0]).low)
+    assert math.isnan(intervals.rate_interval([1.0]).low)
     for wrong in ([], [1.5], [math.nan], [[1.0]]):
         with pytest.raises(UserError, match="scores from 0 to 1"):
-            metrics.rate_interval(wrong)
+            intervals.rate_interval(wrong)
 
 
 @pytest.mark.parametrize("n", [2, 3, 20])

@@ -65,13 +65,17 @@ def test_shipped_studies_are_runs_that_can_be(name, tmp_path):
 def test_a_cell_of_what_is_open_differs_in_one_setting(tmp_path):
     first, *others = (cell.config for cell in grid.cells(grid.load("configs/studies/open_questions.py"), tmp_path)[1:])
     names, before = set(), flat(first.distill.to_dict())
-    for config in others[:12]:
+    for config in others[:14]:
         now = flat(config.distill.to_dict())
         changed = {key for key in before | now if before.get(key) != now.get(key)}
         names |= {frozenset(changed - {"student_times.low", "student_times.high"})}
     kind = frozenset({"student_times.kind", "student_times.mean", "student_times.std"})
     guided = frozenset({"guidance.times", "guidance.scales"})
-    assert {name for name in names if len(name) > 1} == {kind, guided}
+    shared = frozenset({"critic_rows", "critic_updates_per_rollout", "share_sample"})
+    assert {name for name in names if len(name) > 1} == {kind, guided, shared}
+    # Of the cell in which nothing is shared, too, five critic updates follow one of the student's.
+    ratios = [c.distill.critic_rows * c.distill.critic_updates_per_rollout + c.distill.share_sample for c in others]
+    assert ratios[:3] == [1, 9, 5]
 
 
 def test_shipped_pages_can_be_gone_on_from(tmp_path):
