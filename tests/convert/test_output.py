@@ -316,7 +316,8 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(writer._Stages, "_write_all", full)
     with pytest.raises(OSError) as raised:
         writer.write_arrays(tmp_path / "lora.safetensors", {"a": np.ones(3)})
-    assert cli._sentence(raised.value) == f"{tmp_path / 'lora.safetensors'}: No space left on device."
+    said = f"{tmp_path / 'lora.safetensors'}: No space left on device; make room and start again."
+    assert cli._sentence(raised.value) == said
     assert not list(tmp_path.iterdir())
 
 

@@ -26,7 +26,7 @@ def run(name: str, architecture: str = "qwen_image_21") -> Run:
 
 
 @pytest.mark.parametrize(
-    "name", ["all", "fsdp", *(pytest.param(name, marks=pytest.mark.long) for name in ("data", "parts"))]
+    "name", ["all", *(pytest.param(name, marks=pytest.mark.long) for name in ("data", "fsdp", "parts"))]
 )
 def test_three_cycles_are_those_of_one_device(name):
     """Three student and three critic rows, with the shared updates: sums are taken in another order, and no more."""
