@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
+import itertools
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -124,6 +126,24 @@ def test_errors_outside_of_a_region():
     assert measuring.outside_error(image, source, halves) == pytest.approx(0.2 / 10)
     assert np.isnan(measuring.outside_error(image, source, [(0, 0, 1, 1)]))
     assert measuring.source_difference(image, source) == pytest.approx((18 + 0.2) / 200)
+
+
+def test_the_error_outside_is_that_of_its_definition():
+    """Pixel by pixel, in exact fractions: outside is what no box has a part of."""
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        height, width = map(int, rng.integers(3, 12, 2))
+        image, source = rng.integers(0, 256, (2, height, width, 3)).astype(np.uint8)
+        boxes = [(*np.minimum(a, b), *np.maximum(a, b)) for a, b in rng.random((2, 2, 2))]
+        errors = []
+        for row, column in itertools.product(range(height), range(width)):
+            across = (left * width < column + 1 and column < right * width for left, _, right, _ in boxes)
+            down = (top * height < row + 1 and row < bottom * height for _, top, _, bottom in boxes)
+            if not any(map(all, zip(across, down, strict=True))):
+                pair = zip(image[row, column], source[row, column], strict=True)
+                errors += [Fraction(abs(int(x) - int(y)), 255) for x, y in pair]
+        found = measuring.outside_error(image, source, boxes)
+        assert found == pytest.approx(float(sum(errors) / len(errors)) if errors else np.nan, abs=1e-12, nan_ok=True)
 
 
 def test_edits_are_laid_over_their_sources(tmp_path):

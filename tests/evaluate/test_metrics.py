@@ -4,6 +4,7 @@ import colorsys
 import itertools
 import math
 import statistics
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -115,6 +116,26 @@ def test_adherence_counts_named_attributes_only():
     assert told == {"mean": 0.75, "prompts": 2, "per_category": {"landscape": 0.5, "text": 1.0}}
     with pytest.raises(UserError, match="no prediction of sky"):
         metrics.adherence_scores([{}], named[:1])
+
+
+def test_adherence_is_that_of_plain_loops():
+    """The share of right answers of each prompt in exact fractions, and their means."""
+    rng, values = np.random.default_rng(3), np.array(["a", "b", "c"])
+    draw = lambda names: dict(zip(names, map(str, rng.choice(values, len(names))), strict=True))  # noqa: E731
+    every, kinds = ("sky", "land", "orb", "trees"), [str(k) for k in rng.choice(["x", "y"], 200)]
+    named = [draw([n for n in every if rng.random() < 0.5] + ["word"] * (rng.random() < 0.3)) for _ in kinds]
+    seen = [draw(every) for _ in kinds]
+    shares = {}
+    for i, wanted in enumerate(named):
+        asked = [n for n in wanted if n != "word"]
+        if asked:
+            shares[i] = Fraction(sum(seen[i][n] == wanted[n] for n in asked), len(asked))
+    told = metrics.adherence(seen, named, kinds)
+    assert told["prompts"] == len(shares) < 200
+    assert told["mean"] == pytest.approx(float(sum(shares.values()) / len(shares)), abs=1e-12)
+    for kind, found in told["per_category"].items():
+        own = [share for i, share in shares.items() if kinds[i] == kind]
+        assert found == pytest.approx(float(sum(own) / len(own)), abs=1e-12)
 
 
 def test_proportions_are_compared_by_attribute_and_category():
