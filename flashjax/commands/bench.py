@@ -26,12 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int | None:
     from PIL import Image
 
-    from flashjax.workdir import check_folder, check_out
+    from flashjax.workdir import check_folder
 
     # What Pillow warns of, and refuses from twice the size on, is refused here in a sentence.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    if args.action == "report":
-        check_out(Path(args.out), (".json", ".csv") if Path(args.out).suffix else ())
-    else:
+    if args.action != "report":  # whose --out is a file
         check_folder(Path(args.out), f"--out {args.out}")
     return importlib.import_module(_ACTIONS[args.action][0]).run(args)

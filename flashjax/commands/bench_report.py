@@ -25,10 +25,12 @@ def run(args: argparse.Namespace) -> None:
     from flashjax.bench.scores import read_scores
     from flashjax.commands import needs
     from flashjax.errors import UserError
+    from flashjax.workdir import check_out
 
     needs("judge", "jinja2")
     if Path(args.out).suffix.lower() != ".html":
         raise UserError(f"--out {args.out} has to end in .html.")
+    check_out(Path(args.out), (".json", ".csv"))
     scores = Path(args.judged) / "scores.jsonl"
     if not scores.is_file():
         raise UserError(f"There is no {scores}; run flashjax bench judge first.")

@@ -163,8 +163,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConversionError(f"{whole} is converted already; give the PyTorch model's folder with --source.")
     if part:
         raise ConversionError(
-            f"{source} is shard {part[0]} of {part[1]} alone; give the folder of all of them: --source "
-            f"{whole}"
+            f"{source} is shard {part[0]} of {part[1]} alone; give the folder of all of them: --source {whole}"
         )
     output.check_out(args.out, source, args.force)
     config = detect.read_config(config_file)
