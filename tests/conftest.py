@@ -30,6 +30,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 from absl import flags
 from hypothesis import settings
+from tiny_command import command, complaint, inputs  # noqa: F401  fixtures
 from tiny_training import fast, given, uninterrupted  # noqa: F401  fixtures
 
 flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which nobody parses under pytest
