@@ -60,7 +60,7 @@ def test_sizes_go_together(which):
 
 
 OTHERS = ("qwen_image", "klein", "z_image", *(f"{name}:lora" for name in FAMILIES), "qwen_image_21:specialists")
-OTHERS += ("qwen_image:edit", "qwen_image_21:edit", "klein:edit")
+OTHERS += ("qwen_image:edit", "qwen_image_21:edit", "klein:edit", "qwen_image:edit,lora", "klein:edit,lora")
 OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in OTHERS]
 
 
