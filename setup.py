@@ -37,7 +37,7 @@ postcards = [
     "resvg-py>=0.2",
     "font-source-sans-pro",
     "font-caladea",
-    "rapidocr-onnxruntime>=1.4",
+    "rapidocr-onnxruntime>=1.4",  # none for Python 3.13 on, which training by itself can do with
     "jinja2>=3.1",
     "threadpoolctl>=3",  # the metrics' small eigenproblems; OpenBLAS burns cores on them otherwise
 ]

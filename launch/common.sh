@@ -43,28 +43,38 @@ run() {
   fi
 }
 
-new_enough() {
-  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+# fits PYTHON NEWEST: whether it is of 3.11 to 3.NEWEST.
+fits() {
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, int(sys.argv[1])))' "$2" >/dev/null 2>&1
 }
 
-# Tried by running, as a name on the PATH may be a version manager's empty shim.
+# find_python NEWEST. Tried by running, as a name on the PATH may be a version manager's empty shim.
 find_python() {
   local candidate
   for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python; do
-    if new_enough "$candidate"; then
+    if fits "$candidate" "$1"; then
       printf '%s\n' "$candidate"
       return
     fi
   done
-  fail "There is no Python 3.11 or newer here; install one, or name one with PYTHON=/path/to/python."
+  fail "There is no $(versions "$1") here; install one, or name one with PYTHON=/path/to/python."
 }
 
+versions() {
+  if [ "$1" = 12 ]; then
+    printf 'Python 3.11 or 3.12 (the reader of words, rapidocr-onnxruntime, has none for newer ones)'
+  else
+    printf 'Python 3.11 or newer'
+  fi
+}
+
+# make_venv NEWEST
 make_venv() {
   if [ -d "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ] && [ -n "$(ls -A "$VENV")" ]; then
     fail "$VENV holds files but no Python environment; name another folder with FLASHJAX_VENV."
   fi
   local python
-  python="$(find_python)" || exit
+  python="$(find_python "$1")" || exit
   say "making the environment $VENV"
   run "$python" -m venv "$VENV" || fail "$python could not make $VENV; the lines above say why (Debian: apt install python3-venv)."
 }
@@ -86,10 +96,13 @@ pip_install() {
 
 # ensure_venv EXTRA: an environment with flashjax[EXTRA], made or brought up to date only where setup.py changed.
 ensure_venv() {
-  local extra="$1"
-  [ -x "$VENV/bin/pip" ] || make_venv
-  [ "$DRY_RUN" = 1 ] || new_enough "$VENV/bin/python" \
-    || fail "The environment $VENV has a Python older than 3.11; delete it, or name another with FLASHJAX_VENV."
+  local extra="$1" newest=99
+  case ",$extra," in
+    *,test,* | *,postcards,*) newest=12 ;;
+  esac
+  [ -x "$VENV/bin/pip" ] || make_venv "$newest"
+  [ "$DRY_RUN" = 1 ] || fits "$VENV/bin/python" "$newest" \
+    || fail "The environment $VENV is not of $(versions "$newest"); delete it, or name another with FLASHJAX_VENV."
   # The test extra includes the postcards.
   if is_installed "$extra" || { [ "$extra" = postcards ] && is_installed test; }; then
     say "flashjax[$extra] is installed in $VENV"

@@ -13,7 +13,7 @@ Started again after an interruption it goes on where it stopped.
 
   --dry-run       print the commands, run none of them
   FLASHJAX_VENV   the environment to make or use (default: .venv)
-  PYTHON          the Python to make it with (default: the first of 3.11 or newer that is found)
+  PYTHON          the Python to make it with (default: the first of 3.11 or 3.12 that is found)
 END
 }
 

@@ -12,7 +12,7 @@ Makes an environment with everything that the tests need, then runs pytest; its 
   --dry-run                print the commands, run none of them
   FLASHJAX_TEST_PROCESSES  how many run tests at once, a file each (default: 2; 0: pytest itself)
   FLASHJAX_VENV            the environment to make or use (default: .venv)
-  PYTHON                   the Python to make it with (default: the first of 3.11 or newer that is found)
+  PYTHON                   the Python to make it with (default: the first of 3.11 or 3.12 that is found)
 END
 }
 

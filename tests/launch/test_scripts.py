@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -97,7 +98,21 @@ def test_no_python(bash, tmp_path):
         (tmp_path / name).symlink_to(subprocess.check_output(["which", name], text=True).strip())
     done = bash("launch/test.sh", "--dry-run", PATH=str(tmp_path), FLASHJAX_VENV=str(tmp_path / "venv"))
     assert done.returncode == 2
-    assert "There is no Python 3.11 or newer here" in done.stderr
+    assert "There is no Python 3.11 or 3.12 (the reader of words" in done.stderr
+
+
+def test_a_python_for_which_there_is_no_reader_of_words_is_passed_over(bash, tmp_path):
+    """python3 of 3.13 came first, and pip found no release of rapidocr-onnxruntime for it; a pod needs none."""
+    for name in ("bash", "dirname", "cat", "ls", "cksum"):
+        (tmp_path / name).symlink_to(subprocess.check_output(["which", name], text=True).strip())
+    for name, minor in (("python3", 13), ("python3.12", 12)):
+        run = f"import sys; sys.version_info = (3, {minor}); code = sys.argv.pop(1); exec(code)"
+        (tmp_path / name).write_text(f'#!{shutil.which("bash")}\nshift; exec {sys.executable} -c "{run}" "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    environment = dict(PATH=str(tmp_path), PYTHON="", FLASHJAX_VENV=str(tmp_path / "venv"))
+    assert "python3.12 -m venv" in bash("launch/test.sh", "--dry-run", **environment).stdout
+    asked = "source launch/common.sh; DRY_RUN=1; ensure_venv tpu"
+    assert "python3 -m venv" in bash("-c", asked, **environment).stdout
 
 
 def test_an_image_has_what_git_has(request):
