@@ -6,6 +6,7 @@ and renames: a half-written checkpoint is never seen.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -72,6 +73,7 @@ class Checkpoints:
         with _reading(self._manager.directory, step):
             found = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
             check_meta(found, meta, f"The checkpoint in {self._manager.directory}", free)
+            _check_arrays(_described(self._manager, step).tree, abstract_state, f"{self._manager.directory}/{step}")
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         return restored.state, restored.data
 
@@ -91,9 +93,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
-            code = re.search(r"os_error_code='(\d+)'", str(error))
-            number = int(code[1]) if code else getattr(error, "errno", None)
-            if number is None:
+            if (number := _number(error)) is None:
                 raise
             raise UserError(
                 f"A checkpoint could not be written to {self._manager.directory}: {os.strerror(number)}. "
@@ -104,17 +104,53 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _reading(folder: Any, step: int) -> Iterator[None]:
-    """Says which checkpoint is damaged; Orbax and its storage layer raise one of these, with a page of text."""
+    """Says which checkpoint is damaged, or what the disk refused; Orbax and its storage layer raise one of these, with
+    a page of text."""
     try:
         yield
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
+        number = _number(error)
+        if number not in (None, errno.ENOENT):
+            raise UserError(
+                f"The checkpoint {folder}/{step} cannot be read now ({os.strerror(number)}); look at its disk, and "
+                "start again with the same arguments."
+            ) from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
             f"The checkpoint {folder}/{step} cannot be read ({reason}). Delete this folder, and the run goes on from "
             "the checkpoint before it, or from the start if there is none."
         ) from error
+
+
+def _number(error: Exception) -> int | None:
+    """What the system refused with, which Orbax hides in the text of a ValueError; None for anything else."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(code[1]) if code else getattr(error, "errno", None)
+
+
+def _check_arrays(found: Any, wanted: Any, where: str) -> None:
+    """Raises UserError where a checkpoint has other arrays than a state of this code. (Orbax's own words were taken for
+    damage, and deleting the folder was advised.)"""
+    there, here = _shapes(found), _shapes(wanted)
+    names = [name for name in sorted(there | here) if there.get(name) != here.get(name)]
+    if names:
+        told = [f"of the shape {list(of[names[0]])}" if names[0] in of else "missing" for of in (there, here)]
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        raise UserError(
+            f"The checkpoint {where} was written by other code or packages: its array {names[0]} is {told[0]}, and "
+            f"{told[1]} in the state of today{more}. Go on with those that wrote it, or begin anew in another "
+            "--workdir."
+        )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """By path, whatever the nodes are: a state's are fields, a description's are keys."""
+    return {
+        ".".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def digest(tree: Any) -> str:

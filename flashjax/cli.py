@@ -5,6 +5,7 @@ import errno
 import importlib
 import os
 import sys
+import types
 
 # name -> (module with add_arguments and run, what it does)
 COMMANDS = {
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         from flashjax.host import keep_memory
 
         keep_memory()
+        sys.excepthook = _ends
     # No accelerator plugin and a chatty backend would otherwise bury our own lines.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from flashjax.errors import UserError
@@ -76,7 +78,15 @@ def main(argv: list[str] | None = None) -> int:
         return status
     except KeyboardInterrupt:
         print(f"flashjax {name}: stopped.", file=sys.stderr)
+        _leave(130)
         return 130
+
+
+def _ends(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """What nobody foresaw is told whole, and a process of several leaves with 1: waited for by the others, and they by
+    it, all would abort after minutes, with the status of a lost host, after which runs are started again."""
+    sys.__excepthook__(kind, error, trace)
+    _leave(getattr(error, "status", 1))
 
 
 def _leave(code: int) -> None:

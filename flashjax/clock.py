@@ -83,7 +83,8 @@ class Profile:
         (self._first, self._last), self._folder, self._running = window, folder, False
 
     def begins(self, step: int) -> bool:
-        return self._last > 0 and step == self._first
+        """At the first row of the window that the process has, which may have been resumed inside it."""
+        return not self._running and self._last > 0 and self._first <= step <= self._last
 
     def ends(self, step: int) -> bool:
         return self._running and step == self._last

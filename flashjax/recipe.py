@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from flashjax import flow
 from flashjax.distill import guidance, schedule, steps
 from flashjax.errors import UserError, did_you_mean
+from flashjax.settings import unread
 
 AS_THEY_ARE = ("rollout_mode", "ema_decay", "critic_updates_per_rollout", "share_sample", "substeps")  # of a Recipe
 UNREAD = {"uniform": ("mean", "std"), "logit_normal": ("low", "high")}  # of a TimeSampler, by its kind
@@ -69,9 +70,10 @@ def teacher_names(config: ConfigDict) -> tuple[str, ...]:
 
 def class_names(config: ConfigDict) -> tuple[str, ...]:
     """The rows of the lambda table: the categories of prompts, and edits."""
-    if not config.classes or len(set(config.classes)) < len(config.classes) or "edit" in config.classes:
+    named = isinstance(config.classes, list | tuple) and all(isinstance(name, str) for name in config.classes)
+    if not named or not config.classes or len(set(config.classes)) < len(config.classes) or "edit" in config.classes:
         raise UserError(
-            f"config.distill.classes is {tuple(config.classes)}; it names the categories of the prompts, each once, "
+            f"config.distill.classes is {config.classes}; it names the categories of the prompts, each once, "
             "and edits are a class of their own."
         )
     return (*config.classes, "edit")
@@ -162,12 +164,15 @@ def describe(config: ConfigDict, table: schedule.StepTable) -> str:
 def in_vain(config: ConfigDict, table: schedule.StepTable) -> list[str]:
     """What the configuration names and no row of the table uses: a sentence for each."""
     tasks, told = set(table.task.tolist()), [*_unread_times(config)]
+    told += [f"config.{name}, which the objective {config.objective} does not read." for name in unread(config)]
     for name, source in config.sources.to_dict().items():
         task = source.get("task", schedule.TASKS[0])
         if schedule.TASKS.index(task) not in tasks:
             told.append(f"config.sources.{name} is never read, as config.edit_share leaves no row to the task {task}.")
         elif all(_nothing(weight) for _, weight in schedule.over_time(source.get("weight", 1.0))):
             told.append(f"config.sources.{name} is never read, as its weight is 0.")
+    if config.profile[0] >= len(table):
+        told.append(f"config.profile, as the run ends before its row {config.profile[0]}.")
     one_in = math.lcm(config.sample_every, config.checkpoint_every) // config.sample_every
     if config.keep_best and one_in > 1:
         told.append(

@@ -32,6 +32,11 @@ NEEDED = dict(
     trajectory=("student_updates", "init", "distill", "student_optim"),
     dmd=("student_updates", "init", "distill", "student_optim", "critic_optim"),
 )
+# What of config.distill each reads.
+DISTILLED = dict(
+    trajectory=(*_STUDENT, "ema_decay", "substeps"),
+    dmd=(*_STUDENT, *_CRITIC, "ema_decay", "student_times", "critic_times"),
+)
 # What groups of them have to have, and may have beside it.
 GROUPS = {
     "distill": (_STUDENT, (*_CRITIC, "ema_decay", "substeps", "student_times", "critic_times")),
@@ -57,6 +62,14 @@ NUMBERS = (
     *(f"{group}times.{name}" for group in ("", "distill.student_", "distill.critic_") for name in _TIMES[1:]),
 )  # fmt: skip
 KINDS = {"a whole number": (numbers.Integral, WHOLE), "a number": (numbers.Real, NUMBERS)}
+
+
+def unread(config: ConfigDict) -> list[str]:
+    """The settings that a run of this objective does not read, as those of another one."""
+    read = {*EVERY, *NEEDED[config.objective], *OPERATIONS}
+    names = [name for name in config if name not in read]
+    distilled = DISTILLED.get(config.objective, ())
+    return names + [f"distill.{name}" for name in config.get("distill", ()) if distilled and name not in distilled]
 
 
 def check_settings(config: ConfigDict) -> None:

@@ -144,7 +144,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     memory.check_room((abstract, beside))
     with hosts.together():
         if hosts.first():
-            workdir.check_disk(folder, jax.tree.leaves(abstract), config.keep_checkpoints)
+            workdir.check_disk(folder, jax.tree.leaves(abstract), config.keep_checkpoints + bool(config.keep_best))
 
     ############################ 6. Weights, and the state: begun, or resumed on any mesh
     weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
@@ -266,6 +266,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         if draws or saves:
             stops = pace.drain()
             saves = saves or stops  # told in the rows that were waited for just now
+        if draws and stops and done == len(table):
+            note("told to stop: the last samples and figures are left out; flashjax sample and evaluate make them")
         draws = draws and not stops  # who is told to stop has seconds to save
         if done % config.log_every == 0 or draws or saves:
             # All steps, where something else comes between this and the next: its time is not theirs.

@@ -21,7 +21,7 @@ from flashjax.convert import adapters, manifest, pods
 from flashjax.convert.sources import open_weights
 from flashjax.errors import UserError
 from flashjax.models import held, latents, lora, pixels
-from flashjax.parallel import sharding
+from flashjax.parallel import hosts, sharding
 
 RANDOM = "random"  # in place of a path: a configuration can be tried out before its weights are there
 
@@ -40,8 +40,17 @@ def load_weights(config: ConfigDict, form: flow.Params, path: str, mesh: Mesh | 
     "random" they are numbers.
 
     What ``convert --to orbax`` wrote is read onto ``mesh``, if there is one: global arrays, divided as training divides
-    them, of which each process has read its devices' part. All else is whole on every host.
+    them, of which each process has read its devices' part. All else is whole on every host, which may have a disk of
+    its own: all of them call this, and what is wrong on one is told on all.
     """
+    if mesh is not None and not lora.is_adapter(form) and path != RANDOM and manifest.is_orbax(Path(path)):
+        return pods.load(Path(path), sharding.with_shapes(form, mesh))
+    with hosts.together():
+        return _load_whole(config, form, path)
+
+
+def _load_whole(config: ConfigDict, form: flow.Params, path: str) -> flow.Params:
+    """On this host, whatever the others do."""
     if path == RANDOM and not lora.is_adapter(form):
         return random(form)
     folder = workdir.existing(path, "weights")
@@ -49,8 +58,6 @@ def load_weights(config: ConfigDict, form: flow.Params, path: str, mesh: Mesh | 
         return _load_adapter(config, form, path)
     if (file := _adapter_file(path)) is not None:
         return _merge_file(config, form, file, path)
-    if mesh is not None and manifest.is_orbax(folder):
-        return pods.load(folder, sharding.with_shapes(form, mesh))
     if not (folder / "checkpoints").is_dir():
         return convert.load(config.model.architecture, folder, form)
     params, _, _ = load_run(folder)
@@ -66,7 +73,14 @@ def content(path: str, tree: flow.Params) -> str:
 
 def load_specialist(config: ConfigDict, base: flow.Params, path: str, mesh: Mesh | None = None) -> flow.Params:
     """A teacher beside the base, as the run holds it: of an adapter file, or of a LoRA run over ``base``, the factors
-    alone, for the run's scale (`scale_of`), so that a specialist costs no second network; else as `load_weights`."""
+    alone, for the run's scale (`scale_of`), so that a specialist costs no second network; else as `load_weights`. All
+    hosts call it."""
+    with hosts.together():
+        factors = _load_factors(config, base, path)
+    return load_weights(config, base, path, mesh) if factors is None else factors
+
+
+def _load_factors(config: ConfigDict, base: flow.Params, path: str) -> flow.Params | None:
     if (file := _adapter_file(path)) is not None:
         adapter = adapters.read(file, config.model.architecture, base)
         return _rescaled(paths.unflatten(adapter.factors), adapter.alpha / adapter.rank / scale_of(config))
@@ -74,7 +88,7 @@ def load_specialist(config: ConfigDict, base: flow.Params, path: str, mesh: Mesh
         params, _, _ = restore_params(Path(path) / "checkpoints")
         _check_sizes(params, lora.form(lora.of(run.config), base), path)
         return _rescaled(params, lora.of(run.config).scale / scale_of(config))
-    return load_weights(config, base, path, mesh)
+    return None
 
 
 def specialist_form(config: ConfigDict, base: flow.Params, path: str) -> flow.Params:
@@ -207,7 +221,7 @@ def load_exported_adapter(folder: Path) -> tuple[flow.Params, ConfigDict]:
 
 def _adapted_base(config: ConfigDict, sha256: str, folder: str | Path) -> flow.Params:
     model, path = models.architecture(config.model.architecture), base_path(config)
-    base = load_weights(config, model.abstract(models.make_config(model, config.model)), path)
+    base = _load_whole(config, model.abstract(models.make_config(model, config.model)), path)
     if content(path, base) != sha256:
         raise UserError(f"The weights in {path} are not those that {folder} adapts; bring them back.")
     return base
@@ -234,7 +248,11 @@ def _load_adapter(config: ConfigDict, form: flow.Params, path: str) -> flow.Para
             f"The run {path} trained no adapter of {base_path(config)}, as a LoRA student's beginning has to be; give "
             "another one as config.init."
         )
-    _check_sizes(params, form, path)
+    if _shapes(params) != _shapes(form):
+        raise UserError(
+            f"The run {path} trained an adapter of rank {adapted.rank} over other matrices or of another rank than "
+            "config.lora says; give its rank and rules, or another run as config.init."
+        )
     return _rescaled(params, adapted.scale / scale_of(config))
 
 
@@ -250,11 +268,14 @@ def _merge_file(config: ConfigDict, form: flow.Params, file: Path, path: str) ->
     if path == base_path(config):
         raise UserError(f"{path} is an adapter, which has no base of its own; give the base's weights there.")
     adapter = adapters.read(file, config.model.architecture, form)
-    base = load_weights(config, form, base_path(config))
+    base = _load_whole(config, form, base_path(config))
     return lora.merge(base, paths.unflatten(adapter.factors), adapter.alpha / adapter.rank)
 
 
 def _check_sizes(params: Any, form: flow.Params, path: str) -> None:
-    found, wanted = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (params, form))
-    if found != wanted:
+    if _shapes(params) != _shapes(form):
         raise UserError(f"The run {path} trained a network of other sizes than config.model has; give another one.")
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.shape, tree)

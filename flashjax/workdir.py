@@ -78,7 +78,8 @@ def check_unfinished(folder: Path, rows: int) -> None:
 
 def check_disk(folder: Path, state: Sequence[Any], keep: int) -> None:
     """Raises UserError where the disk has no room for the checkpoints of a run that are still to come, each of all
-    arrays of its ``state``; ``keep`` of them, and one that is being written, are there at a time."""
+    arrays of its ``state``; ``keep`` of them (the best too, where it is kept), and one that is being written, are there
+    at a time."""
     saved = sum(path.name.isdigit() for path in (folder / "checkpoints").iterdir())
     needed = max(1, keep + 1 - saved) * sum(leaf.size * leaf.dtype.itemsize for leaf in state)
     free = shutil.disk_usage(folder).free
@@ -128,12 +129,19 @@ def _read(record: Path) -> dict[str, Any]:
     return read_object(record, "give another --workdir")
 
 
-def check_out(out: Path, others: Sequence[str] = (), runs: Sequence[str] = (), flag: str = "--out") -> None:
+def check_out(
+    out: Path, others: Sequence[str] = (), runs: Sequence[str] = (), flag: str = "--out", read: Sequence[str] = ()
+) -> None:
     """Raises UserError where no file can be written at ``out``, or beside it with the suffixes ``others``, or where it
-    would take the place of what one of ``runs`` is known by: before the work, which would be lost."""
+    would take the place of what one of ``runs`` is known by, or of a file that is ``read`` (of a data set also its
+    manifest): before the work, which would be lost."""
+    sets = [path for path in map(Path, read) if path.suffix == ".arrayrecord"]
+    inputs = {path.resolve() for path in (*map(Path, read), *(path.with_suffix(".json") for path in sets))}
     for file in (out, *map(out.with_suffix, others)):
         if file.is_dir():
             raise UserError(f"{flag} {out} cannot be written: {file} is a folder; give another name.")
+        if file.resolve() in inputs:
+            raise UserError(f"{flag} {out} would be written over {file}, which is read for it; give another name.")
     check_folder(out.absolute().parent, f"{flag} {out}")
     if out.stem in RECORDS and any(Path(run).resolve() == out.absolute().parent.resolve() for run in runs):
         raise UserError(f"{flag} {out} has the name of a file of the run's own; give another one, such as report.html.")

@@ -33,7 +33,10 @@ on() {
   tpus tpu-vm ssh "$1" --worker=all --quiet --ssh-flag=-oServerAliveInterval=30 --command="$2"
 }
 
-ARCHIVE="${TMPDIR:-/tmp}/flashjax.tgz"
+# Of this launch alone: another one, from another checkout or of another person, would write over it.
+UPLOADS="$(mktemp -d)"
+ARCHIVE="$UPLOADS/flashjax.tgz"
+trap 'rm -rf "$UPLOADS"' EXIT
 BUSY=3 # a run is on it, whose code stays as it is
 
 # upload NODE: the archive, unpacked on all workers on which nothing runs.

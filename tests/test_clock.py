@@ -56,6 +56,24 @@ def test_rows_by_phase(now):
     assert speed.since([(1, 2.0), (2, 5.0)])["mfu"] == 4 / 8
 
 
+def test_a_run_that_is_resumed_inside_of_the_profiled_rows_traces_the_rest(monkeypatch, tmp_path):
+    traced = []
+    monkeypatch.setattr(clocks.jax.profiler, "start_trace", traced.append)
+    monkeypatch.setattr(clocks.jax.profiler, "stop_trace", lambda: traced.append("end"))
+    for rows, expected in ((range(9), [3, 5]), (range(4, 9), [4, 5]), (range(6, 9), [])):
+        profile, found = clocks.Profile((3, 5), tmp_path), []
+        for step in rows:
+            if profile.begins(step):
+                profile.start()
+                found.append(step)
+            if profile.ends(step):
+                profile.stop()
+                found.append(step)
+        assert found == expected
+    assert not clocks.Profile((0, 0), tmp_path).begins(0)
+    assert traced == [str(tmp_path), "end"] * 2
+
+
 def test_a_second_that_is_waited_while_a_row_runs_is_counted_once(now):
     """Rows of 1 s and a batch every 1.1 s: there is a row every 1.1 s, and 0.1 s without one."""
     clock = clocks.Clock()

@@ -52,6 +52,8 @@ def made(config: ConfigDict):
         (dict(edit_share=((0, 0.5), (0.5, None))), "config.edit_share is None; the share"),
         (dict(edit_share=((0.1, 0.5),)), "config.edit_share: The phases of a run begin at 0"),
         (dict(distill__critic_rows=0, distill__share_sample=False), "The critic would never follow the student; set"),
+        (dict(distill__classes=(("a", "b"), "c")), "config.distill.classes is (('a', 'b'), 'c'); it names the categ"),
+        (dict(distill__classes=3), "config.distill.classes is 3; it names the categories of the prompts, each once"),
         (dict(objective="trajectory", distill__rollout_mode="renoise"), "a trajectory is followed from state to state"),
     ],
 )
@@ -86,6 +88,14 @@ def test_what_is_said_in_vain():
     config = joint(distill__student_times__kind="logit_normal")
     said = "config.distill.student_times.{}, as times of the kind logit_normal have none."
     assert recipe.in_vain(config, made(config)) == [said.format("low"), said.format("high")]
+    config = configs.load(["--config=configs/postcards.py"])
+    with config.unlocked():
+        config.ema_decay, config.distill.substeps, config.profile = 0.5, 9, (5000, 5010)
+    assert recipe.in_vain(config, made(config)) == [
+        "config.ema_decay, which the objective dmd does not read.",
+        "config.distill.substeps, which the objective dmd does not read.",
+        "config.profile, as the run ends before its row 5000.",
+    ]
     for nothing in (0.0, {"text": 0}, ((0, 0.0), (0.5, {"text": 0.0, "portrait": 0}))):
         config = joint(sources__more=dict(path="more", weight=nothing))
         assert recipe.in_vain(config, made(config)) == ["config.sources.more is never read, as its weight is 0."]

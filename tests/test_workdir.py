@@ -1,5 +1,6 @@
 """Work directories: whose they are, and that nothing of another run is touched."""
 
+import errno
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from flashjax import workdir
+from flashjax import checkpoint, workdir
 from flashjax.checkpoint import Checkpoints, check_meta, form, restore_params
 from flashjax.errors import UserError
 
@@ -156,6 +157,8 @@ def test_a_damaged_record(begun, content, metrics):
         ("a.html", "--out {0}/a.html cannot be written: {0}/a.csv is a folder; give another name."),
         ("run/config.html", "--out {0}/run/config.html has the name of a file of the run's own; give another"),
         ("run/../run/metrics.html", "has the name of a file of the run's own"),
+        ("heldout.html", "--out {0}/heldout.html would be written over {0}/heldout.json, which is read for it; give"),
+        ("measures.html", "would be written over {0}/measures.csv, which is read for it"),
     ],
 )
 def test_results_that_cannot_be_written(tmp_path, out, said):
@@ -163,7 +166,10 @@ def test_results_that_cannot_be_written(tmp_path, out, said):
     for name in ("run", "a.csv"):
         (tmp_path / name).mkdir()
     with pytest.raises(UserError) as raised:
-        workdir.check_out(tmp_path / out, (".json", ".csv"), [str(tmp_path / "run")])
+        workdir.check_out(
+            tmp_path / out, (".json", ".csv"), [str(tmp_path / "run")],
+            read=[str(tmp_path / "heldout.arrayrecord"), str(tmp_path / "new/../measures.csv")],
+        )  # fmt: skip
     assert said.format(tmp_path) in str(raised.value)
 
 
@@ -201,9 +207,27 @@ def test_a_checkpoint_of_another_configuration(tmp_path):
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     with pytest.raises(UserError, match=r"config.seed is 0 there and 1 here; table is 'abc' there and 'abd' here"):
         again.restore(4, abstract, dict(config=dict(seed=1, teachers=["t"]), table="abd"))
+    wide = {"a": jax.ShapeDtypeStruct((4,), jnp.float32, sharding=state["a"].sharding)}
+    for other, said in (
+        (abstract | dict(b=abstract["a"]), r"its array b is missing, and of the shape \[3\] in the state of today\. "),
+        ({}, r"its array a is of the shape \[3\], and missing in the state of today"),
+        (wide, r"written by other code or packages: its array a is of the shape \[3\], and of the shape \[4\] in"),
+    ):
+        with pytest.raises(UserError, match=said):
+            again.restore(4, other, meta)
     restored, data = again.restore(4, abstract, meta)
     assert restored["a"].tolist() == [0, 1, 2]
     assert data == dict(loader={"at": 7})
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "x"), ValueError(f"Error reading [os_error_code='{errno.EIO}' tensorstore_spec=''")]
+)
+def test_a_disk_that_does_not_answer_is_no_damage(error):
+    """Deleting the checkpoint was advised."""
+    said = r"^The checkpoint runs/4 cannot be read now \(Input/output error\); look at its disk"
+    with pytest.raises(UserError, match=said), checkpoint._reading("runs", 4):
+        raise error
 
 
 def test_a_copy_of_a_checkpoint_that_lacks_a_file(tmp_path):

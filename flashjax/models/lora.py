@@ -49,7 +49,10 @@ def of(config: Mapping[str, Any]) -> Lora | None:
     settings = config.get("lora")
     if not settings or not settings["rank"]:
         return None
-    return Lora(settings["rank"], settings["alpha"], tuple(map(tuple, settings["rules"])))
+    rules, several = settings["rules"], list | tuple
+    if not isinstance(rules, several) or not all(isinstance(rule, several) and len(rule) == 2 for rule in rules):
+        raise ValueError(f"config.lora.rules is {rules!r}; it has to be pairs, as in (('blocks/.*/kernel', True),).")
+    return Lora(settings["rank"], settings["alpha"], tuple(map(tuple, rules)))
 
 
 def form(lora: Lora, base: flow.Params) -> flow.Params:
@@ -93,7 +96,12 @@ def is_adapter(tree: flow.Params) -> bool:
 @dataclasses.dataclass(frozen=True)
 class Adapted:
     """A kernel with its factors beside it, in the kernel's place in a tree. A network reads its parameters as
-    ``kernel[...]``, which merges here: where it is used, a layer of a stack at a time."""
+    ``kernel[...]``, which merges here: where it is used, a layer of a stack at a time.
+
+    The sum is rounded to the base's dtype, as that of a merged export is. Of a bfloat16 base changes of less than half
+    a step of a weight (a 256th to a 512th of it) are so lost, where tools that apply the factors to activations, as
+    diffusers does with an exported LoRA, keep them.
+    """
 
     base: Any
     a: jax.Array

@@ -38,9 +38,10 @@ class Place(NamedTuple):
 
 
 def place(environment: Mapping[str, str]) -> Place | None:
-    """The place that the FLASHJAX_* variables describe; None without them, a run of one process."""
+    """The place that the FLASHJAX_* variables describe; None for a run of one process: without them, or where they say
+    no more than that it is one."""
     given = {name: environment.get(name, "") for name in NAMES}
-    if not any(given.values()):
+    if not any(given.values()) or (given[NAMES[1]] == "1" and not given[NAMES[0]]):
         return None
     missing = [name for name in NAMES if not given[name]]
     if missing:
@@ -177,10 +178,16 @@ def _read(connection: socket.socket, seconds: float) -> dict:
     return message
 
 
+LONGEST_WAIT = 7 * 24 * 3600  # sockets take no wait that is much longer
+
+
 def seconds_to_wait(environment: Mapping[str, str] = os.environ) -> float:
     """FLASHJAX_WAIT: for how long processes wait for each other at the start."""
     text = environment.get("FLASHJAX_WAIT", "60")
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise UserError(f"FLASHJAX_WAIT is {text!r}; it has to be a number of seconds.") from None
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_WAIT:
+        raise UserError(f"FLASHJAX_WAIT is {text!r}; it has to be a number of seconds, {LONGEST_WAIT} at most.")
+    return seconds

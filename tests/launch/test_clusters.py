@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 from stubs import GCLOUD, GKE, ROOT, RUN, SCRIPTS, answers, calls
@@ -53,6 +54,7 @@ def test_a_tpu_vm(bash, bin):
         assert call[1][:3] == ["compute", "tpus", "tpu-vm"]
         assert {"--worker=all", "--zone=us-east5-a", "--project=p"} <= set(call[1])
     assert copy[1][3] == "scp" and copy[1][5] == "mine:flashjax.tgz"
+    assert not Path(copy[1][4]).parent.exists()  # a folder of this launch alone
     assert worker_command(start)[:3] == ["cd", "flashjax", "&&"]
     assert worker_command(start)[3:] == [
         "FLASHJAX_EXTRAS=tpu,postcards", "FLASHJAX_RESTARTS=3", "bash", "launch/detached.sh", "start", "tpu", *RUN

@@ -183,6 +183,9 @@ def test_what_is_no_adapter_is_refused():
     for rank, alpha in ((-1, 1.0), (2, 0.0), (2, float("nan"))):
         with pytest.raises(ValueError, match=r"config\.lora\.(rank|alpha) is"):
             lora.Lora(rank, alpha, RULES)
+    for rules in (None, 3, "blocks", ("blocks/.*", True)):
+        with pytest.raises(ValueError, match=r"config\.lora\.rules is .*; it has to be pairs"):
+            lora.of(dict(lora=dict(rank=3, alpha=6.0, rules=rules)))
     with pytest.raises(UserError, match="choose no kernel"):
         lora.form(lora.Lora(2, 1.0, ((".*", False),)), BASE)
     with pytest.raises(UserError, match="which is no kernel"):

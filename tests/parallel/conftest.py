@@ -26,7 +26,7 @@ import stand_ins
 stand_ins.replace(drawer="DRAW" not in os.environ)
 exec(os.environ.get("FIRST", ""))
 from flashjax import cli
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(cli.main())
 """
 
 

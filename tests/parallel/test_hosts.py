@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 import stand_ins
 
-from flashjax import checkpoint, metrics, pictures, train
+from flashjax import checkpoint, metrics, pictures, train, weights
 from flashjax import config as configs
 from flashjax.errors import UserError
 from flashjax.models import text
@@ -161,6 +161,43 @@ def test_one_process_then_two_on_another_mesh(launch, uninterrupted, tmp_path):
         if found[name].dtype == np.float32:
             np.testing.assert_allclose(found[name], expected[name], atol=1e-6, rtol=1e-5, err_msg=name)
     assert any(cache.iterdir())
+
+
+CRASH = """
+from flashjax import train
+run_row = train.run_row
+def crashing(programs, table, step, *rest):
+    if step == 2 and os.environ.get("FLASHJAX_PROCESS", "0") == os.environ["WHO"]:
+        raise RuntimeError("nobody foresaw this")
+    return run_row(programs, table, step, *rest)
+train.run_row = crashing
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("who", ["0", "1"])
+def test_a_crash_of_one_process_ends_all_of_them_at_once(launch, tmp_path, who):
+    """Both waited 300 s for each other at JAX's barrier and then aborted, with a status that has runs started again."""
+    told = launch("local_multi.sh", "--config.mesh.data=4", f"--workdir={tmp_path}", FIRST=CRASH, WHO=who)
+    output = told.communicate(timeout=200)[0]
+    assert told.returncode == 1, output
+    assert output.count("RuntimeError: nobody foresaw this") == 1 and "started again" not in output
+
+
+def test_weights_that_one_host_cannot_read_are_told_on_all(on_all, monkeypatch):
+    """The others waited for it until their heartbeats ended, which looks like a lost host."""
+
+    def load(config, form, path):
+        if path == "torn":
+            raise UserError("torn is truncated.")
+        return form
+
+    monkeypatch.setattr(weights, "_load_whole", load)
+    monkeypatch.setattr(weights, "_load_factors", lambda config, base, path: load(config, None, path))
+    for read in (weights.load_weights, weights.load_specialist):
+        told = on_all(partial(read, None, {}), "whole", "torn", "whole")
+        assert told == ["Process 1 cannot start: torn is truncated.", "torn is truncated.", *told[:1]]
+        assert on_all(partial(read, None, {}), "whole", "whole") == [{}, {}]
 
 
 def test_all_have_to_have_the_same_code(monkeypatch):

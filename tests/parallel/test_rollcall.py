@@ -156,8 +156,10 @@ def test_the_place_is_read_from_the_environment():
         with pytest.raises(UserError, match=words):
             rollcall.place(names | changed)
     assert rollcall.seconds_to_wait({}) == 60
-    with pytest.raises(UserError, match="FLASHJAX_WAIT is 'long'; it has to be a number of seconds"):
-        rollcall.seconds_to_wait(dict(FLASHJAX_WAIT="long"))
+    assert rollcall.place(dict(FLASHJAX_PROCESSES="1")) is None
+    for text in ("long", "inf", "nan", "-1", "1e300"):
+        with pytest.raises(UserError, match=f"FLASHJAX_WAIT is '{text}'; it has to be a number of seconds, 604800 at"):
+            rollcall.seconds_to_wait(dict(FLASHJAX_WAIT=text))
 
 
 def test_the_code_version_is_of_the_sources(tmp_path, monkeypatch):
