@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from flashjax.errors import UserError
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A name for what is not complete yet, of this process alone; nothing is left there, however it ends."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """A name for what is not complete yet, of this process alone; nothing is left there, however it ends. Drawn:
+    process numbers are equal in containers, whose hosts may share the folder."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         yield partial
     finally:

@@ -257,11 +257,15 @@ def manifests_there(config: ConfigDict) -> dict[str, dict]:
 
 
 def null_tokens(config: ConfigDict) -> tuple[int, ...]:
-    """Text tokens of each teacher's negative condition: a written one may be as long as any text."""
+    """Text tokens of each teacher's negative condition: a written one may be as long as any text, and all of FLUX.2's
+    are, whose padding the denoiser reads."""
     if config.objective == "flow_matching":
         return (config.max_text_tokens,)
     named = (config.distill.teachers[name] for name in teacher_names(config.distill))
-    return tuple(config.max_text_tokens if teacher.get("negative", "") else EMPTY_PROMPT for teacher in named)
+    padded = config.model.architecture == "flux2"
+    return tuple(
+        config.max_text_tokens if padded or teacher.get("negative", "") else EMPTY_PROMPT for teacher in named
+    )
 
 
 def compile_all(

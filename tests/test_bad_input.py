@@ -162,6 +162,27 @@ def test_sets_that_cannot_be(complaint, inputs, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--from=a.jsonl", "--count=1"], "--count is for postcards; with --from it would do nothing. Leave it out."),
+        (["--from=a.jsonl", "--edits", "--split=heldout"], "--split is for postcards; with --from"),
+        (["--name=mine"], "--name is for prompts of your own (--from); here it would do nothing. Leave it out."),
+        (["--skip-limit=0"], "--skip-limit is for prompts of your own (--from); here"),
+        (["--source-size=64"], "--source-size is for prompts of your own (--from); here"),
+    ],
+)
+def test_sets_that_are_asked_for_by_halves(complaint, tmp_path, words, said):
+    """`--from own.jsonl --count 1` encoded all rows."""
+    assert complaint("prepare", f"--out={tmp_path}", *words).startswith(said)
+
+
+def test_a_study_is_a_python_file(complaint, tmp_path):
+    (tmp_path / "a.md").write_text("x")
+    for path in ("configs/studies", str(tmp_path / "a.md")):
+        assert complaint("study", path, "--list").startswith(f"{path} is no study; give a Python file with a `study`")
+
+
 def test_a_picture_on_a_full_disk(tmp_path, monkeypatch, capsys):
     """Nothing stays at --out, where the next try would find it and refuse; and it is said what to do."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -165,7 +165,7 @@ class Call:
         return {**self.judge.params, "model": self.judge.model, "messages": messages} | formats[self.judge.reply_format]
 
     def tokens(self) -> tuple[int, int]:
-        """(input, output) tokens at most: a byte of text is never more than one token."""
+        """(input, output) tokens at most: a byte of text is never more than one token. Output 0: nothing limits it."""
         text = len((self.rubric.system + self.user + json.dumps(self.rubric.schema)).encode("utf-8", "replace"))
         prices, params = self.judge.prices, self.judge.params
         images = len(self.pictures) * (prices.image_tokens if prices else 0)
@@ -176,12 +176,12 @@ class Call:
         return cost(self.judge.prices, *self.tokens()) if self.judge.prices else 0.0
 
     def about(self) -> float:
-        """US dollars as expected: four bytes a token, and replies of 150 tokens."""
+        """US dollars as expected: four bytes a token, and replies of 150 tokens, or of as many as there may be."""
         if not self.judge.prices:
             return 0.0
         images = len(self.pictures) * self.judge.prices.image_tokens
         most_in, most_out = self.tokens()
-        return cost(self.judge.prices, (most_in - images) // 4 + images, min(150, most_out))
+        return cost(self.judge.prices, (most_in - images) // 4 + images, min(150, most_out or 150))
 
 
 def cost(prices: Prices, tokens_in: int, tokens_out: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from flashjax.errors import UserError
 from flashjax.files import whole, write_first
 from flashjax.upright import upright
 
-__all__ = ["generate", "pending", "settle"]
+__all__ = ["check_sources", "generate", "pending", "settle"]
 
 # prompts and their seeds to pictures uint8 [N, H, W, 3 or 4]
 Drawer = Callable[[Sequence[Prompt], Sequence[int]], np.ndarray]
@@ -60,18 +61,33 @@ def pending(
     return [(p, seed) for p, seed in every if not (folder / f"{p.id}_{seed}.png").exists()]
 
 
+def check_sources(prompts: Sequence[Prompt], seeds: Sequence[int], folder: Path, sources: Mapping[str, str]) -> None:
+    """Raises UserError for an edit in the folder that was drawn from another picture. ``sources``: id to digest."""
+    for prompt, seed in ((p, seed) for p in prompts if p.id in sources for seed in seeds):
+        path = folder / f"{prompt.id}_{seed}.png"
+        if not path.exists():
+            continue
+        with Image.open(path) as picture:
+            drawn_from = picture.info.get("source_sha256")
+        if drawn_from != sources[prompt.id]:
+            raise UserError(f"{path} was drawn from another picture to edit than there is now; give another --out.")
+
+
 def generate(
-    todo: Sequence[tuple[Prompt, int]], folder: Path, draw: Drawer, facts: Mapping[str, Any], batch: int
-) -> Iterator[int]:
+    todo: Sequence[tuple[Prompt, int]], folder: Path, draw: Drawer, facts: Mapping[str, Any], batch: int,
+    sources: Mapping[str, str] = types.MappingProxyType({}),
+) -> Iterator[int]:  # fmt: skip
     """Draws and writes ``<id>_<seed>.png``, and yields how many were added after every batch.
 
-    Each PNG says in its text chunks what made it: ``facts``, its prompt and its seed.
+    Each PNG says in its text chunks what made it: ``facts``, its prompt and its seed, and the digest of the picture
+    that it edits (``sources``, by id).
     """
     for start in range(0, len(todo), batch):
         some = todo[start : start + batch]
         images = draw([p for p, _ in some], [seed for _, seed in some])
         for (prompt, seed), image in zip(some, images, strict=True):
             told = {**facts, "prompt": prompt.prompt, "seed": seed, "id": prompt.id}
+            told |= {"source_sha256": sources[prompt.id]} if prompt.id in sources else {}
             with whole(folder / f"{prompt.id}_{seed}.png") as partial:
                 _save(partial, image, told)
         yield len(some)

@@ -51,17 +51,19 @@ class Budget:
 
 
 def dry_run(calls: Sequence[Call], journal_keys: Mapping[str, Row]) -> list[dict[str, Any]]:
-    """What a run would ask, a row a judge: calls, those already answered, dollars as expected and at most."""
+    """What a run would ask, a row a judge: calls, those already answered, dollars as expected (None without prices) and
+    at most (None also where nothing limits the replies)."""
     rows = []
     for name in dict.fromkeys(call.judge.name for call in calls):
         mine = {call.key: call for call in calls if call.judge.name == name}
         new = [call for key, call in mine.items() if key not in journal_keys]
         priced = all(call.judge.prices for call in new)
+        limited = priced and all(call.tokens()[1] for call in new)
         rows.append(
             dict(
                 judge=name, calls=len(mine), answered=len(mine) - len(new), to_ask=len(new),
                 about=sum(c.about() for c in new) if priced else None,
-                most=sum(c.most() for c in new) if priced else None,
+                most=sum(c.most() for c in new) if limited else None,
             )
         )  # fmt: skip
     return rows

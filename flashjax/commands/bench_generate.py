@@ -57,14 +57,14 @@ def run(args: argparse.Namespace) -> None:
     draw, facts = (_of_run if args.checkpoint else _of_released)(args, bench, sources)
     written = hashlib.sha256(Path(args.bench).read_bytes()).hexdigest()[:16]
     facts |= dict(flashjax=__version__, bench_sha256=written)
-    if sources:
-        told = [(p.id, plan.source(p, sources).digest) for p in bench]
-        facts["sources_sha256"] = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    # Each by itself, as a larger --limit adds to what was drawn.
+    edited = {p.id: plan.source(p, sources).digest for p in bench if sources}
     folder = Path(args.out)
     generate.settle(folder, facts)
+    generate.check_sources(bench, args.seeds, folder, edited)
     todo = generate.pending(bench, args.seeds, folder, share)
     with tqdm(total=len(todo), desc="drawing", unit="picture") as bar:
-        for count in generate.generate(todo, folder, draw, facts, args.batch or 1):
+        for count in generate.generate(todo, folder, draw, facts, args.batch or 1, edited):
             bar.update(count)
     left = len(generate.pending(bench, args.seeds, folder))
     has = f"has those of {len(bench)} prompts" if not left else f"lacks {left}, which other shares draw"

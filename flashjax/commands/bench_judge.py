@@ -142,15 +142,22 @@ def estimate(calls: Sequence, out: str, budget: float | None) -> str:
     journal = Journal(out).read()
     rows, lines = judging.dry_run(calls, journal.replies), []
     for row in rows:
-        price = "no price" if row["most"] is None else f"about {row['about']:.2f}, at most {row['most']:.2f} US dollars"
         known = f"{row['calls']} calls, {row['answered']} answered, {row['to_ask']} to ask"
-        lines.append(f"{row['judge']}: {known}, {price}")
+        lines.append(f"{row['judge']}: {known}, {_price(row)}")
     if all(row["most"] is not None for row in rows):
         about, most = (sum(row[name] for row in rows) for name in ("about", "most"))
         lines.append(f"In all about {about:.2f}, at most {most:.2f} US dollars, if no answer is lost on its way")
         if budget is not None:
             lines.append(_suffices(budget, journal.spent, about, most))
     return "\n".join(lines)
+
+
+def _price(row: dict) -> str:
+    if row["about"] is None:
+        return "no price"
+    if row["most"] is None:
+        return f"about {row['about']:.2f} US dollars, and no highest price, as its params have no max_tokens"
+    return f"about {row['about']:.2f}, at most {row['most']:.2f} US dollars"
 
 
 def _suffices(budget: float, spent: float, about: float, most: float) -> str:

@@ -62,6 +62,8 @@ def _extractors(args: argparse.Namespace) -> list:
 
     if not args.extractor and (args.weights or args.sha256):
         raise UserError("--weights and --sha256 belong to an --extractor; say which one it is.")
+    if args.extractor == "postcards" and (args.weights or args.sha256):
+        raise UserError("The extractor 'postcards' has weights of its own; leave --weights and --sha256 out.")
     if args.extractor in (None, "postcards"):
         return [extractors.load("postcards")]
     found = [extractors.load(args.extractor, args.weights, args.sha256)]

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     needs("judge", "jinja2")
     if Path(args.out).suffix.lower() != ".html":
         raise UserError(f"--out {args.out} has to end in .html.")
-    check_out(Path(args.out), (".json", ".csv"))
+    check_out(Path(args.out), (".json", ".csv"), read=[args.bench, *([args.measures] if args.measures else [])])
     scores = Path(args.judged) / "scores.jsonl"
     if not scores.is_file():
         raise UserError(f"There is no {scores}; run flashjax bench judge first.")

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from flashjax import pictures, pipeline
     from flashjax.commands import quiet
     from flashjax.errors import UserError
-    from flashjax.evaluate import classifier, edits, edits_page, study
+    from flashjax.evaluate import classifier, edits, edits_page, ocr, study
     from flashjax.files import as_csv, write_whole
     from flashjax.models import text
     from flashjax.workdir import check_out
@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out)
     if out.suffix not in (".json", ".html") or not out.absolute().parent.is_dir():
         raise UserError(f"--out {out} has to end in .json or .html and lie in a folder that exists.")
-    check_out(out, (".json", ".csv", ".png"), args.checkpoint)
+    check_out(out, (".json", ".csv", ".png"), args.checkpoint, read=[args.data])
+    ocr.reader()
     records = study.load_cards(args.data, args.limit, "edit_data")
     judge, encoder = classifier.load(args.classifier), text.default_encoder()
     sources, said = np.stack([r["source"] for r in records]), [r["instruction"] for r in records]
@@ -72,4 +73,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _cell(interval: dict | None) -> str:
-    return "none" if interval is None else "{value:.3f} [{low:.3f}, {high:.3f}]".format(**interval)
+    if interval is None:
+        return "none"
+    ends = "" if interval["low"] is None else " [{low:.3f}, {high:.3f}]".format(**interval)
+    return f"{interval['value']:.3f}{ends}"

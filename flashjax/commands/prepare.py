@@ -6,19 +6,27 @@ import argparse
 from flashjax.commands import non_negative, positive, seed
 from flashjax.data.manifest import read_manifest
 
+# What is for postcards alone and for prompts of one's own, and what each is where it is not given.
+_OF_POSTCARDS = dict(split="train", count=2000, edits=False, prompts_only=False, seed=0, categories=None)
+_OF_OWN = dict(source_size=None, name="prompts", skip_limit=0)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder to write SPLIT.arrayrecord and SPLIT.json to")
     parser.add_argument(
-        "--split", default="train", choices=("train", "teacher", "heldout", "heldout_words"),
+        "--split", choices=("train", "teacher", "heldout", "heldout_words"),
         help="train: captions leave most things open; teacher: they say more; heldout: pictures and captions that "
         "training never shows; heldout_words: signs with words that it never shows (default train)",
     )  # fmt: skip
-    parser.add_argument("--count", type=int, default=2000, help="postcards a category (default 2000)")
+    parser.add_argument("--count", type=int, help="postcards a category (default 2000)")
     parser.add_argument("--size", type=int, default=32, help="side of the pictures in pixels (default 32)")
-    parser.add_argument("--edits", action="store_true", help="pictures, instructions, results: SPLIT_edits")
-    parser.add_argument("--prompts-only", action="store_true", help="no pictures: all that distillation needs")
-    parser.add_argument("--seed", type=seed, default=0, help="another seed makes another set (default 0)")
+    parser.add_argument(
+        "--edits", action="store_true", default=None, help="pictures, instructions, results: SPLIT_edits"
+    )
+    parser.add_argument(
+        "--prompts-only", action="store_true", default=None, help="no pictures: all that distillation needs"
+    )
+    parser.add_argument("--seed", type=seed, help="another seed makes another set (default 0)")
     parser.add_argument(
         "--categories", nargs="+", help="landscape, portrait, text (default: all); one named twice gets twice as many"
     )
@@ -29,14 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "several, edits",
     )  # fmt: skip
     own.add_argument("--source-size", type=positive, help="side of the pictures to edit in pixels (default: --size)")
-    own.add_argument("--name", default="prompts", help="of the set in --out (default %(default)s)")
+    own.add_argument("--name", help="of the set in --out (default prompts)")
     own.add_argument(
         "--encoder", help="write the text states of a released family, such as qwen_image_21 (default: MiniLM's)"
     )
     own.add_argument("--encoder-weights", metavar="DIR", help="its pipeline's folder: text_encoder/, tokenizer/")
     own.add_argument("--also", nargs="+", default=[], metavar="TEXT", help="encode negative prompts of teachers too")
     own.add_argument(
-        "--skip-limit", type=non_negative, default=0, help="rows to leave out whose pictures cannot be read (default 0)"
+        "--skip-limit", type=non_negative, help="rows to leave out whose pictures cannot be read (default 0)"
     )
 
 
@@ -47,8 +55,13 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--encoder and --encoder-weights go together: a family, and the folder of its pipeline.")
     if (args.encoder and not args.files) or (args.also and not args.encoder):
         raise UserError("--encoder is for prompts of your own (--from), and --also for what it encodes beside them.")
-    if args.source_size and not args.files:
-        raise UserError("--source-size is for edits of your own (--from); those of postcards are as large as the rest.")
+    others = _OF_POSTCARDS if args.files else _OF_OWN
+    if given := [f"--{name.replace('_', '-')}" for name in others if getattr(args, name) is not None]:
+        whose = "postcards; with --from" if args.files else "prompts of your own (--from); here"
+        raise UserError(f"{given[0]} is for {whose} it would do nothing. Leave it out.")
+    for name, value in (_OF_POSTCARDS | _OF_OWN).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     if not args.files:
         return _postcards(args)
     from flashjax.data.prompts import prepare_prompts

@@ -65,7 +65,7 @@ def prepare_prompts(
         raise PrepareError(f"{encoder_name} is for edits, and {rows[0]['where']} has no 'source'.")
     names = [Path(file).name for file in files]
     called = [name if names.count(name) == 1 else str(file) for name, file in zip(names, files, strict=True)]
-    hashes = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
+    hashes = [_sha256(Path(file)) for file in files]
     request = {
         "what": "prompts", "split": name, "task": "edit" if edits else "t2i", "encoder": encoder_name,
         "files": dict(zip(called, hashes, strict=True)),
@@ -101,6 +101,11 @@ def _looks(paths: Sequence[str]) -> str:
     found = [(path, Path(path).stat()) for path in paths if Path(path).is_file()]
     told = [(path, at.st_size, at.st_mtime_ns) for path, at in found]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _sources(row: Mapping[str, Any]) -> list[str]:

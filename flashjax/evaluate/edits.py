@@ -85,15 +85,19 @@ def lines(told: Mapping[str, Any]) -> Iterator[tuple]:
     for name, row in told.items():
         for key in ("success", "kept", "outside", "text"):
             if row[key] is not None:
-                yield name, key, *(row[key][part] for part in ("value", "low", "high"))
+                value, *ends = (row[key][part] for part in ("value", "low", "high"))
+                yield name, key, value, *("" if end is None else end for end in ends)
         for kind, value in row["success_by_category"].items():
             yield name, f"success/{kind}", value, "", ""
 
 
 def _interval(values: np.ndarray, seed: int, rate: bool) -> dict[str, float] | None:
-    """Where nearly all edits end alike, so do resamples of them: of none of 41 done a bootstrap says that it is 0."""
+    """Where nearly all edits end alike, so do resamples of them: of none of 41 done a bootstrap says that it is 0. Of a
+    single edit there is no interval."""
     kept = values[np.isfinite(values)]
     if not len(kept):
         return None
-    told = intervals.rate_interval(kept) if rate and len(kept) > 1 else intervals.bootstrap(kept, seed=seed)
+    if len(kept) == 1:
+        return dict(value=float(kept[0]), low=None, high=None, count=1)
+    told = intervals.rate_interval(kept) if rate else intervals.bootstrap(kept, seed=seed)
     return told._asdict() | dict(count=len(kept))

@@ -48,6 +48,10 @@ def _entry(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(name: str, row: Mapping[str, Any]) -> str:
-    told = "{value:.1%} (95 % interval {low:.1%} to {high:.1%})"
-    done, kept = (told.format(**row[key]) for key in ("success", "kept"))
+    done, kept = (_told(row[key]) for key in ("success", "kept"))
     return f"{name}: {done} of the edits are done as told, and {kept} of the other attributes are as they were."
+
+
+def _told(rate: Mapping[str, Any]) -> str:
+    interval = "" if rate["low"] is None else " (95 % interval {low:.1%} to {high:.1%})".format(**rate)
+    return f"{rate['value']:.1%}{interval}"

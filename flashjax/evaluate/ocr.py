@@ -48,7 +48,8 @@ def reader() -> str:
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
             "Reading words needs the package rapidocr-onnxruntime, which is not installed; install it with "
-            "`pip install 'flashjax[postcards]'`, or go without (ocr=False, --no-ocr)."
+            "`pip install 'flashjax[postcards]'` (for Python 3.11 and 3.12), or leave words out where a command has "
+            "--no-ocr."
         ) from error
 
 

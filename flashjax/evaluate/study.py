@@ -19,7 +19,7 @@ from flashjax import __version__, checkpoint, pipeline, recipe
 from flashjax import metrics as run_metrics
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
-from flashjax.evaluate import classifier, report, suite
+from flashjax.evaluate import classifier, ocr, report, suite
 from flashjax.evaluate.watch import HELD_OUT
 from flashjax.files import as_csv, whole, write_whole
 from flashjax.models import text
@@ -149,7 +149,8 @@ def study(
     the same figures beside it as JSON and, those of the sets of pictures, as CSV. ``limit``: at most so many prompts;
     ``keep``: where pictures are kept for the next evaluation (``draw_kept``); ``step``: of the run's checkpoint, None
     for the newest. Returns the figures. Raises UserError, before anything is drawn."""
-    check_paths(workdir, out)
+    check_paths(workdir, out, data)
+    ocr.reader()
     records = load_cards(data, limit)
     side, prompts = records[0]["image"].shape[0], [r["caption"] for r in records]
     judge, encoder = classifier.load(classifier_path), text.default_encoder()
@@ -193,7 +194,7 @@ def measure(
     return sets, figures | timing(student, teacher, prompts[:TIMED], encoder)
 
 
-def check_paths(workdir: str, out: str) -> None:
+def check_paths(workdir: str, out: str, data: str) -> None:
     """Raises UserError for a report that would not be one, and for what is not a run."""
     if Path(out).suffix.lower() != ".html":
         beside = "the figures and a picture go beside it, as .json, .csv and .png."
@@ -203,7 +204,7 @@ def check_paths(workdir: str, out: str) -> None:
             f"{workdir} is not the work directory of a run (config.json, step_table.txt, metrics.jsonl, checkpoints/); "
             "the report tells of the training, so give the run and not what was exported from it."
         )
-    check_out(Path(out), (".json", ".csv", ".png"), [workdir])
+    check_out(Path(out), (".json", ".csv", ".png"), [workdir], read=[data])
 
 
 def load_cards(data: str, limit: int | None = None, kind: str = "data") -> list[dict[str, Any]]:

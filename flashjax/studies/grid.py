@@ -113,6 +113,8 @@ Execute = Callable[[Cell, Mapping[str, Any]], dict[str, Any]]
 def load(file: str) -> Study:
     """The ``study`` of a Python file. Raises UserError where it has none."""
     path = existing(file, "study")
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"{path} is no study; give a Python file with a `study` in it, as in configs/studies.")
     spec = importlib.util.spec_from_file_location("flashjax_study", path)
     module = importlib.util.module_from_spec(spec)
     try:

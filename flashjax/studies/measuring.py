@@ -79,7 +79,8 @@ def check_read(every: Sequence[Cell], settings: Mapping[str, Any]) -> None:
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """Raises UserError for arguments of `measure` that it does not take, or that name nothing."""
+    """Raises UserError for arguments of `measure` that it does not take, or that name nothing, and where nothing reads
+    words."""
     takes = [name for name, each in inspect.signature(measure).parameters.items() if each.kind is each.KEYWORD_ONLY]
     if unknown := [name for name in settings if name not in takes]:
         raise UserError(f"The study's 'measure' has no {unknown[0]!r}; it takes {', '.join(takes)}.")
@@ -90,6 +91,7 @@ def check(settings: Mapping[str, Any]) -> None:
     for name in takes:
         if name != "limit" and settings.get(name):
             existing(settings[name], f"{name} of the study's 'measure'")
+    ocr.reader()
 
 
 def measure(

@@ -195,6 +195,19 @@ def test_a_dry_run_looks_at_the_budget(tmp_path, capsys):
         assert not server.seen
 
 
+def test_a_dry_run_knows_no_highest_price_of_replies_that_nothing_limits(tmp_path, capsys):
+    """Such replies counted as nothing: "at most 1.63" where a cap of 1,024 tokens had 11.87."""
+    with Running(FakeJudge()) as server:
+        argv = [*bench(tmp_path, server, key=False), "--dry-run"]
+        judges = json.loads((tmp_path / "judges.json").read_text())
+        judges["judges"][0]["params"] = dict(temperature=0)
+        (tmp_path / "judges.json").write_text(json.dumps(judges))
+        assert cli.main(argv) == 0
+    told = capsys.readouterr().out
+    assert "14 to ask, about 0.05 US dollars, and no highest price, as its params have no max_tokens" in told
+    assert "In all" not in told
+
+
 @pytest.mark.parametrize(
     ("file", "content", "sentence"),
     [

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import types
 
@@ -105,6 +106,22 @@ def test_processes_that_begin_at_once_agree(tmp_path, monkeypatch):
         else:
             with pytest.raises(UserError, match="has pictures of other settings: steps is 8 there and 4 here"):
                 generate.settle(folder, FACTS)
+
+
+def test_processes_of_one_number_have_files_of_their_own(tmp_path, monkeypatch):
+    """In containers all are number 1, and hosts share the folder: one took the other's unfinished file away."""
+    monkeypatch.setattr("flashjax.files.os.getpid", lambda: 1)
+    link = os.link
+
+    def meanwhile(partial, path):
+        monkeypatch.setattr("flashjax.files.os.link", link)
+        generate.settle(tmp_path / "out", FACTS)
+        link(partial, path)
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("flashjax.files.os.link", meanwhile)
+    generate.settle(tmp_path / "out", FACTS)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["drawn.json"]
 
 
 def test_a_bucket_without_links_is_a_folder_too(tmp_path, monkeypatch):
@@ -225,10 +242,17 @@ def test_a_bench_of_edits_by_a_run(run, tmp_path, capsys, monkeypatch):
     assert cli.main(argv) == 2
     assert "2 edits name no source picture; give --sources" in capsys.readouterr().err
     argv.append(f"--sources={tmp_path}/sources")
-    assert cli.main(argv) == 0
+    assert cli.main([*argv, "--limit=1"]) == 0
+    assert cli.main(argv) == 0  # adds to it
     a, b = (np.asarray(Image.open(tmp_path / f"out/e{i}_0.png")) for i in range(2))
     assert (a != b).any()  # same words, same noise
     assert Image.open(tmp_path / "out/e0_0.png").text["step"] == "8"
+    (tmp_path / "sources/e1_0.png").rename(tmp_path / "e1_0.png")
+    shutil.copy(tmp_path / "sources/e0_0.png", tmp_path / "sources/e1_0.png")
+    assert cli.main(argv) == 2
+    assert "out/e1_0.png was drawn from another picture to edit than there is now" in capsys.readouterr().err
+    (tmp_path / "e1_0.png").replace(tmp_path / "sources/e1_0.png")
+    assert cli.main(argv) == 0
     shutil.rmtree(run / "checkpoints" / "8")
     assert cli.main(argv) == 2
     told = capsys.readouterr().err

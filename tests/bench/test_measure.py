@@ -105,6 +105,7 @@ def test_what_does_not_fit_is_said_before_anything_is_measured(bench, capsys):
 
     assert "has the sha256" in said("--extractor=onnx", f"--weights={bench}/net.onnx", "--sha256=00")
     assert "belong to an --extractor" in said(f"--weights={bench}/net.onnx")
+    assert "has weights of its own; leave" in said("--extractor=postcards", f"--weights={bench}/net.onnx")
     assert "--reference x is none of the systems" in said("--reference=x")
     (bench / "student" / "a1_0.png").unlink()
     (bench / "student" / "a1_1.png").unlink()

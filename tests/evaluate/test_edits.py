@@ -73,6 +73,17 @@ def test_a_changed_word_is_judged_by_what_can_be_read(records, judge, monkeypatc
     assert np.isnan(np.delete(found["text"], words)).all()
 
 
+def test_of_one_edit_there_is_no_interval(records, judge, monkeypatch, tmp_path):
+    """It read as certain: 0.000 [0.000, 0.000]."""
+    monkeypatch.setattr(edits.ocr, "word_hits", lambda images, words: np.zeros(len(words), bool))
+    one = next(r for r in records if r["changed"] == "word") | dict(instruction="make it LAKE")
+    told = edits.figures({"set": one["image"][None]}, [one], judge)
+    assert told["set"]["success"] == told["set"]["text"] == dict(value=0.0, low=None, high=None, count=1)
+    assert ("set", "text", 0.0, "", "") in list(edits.lines(told))
+    edits_page.write_page(tmp_path / "page.html", told, {"set": one["image"][None]}, [one], "flashjax evaluate-edits")
+    assert "set: 0.0% of the edits are done as told" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_the_error_outside_is_measured_outside():
     source, exact = np.zeros((2, 8, 8, 3), np.uint8)
     exact[:, :3] = 255

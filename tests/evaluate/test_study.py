@@ -2,6 +2,7 @@
 that decides them is the same."""
 
 import csv
+import importlib.metadata
 import json
 import re
 import shutil
@@ -155,6 +156,23 @@ def test_what_cannot_be_evaluated_is_told_before_anything_is_drawn(
     assert expected in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     assert (given / "run" / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["evaluate", "evaluate-edits"])
+def test_a_missing_reader_is_told_before_anything_is_drawn(given, tmp_path, capsys, monkeypatch, command):
+    monkeypatch.setattr(pipeline, "load", None)
+
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    argv = arguments(given, tmp_path)
+    if command == "evaluate-edits":
+        data = given / "heldout_edits.arrayrecord"
+        argv = [command, f"--checkpoint={given / 'run'}", f"--data={data}", f"--out={tmp_path}/edits.json"]
+    assert cli.main(argv) == 2
+    assert "Reading words needs the package rapidocr-onnxruntime" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
