@@ -2,6 +2,7 @@
 the grid."""
 
 import contextlib
+import dataclasses
 import json
 import tempfile
 from collections.abc import Iterator
@@ -64,11 +65,29 @@ def export_lora(workdir: str, out: str, spelling: str, which: str = "ema", step:
 def write(target: Path, params: flow.Params, model_config: Any, described: dict) -> None:
     """Writes ``transformer`` and ``scheduler``, two parts of a diffusers pipeline; ``described``: what
     ``pipeline.describe`` tells of a run."""
+    config = model_config.to_diffusers()
+    _check_told(model_config, type(model_config).from_diffusers(config))
     (target / "transformer").mkdir(parents=True)
     params = jax.tree.map(np.asarray, params)
     convert.save(described["architecture"], params, target / "transformer" / "diffusion_pytorch_model.safetensors")
-    _write(target / "transformer" / "config.json", model_config.to_diffusers())
+    _write(target / "transformer" / "config.json", config)
     _write_scheduler(target, described)
+
+
+# How a network is computed, which is no part of what is computed.
+_HOW = ("dtype", "param_dtype", "products", "scan_layers", "remat", "attention")
+
+
+def _check_told(ours: Any, read_back: Any) -> None:
+    """Raises UserError for a size that diffusers' config.json has no word for: whoever loads the weights would compute
+    another function with them."""
+    ours, theirs = map(dataclasses.asdict, (ours, read_back))
+    for name, value in ours.items():
+        if name not in _HOW and theirs[name] != value:
+            raise UserError(
+                f"config.model.{name} is {value}, which diffusers' class does not have (there it is {theirs[name]}); "
+                "models with it cannot be exported."
+            )
 
 
 def _write_scheduler(target: Path, described: dict) -> None:

@@ -55,6 +55,12 @@ class Pipeline:
         s = self.defaults | {k: v for k, v in settings.items() if v is not None}
         grid, out = flow.time_grid(s["steps"], s["shift"]), []
         cond, null = pictures.conditions(self.model, encoder, prompts, self.max_text_tokens)
+        wanted, made = self.model_config.context_dim, cond.text.shape[-1]
+        if made != wanted:
+            raise UserError(
+                f"The model reads text states of {wanted} numbers, and the encoder at hand makes {made}: its prompts "
+                "were prepared with another one, without which nothing can be drawn."
+            )
         if images is not None:
             several = [images] if getattr(images, "ndim", 0) == 4 else images
             given = [pixels.from_uint8(np.asarray(each)) for each in several]

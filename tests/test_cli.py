@@ -120,7 +120,7 @@ def test_settings_that_are_wrong(complaint, argv, expected):
         (["--config.model.architecture=unet"], "There is no architecture 'unet'; there are qwen_image_21, "),
         (["--config.model.preset=postcard"], "has no preset 'postcard'; choose one of qwen_image_21, postcards, tiny"),
         (["--config.model.preset=heads"], "qwen_image_21 has no preset 'heads'; choose one of qwen_image_21, post"),
-        (["--config.model.heads=3"], "must sum to the head width"),
+        (["--config.model.heads=3"], "must be even and sum to the head width"),
         (["--config.model.heads=0"], "config.model.heads is 0; it has to be 1 or more."),
         (["--config.model.layers=-1"], "config.model.layers is -1; it has to be 1 or more."),
         (["--config.model.width=64", "--config.model.heads=4"], "do not fit the model"),

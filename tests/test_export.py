@@ -56,6 +56,30 @@ def test_the_model_config_survives_the_round_trip():
     assert model.Config.from_diffusers(CONFIG.to_diffusers()) == CONFIG
 
 
+@pytest.mark.parametrize("changes", [dict(theta=500.0), dict(padded_positions=True)], ids=str)
+def test_what_diffusers_cannot_be_told_is_not_exported(changes, tmp_path):
+    """Its class has 10,000 for theta: another function was drawn, without a word."""
+    config = dataclasses.replace(CONFIG, **changes)
+    params = model.init(config, jax.random.key(0))
+    (name,) = changes
+    with pytest.raises(UserError, match=f"config.model.{name} is {changes[name]}, which diffusers' class does not ha"):
+        export.write(tmp_path, params, config, described())
+    assert list(tmp_path.iterdir()) == []
+    how = dataclasses.replace(CONFIG, dtype="bfloat16", remat="full", attention="xla")
+    export.write(tmp_path, params, how, described())
+
+
+def test_an_encoder_of_another_width_is_told(folder):
+    """Prompts may have been prepared with a released model's."""
+
+    class Wide(Encoder):
+        def encode(self, texts, max_tokens=None):
+            return [np.ones((3, 64), np.float32) for _ in texts]
+
+    with pytest.raises(UserError, match="reads text states of 384 numbers, and the encoder at hand makes 64: its"):
+        pipeline.load(str(folder)).draw(["a"], [0], Wide())
+
+
 @pytest.mark.parametrize(("steps", "shift"), [(4, 1.0), (4, 3.0), (8, 2.5), (1, 1.0)])
 def test_diffusers_scheduler_visits_the_trained_grid(steps, shift):
     from diffusers import FlowMatchEulerDiscreteScheduler

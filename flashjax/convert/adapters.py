@@ -156,15 +156,23 @@ def read(path: str | Path, model: str, form: Mapping[str, Any]) -> Adapter:
     return Adapter(factors, rank, alpha)
 
 
+def _pickle(path: Path) -> Path | None:
+    """The pickle that ``path`` is, or has in it in place of safetensors."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    if any(file.suffix == ".safetensors" for file in files):
+        return None
+    return next((file for file in files if file.suffix in PICKLES), None)
+
+
 def open_lora(path: str | Path, model: str, table: Table, form: Mapping[str, Any]) -> Mapping[str, lora.Factors]:
     """Open a LoRA in any spelling, flashjax's own included, as {PyTorch name: Factors}.
 
     Raises:
       ConversionError: it does not fit the model; see `read` and `lora.read`.
     """
-    if Path(path).suffix in PICKLES:
+    if pickled := _pickle(Path(path)):
         raise ConversionError(
-            f"{path} is a pickle, and --allow-pickle is for --source alone; save the LoRA as .safetensors "
+            f"{pickled} is a pickle, and --allow-pickle is for --source alone; save the LoRA as .safetensors "
             "(safetensors.torch.save_file)."
         )
     if is_adapter(open_weights(path)):

@@ -185,7 +185,7 @@ def _keep_lora(args: argparse.Namespace, source: Path, config_file: Path) -> Non
     _refuse(args, _OF_A_MODEL, "--keep-lora")
     if [scale for _, scale in args.lora] != [1.0]:
         raise ConversionError("--keep-lora takes one --lora, without a scale: whoever applies the LoRA chooses it.")
-    output.check_out(args.out, source, force=False)
+    output.check_out(args.out, source, force=None)
     config = detect.read_config(config_file)
     model = detect.choose(args.model, config, config_file)
     with detect.about(config_file):

@@ -152,9 +152,9 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def check_out(out: Path, source: Path, force: bool) -> None:
+def check_out(out: Path, source: Path, force: bool | None) -> None:
     """Raise ConversionError where ``out`` must not be written: nothing but an earlier conversion is ever replaced, or
-    removed."""
+    removed, and that not either where ``force`` is None."""
     if out.exists() and not out.is_dir():
         raise ConversionError(f"{out} is a file; --out takes a folder.")
     if out.resolve() == source.resolve():
@@ -163,7 +163,8 @@ def check_out(out: Path, source: Path, force: bool) -> None:
         raise ConversionError(f"{old} is in the way, and no conversion wrote it; move it, or change --out.")
     present = {file.name for file in out.iterdir()} if out.is_dir() else set()
     if present and not force:
-        raise ConversionError(f"The folder {out} is not empty; choose another --out, or add --force to overwrite.")
+        or_force = "" if force is None else ", or add --force to overwrite"
+        raise ConversionError(f"The folder {out} is not empty; choose another --out{or_force}.")
     if present and (foreign := sorted(present - _converted(out))):
         raise ConversionError(
             f"--force replaces only what a conversion wrote, and {out} also holds {', '.join(foreign[:5])}; move it, "

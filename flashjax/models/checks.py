@@ -38,12 +38,12 @@ def products(dtype: Any) -> None:
         raise ValueError(f"products is {dtype!r}, no dtype; write float32 or bfloat16.") from error
 
 
-def even_axes(axes_dims: Sequence[int], width: int, heads: int) -> None:
-    """Raises ValueError unless rotary axes are even and make up a head."""
-    if width % heads or sum(axes_dims) != width // heads or any(d % 2 for d in axes_dims):
+def even_axes(axes_dims: Sequence[int], width: int, heads: int, count: int = 3) -> None:
+    """Raises ValueError unless there are ``count`` rotary axes, which are even and make up a head."""
+    if len(axes_dims) != count or width % heads or sum(axes_dims) != width // heads or any(d % 2 for d in axes_dims):
         raise ValueError(
-            f"axes_dims {axes_dims} must be even and sum to the head width, which is width / heads = "
-            f"{width} / {heads}."
+            f"axes_dims {tuple(axes_dims)} must be even and sum to the head width, which is width / heads = "
+            f"{width} / {heads}; there are {count} of them."
         )
 
 

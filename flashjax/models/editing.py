@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from flashjax.errors import UserError
 from flashjax.models import latents
 
 
@@ -35,5 +36,7 @@ def null_condition(model: ModuleType, null: Any, cond: Any) -> Any:
 
 def _edit(model: ModuleType, text: jax.Array, length: jax.Array, references: tuple, at: tuple[int, ...]) -> Any:
     """Qwen-Image-2.1 is told where in the text a picture stands; Qwen-Image has a text that mentions it."""
+    if "references" not in model.Condition.__annotations__:
+        raise UserError(f"Models of {model.__name__.rpartition('.')[2]} draw from text alone; leave the pictures out.")
     placed = dict(reference_at=at) if "reference_at" in model.Condition.__annotations__ else {}
     return model.Condition(text, length, references, **placed)

@@ -45,11 +45,9 @@ class Config:
     padded_positions: bool = False  # count padding into the target's rotary position, as diffusers does in a batch
 
     def __post_init__(self):
-        if self.width % self.heads or sum(self.axes_dims) != self.head_dim:
-            raise ValueError(
-                f"axes_dims {self.axes_dims} must sum to the head width, which is width / heads = "
-                f"{self.width} / {self.heads}."
-            )
+        checks.even_axes(self.axes_dims, self.width, self.heads)
+        if self.mlp_ratio != int(self.mlp_ratio) or self.mlp_ratio < 1:
+            raise ValueError(f"mlp_ratio is {self.mlp_ratio}; it has to be a whole number of 1 or more.")
         checks.products(self.products)
         layers.check_remat(self.remat)
         attention.check_kind(self.attention)
@@ -169,7 +167,7 @@ class Attention(nnx.Module):
 
 class MLP(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
-        d, hidden = config.width, config.width * config.mlp_ratio
+        d, hidden = config.width, config.width * int(config.mlp_ratio)
         self.proj, self.gate = (_linear(config, d, hidden, rngs) for _ in range(2))
         self.out = _linear(config, hidden, d, rngs)
         self.products = config.products
@@ -331,6 +329,7 @@ def _check_diffusers(config: dict) -> None:
     )  # fmt: skip
     checks.needed(config, sizes, "QwenImage21Transformer2DModel")
     fixed = dict(patch_size=1, causal_condition=True, out_channels=config["in_channels"])
+    fixed["_class_name"] = "QwenImage21Transformer2DModel"
     checks.fixed(checks.without_nulls(config), fixed)
 
 

@@ -301,7 +301,7 @@ def _check_diffusers(config: dict) -> None:
             "reference images; only text to image is built here, so use the weights of Z-Image or Z-Image-Turbo."
         )
     fixed = dict(all_patch_size=[PATCH], all_f_patch_size=[1], n_kv_heads=config["n_heads"], qk_norm=True, t_scale=1e3)
-    checks.fixed(config, fixed)
+    checks.fixed(config, fixed | dict(_class_name="ZImageTransformer2DModel"))
 
 
 def _linear(config: Config, n_in: int, n_out: int, rngs: nnx.Rngs, bias: bool = True, **kwargs) -> layers.Linear:

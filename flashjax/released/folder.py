@@ -34,7 +34,8 @@ def load(folder: str | Path, family: str | None = None, keep: bool = False) -> R
     about, scheduler, encoder = FAMILIES[name], _scheduler(folder), load_encoder(folder, name)
     denoiser, autoencoder = _part(folder, "transformer", about.denoiser), _part(folder, "vae", about.autoencoder)
     stride, defaults = _check_together(encoder.part, denoiser, autoencoder), _defaults(about, index, scheduler)
-    sigmas = index.get("sample_sigmas")
+    # A student of flashjax that was put into the folder has a grid of its own.
+    sigmas = None if "flashjax" in scheduler else index.get("sample_sigmas")
     return Released(name, about, encoder, denoiser, autoencoder, scheduler, defaults, sigmas, stride, keep)
 
 

@@ -170,6 +170,19 @@ def test_keep_lora_takes_one_lora_without_a_scale(tmp_path, capsys):
     assert "takes one --lora, without a scale" in capsys.readouterr().err
 
 
+def test_what_keep_lora_cannot_do_is_not_advised(tmp_path, capsys):
+    """--force, and --allow-pickle for a LoRA: each was refused by the next sentence."""
+    lora.write(tmp_path / "a.safetensors", draw(), "comfyui")
+    (tmp_path / "to_comfyui").mkdir()
+    (tmp_path / "to_comfyui" / "thesis.txt").touch()
+    kept(tmp_path, tmp_path / "a.safetensors", "comfyui", status=2)
+    assert "is not empty; choose another --out." in capsys.readouterr().err
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "adapter_model.bin").touch()
+    kept(tmp_path, tmp_path / "peft", "flashjax", status=2)
+    assert "adapter_model.bin is a pickle, and --allow-pickle is for --source alone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -90,8 +90,9 @@ def test_debug_shows_the_traceback_and_a_bug_is_never_a_sentence(tmp_path, monke
     [
         (dict(patch_size=2), "has patch_size = 2; only 1 is built here."),
         (dict(causal_condition=False), "has causal_condition = False; only True is built here."),
+        (dict(_class_name="Other"), "has _class_name = 'Other'; only 'QwenImage21Transformer2DModel' is built here."),
         (dict(out_channels=7), "has out_channels = 7; only 8 is built here."),
-        (dict(axes_dims_rope=[4, 6, 8]), "must sum to the head width"),
+        (dict(axes_dims_rope=[4, 6, 8]), "must be even and sum to the head width"),
         (dict(num_layers=None, in_channels=None), "lacks in_channels, num_layers; is it the one of a QwenImage21"),
     ],
 )

@@ -279,9 +279,18 @@ def test_an_impossible_reference_place_is_named(at):
         qwen.prefix_plan(7, ((2, 2), (2, 2)), at)
 
 
-def test_axes_must_sum_to_the_head_width():
-    with pytest.raises(ValueError, match="must sum to the head width"):
-        Config.tiny(axes_dims=(4, 6, 8))
+@pytest.mark.parametrize("axes", [(4, 6, 8), (5, 5, 6), (8, 8)])
+def test_axes_must_be_three_even_ones_that_sum_to_the_head_width(axes):
+    """Odd ones ended in a traceback, of two none turned with the column."""
+    with pytest.raises(ValueError, match="must be even and sum to the head width.*; there are 3 of them"):
+        Config.tiny(axes_dims=axes)
+
+
+def test_a_ratio_of_the_mlp_is_whole_and_may_be_written_with_a_point():
+    with pytest.raises(ValueError, match="mlp_ratio is 2.5; it has to be a whole number of 1 or more"):
+        Config.tiny(mlp_ratio=2.5)
+    whole, written = (jax.tree.map(jnp.shape, qwen.abstract(Config.tiny(mlp_ratio=ratio))) for ratio in (3, 3.0))
+    assert whole == written
 
 
 # -- ways to compute the same ----------------------------------------------------------------------------------------

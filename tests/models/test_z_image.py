@@ -15,7 +15,7 @@ from flashjax import convert, optim, paths
 from flashjax.convert import planning
 from flashjax.convert.z_image import TABLE
 from flashjax.errors import UserError
-from flashjax.models import layers, pixels, z_image
+from flashjax.models import editing, layers, pixels, z_image
 from flashjax.models.z_image import Condition, Config
 
 CONFIGS = {
@@ -185,6 +185,11 @@ def test_configurations_survive_diffusers(name):
     assert Config.from_diffusers(config.to_diffusers(), **ways) == config
 
 
+def test_pictures_to_edit_are_told():
+    with pytest.raises(UserError, match="Models of z_image draw from text alone; leave the pictures out"):
+        editing.condition(z_image, np.zeros((1, 2, 24)), np.ones(1, int), [np.zeros((1, 8, 8, 3))])
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -192,6 +197,7 @@ def test_configurations_survive_diffusers(name):
         (dict(all_patch_size=[2, 4]), r"has all_patch_size = \[2, 4\]; only \[2\] is built here."),
         (dict(all_f_patch_size=(2,)), r"has all_f_patch_size = \(2,\); only \[1\] is built here."),
         (dict(n_kv_heads=1), "has n_kv_heads = 1; only 2 is built here."),
+        (dict(_class_name="Other"), "has _class_name = 'Other'; only 'ZImageTransformer2DModel' is built here."),
         (dict(qk_norm=False), "has qk_norm = False; only True is built here."),
         (dict(t_scale=1.0), "has t_scale = 1.0; only 1000.0 is built here."),
         (dict(axes_dims=[4, 6, 8]), "must be even and sum to the head width, which is width / heads = 32 / 2"),

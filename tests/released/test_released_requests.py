@@ -13,7 +13,7 @@ import tiny_pipelines
 from PIL import Image
 from requests_of import SIZE, pictures, small
 
-from flashjax import cli, convert, released
+from flashjax import cli, convert, export, flow, released
 from flashjax.commands import sample as command
 from flashjax.errors import UserError
 from flashjax.models import qwen_image_21
@@ -82,6 +82,12 @@ def test_the_folder_decides_how_it_is_sampled(light, pairs):
     np.testing.assert_allclose(ours.plan(["a"]).grid, [*given, 0])
     with pytest.raises(UserError, match="made for 3 given steps, not 4; leave out --steps"):
         ours.plan(["a"], steps=4)
+    # A student of the model, whose scheduler was put into the folder, has its own grid.
+    sampling = dict(steps=4, shift=3.0, guidance_scale=1.0, mode="euler")
+    about = dict(architecture="qwen_image_21", sampling=sampling, image_size=64, max_text_tokens=8, sigmas=[])
+    scheduler = light / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(json.dumps(export.scheduler_config(about)))
+    np.testing.assert_allclose(released.load(light).plan(["a"]).grid, flow.time_grid(4, 3.0), atol=1e-6)
     klein = shutil.copytree(pairs("flux2_klein")[2], light.parent / "klein")
     (klein / "model_index.json").write_text(json.dumps(dict(_class_name="Flux2KleinPipeline", is_distilled=True)))
     plan = released.load(klein).plan(["a"])
