@@ -81,16 +81,21 @@ def details(plan: dict) -> str:
 
 
 def scaling(plans: list[dict]) -> str:
-    """A table with a row for each slice: what the program that needs most takes of a chip and moves in a call."""
-    made = [plan for plan in plans if plan.get("largest_program")]  # the others have nothing to compare
-    programs = [plan["programs"][plan["largest_program"]] for plan in made]
-    kinds = sorted({kind for program in programs for kind in program["links_bytes"]})
-    lines = ["| slice | mesh | temporaries, MiB |" + "".join(f" {kind}, MiB |" for kind in kinds)]
-    lines.append("|---|---|---|" + "---|" * len(kinds))
-    for plan, program in sorted(zip(made, programs, strict=True), key=lambda pair: pair[0]["chips"]):
+    """A table of what each program takes of a chip and moves in a call, the slices below one another."""
+    compiled = [
+        (name, plan, program)
+        for plan in sorted(plans, key=lambda plan: plan["chips"])
+        for name, program in plan.get("programs", {}).items()
+        if "links_bytes" in program  # others were refused
+    ]
+    names = list(dict.fromkeys(name for name, _, _ in compiled))
+    kinds = sorted({kind for _, _, program in compiled for kind in program["links_bytes"]})
+    lines = ["| program | slice | mesh | temporaries, MiB |" + "".join(f" {kind}, MiB |" for kind in kinds)]
+    lines.append("|---|---|---|---|" + "---|" * len(kinds))
+    for name, plan, program in sorted(compiled, key=lambda row: names.index(row[0])):
         moved = (program["links_bytes"].get(kind, 0) for kind in kinds)
         figures = (f" {bytes_ / 2**20:.3f} |" for bytes_ in (program["temporaries_bytes"], *moved))
-        lines.append(f"| {plan['target']} | {mesh_of(plan)} |{''.join(figures)}")
+        lines.append(f"| {name} | {plan['target']} | {mesh_of(plan)} |{''.join(figures)}")
     return "\n".join([*lines, "", *(f"    {plan['date']}  {plan['command']}" for plan in plans)])
 
 

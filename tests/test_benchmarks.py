@@ -143,4 +143,8 @@ def test_a_matrix_of_plans(request):
     assert plan_matrix.planned(problem | dict(command=problem["command"].replace("a.py", "configs/postcards.py"))) == [
         problem | dict(command=problem["command"].replace("a.py", "configs/postcards.py"))
     ]
-    assert rows[0].endswith("all-gather, MiB |") and rows[2] == "| v6e:2x2 | fsdp 4 | 2048.000 | 3.000 |"
+    assert rows[0].endswith("all-gather, MiB |") and rows[2] == "| student | v6e:2x2 | fsdp 4 | 2048.000 | 3.000 |"
+    both = [p | dict(programs=dict(critic=program, student=program)) for p in (wide, plan)] + [too_much]
+    rows = plan_matrix.scaling(both).splitlines()[2:6]
+    critic, student = ([f"| {name} | v6e:{size} |" for size in ("2x2", "4x4")] for name in ("critic", "student"))
+    assert [row[: len(begins)] for row, begins in zip(rows, critic + student, strict=True)] == critic + student
