@@ -38,8 +38,19 @@ def constrain(x: jax.Array, *names: str | tuple[str, ...] | None) -> jax.Array:
 
 
 def _fitting(length: int, names: str | tuple[str, ...] | None):
-    count = 1 if names is None else size(*((names,) if isinstance(names, str) else names))
+    count = 1 if names is None else size(*_several(names))
     return names if length % count == 0 else PartitionSpec.UNCONSTRAINED
+
+
+def of_attention(shape: tuple[int, ...]) -> tuple:
+    """The axes that divide samples, queries and heads of [B, Q, H, D] between devices; None for what does not divide,
+    which is whole on each."""
+    wanted = zip(shape, (BATCH, "context", "tensor"), strict=False)
+    return tuple(names if length % size(*_several(names)) == 0 else None for length, names in wanted)
+
+
+def _several(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
 
 
 def tokens(x: jax.Array) -> jax.Array:

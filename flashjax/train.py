@@ -166,7 +166,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     hosts.check_same(data | begun_with)
     frozen = [kept(tree, config.teacher_dtype) for tree in frozen]
     places = (held.placed(sharding.shardings(tree, mesh), config.teacher_memory) for tree in frozen)
-    teachers = tuple(map(jax.device_put, frozen, places))
+    teachers = tuple(map(sharding.put, frozen, places))
     del trees, frozen  # what devices hold of them makes room for the state
     trains = f" trains {optim.parameter_count(init):,} of its adapters' in place of" if adapted else ":"
     note(f"{config.model.architecture}{trains} {optim.parameter_count(whole):,} parameters, {len(named)} teachers")
@@ -176,7 +176,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             if told := begun_from(config, begun_with):
                 note(told)
         begin = jax.jit(create, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))
-        state = begin(jax.device_put(init, trained_placed), critic=jax.device_put(critic, trained_placed))
+        state = begin(sharding.put(init, trained_placed), critic=sharding.put(critic, trained_placed))
     else:
         state, position = checkpoints.restore(start, abstract, meta, free)
         loader.set_state(position["loader"])

@@ -8,6 +8,7 @@ PROJECT="${FLASHJAX_PROJECT:-}"
 worker_variables() {
   cat <<'END'
   FLASHJAX_EXTRAS    what the workers install of flashjax (default: tpu,postcards)
+  PYTHON             the Python that they make it with, 3.11 or 3.12 (default: the first that is found)
   FLASHJAX_RESTARTS  how often a worker may start it again (default: 100)
   FLASHJAX_WAIT      seconds that processes wait for each other at the start (default: 600)
 END
@@ -51,7 +52,7 @@ start() {
   local node="$1" name settings=""
   shift
   export FLASHJAX_EXTRAS="${FLASHJAX_EXTRAS:-tpu,postcards}"
-  for name in FLASHJAX_EXTRAS FLASHJAX_RESTARTS FLASHJAX_WAIT; do
+  for name in PYTHON FLASHJAX_EXTRAS FLASHJAX_RESTARTS FLASHJAX_WAIT; do
     [ -z "${!name:-}" ] || settings+="$(printf '%s=%q ' "$name" "${!name}")"
   done
   on "$node" "cd flashjax && ${settings}bash launch/detached.sh start tpu$(printf ' %q' "$@")"

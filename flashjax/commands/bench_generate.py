@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
     elif not (bench := plan.drawn_sources(bench)):
         raise UserError(f"No prompt of {args.bench} is an edit whose source is drawn; leave out --draw-sources.")
     share = _share(args.share)
+    _check_alone()
     draw, facts = (_of_run if args.checkpoint else _of_released)(args, bench, sources)
     written = hashlib.sha256(Path(args.bench).read_bytes()).hexdigest()[:16]
     facts |= dict(flashjax=__version__, bench_sha256=written)
@@ -135,6 +136,19 @@ def _source(sources, prompt):
     """The path of the picture that a prompt edits."""
     found = sources[prompt.id]
     return found[min(found)].path
+
+
+def _check_alone() -> None:
+    """Raises UserError on a TPU slice of several hosts, which its driver joins whether JAX is asked to or not."""
+    import jax
+
+    from flashjax.errors import UserError
+
+    if jax.process_count() > 1:
+        raise UserError(
+            f"The {jax.process_count()} hosts of this TPU slice compute together or not at all, and bench generate has "
+            "each machine draw by itself; start it on slices of one host, of which any number share the work (--share)."
+        )
 
 
 def _share(text: str | None) -> tuple[int, int]:

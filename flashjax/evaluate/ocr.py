@@ -42,15 +42,23 @@ def _engine():
 
 
 def reader() -> str:
-    """What reads, with its version, whose figures compare with those of no other. Raises UserError: not installed."""
+    """What reads, with its version, whose figures compare with those of no other. Raises UserError where it is not
+    installed, or cannot be loaded, as without the libraries of its OpenCV."""
     try:
-        return f"rapidocr-onnxruntime {importlib.metadata.version('rapidocr-onnxruntime')}"
+        version = importlib.metadata.version("rapidocr-onnxruntime")
+        importlib.import_module("rapidocr_onnxruntime")
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
             "Reading words needs the package rapidocr-onnxruntime, which is not installed; install it with "
             "`pip install 'flashjax[postcards]'` (for Python 3.11 and 3.12), or leave words out where a command has "
             "--no-ocr."
         ) from error
+    except ImportError as error:
+        raise UserError(
+            f"The reader of words, rapidocr-onnxruntime, cannot be loaded: {error}. Install what is missing "
+            "(Debian: apt install libgl1 libglib2.0-0)."
+        ) from error
+    return f"rapidocr-onnxruntime {version}"
 
 
 @functools.cache

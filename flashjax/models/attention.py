@@ -1,9 +1,12 @@
 """Attention in one place: every model calls ``attend``, and this file decides which kernel computes it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 
 from flashjax import axes
 
@@ -38,7 +41,7 @@ def attend(
         raise ValueError(f"Attention by {kind} takes masks of keys, [B or 1, 1, 1, K], not {mask.shape}.")
     valid = None if mask is None else mask[:, 0, 0]
     if kind == "cudnn":
-        return checkpoint_name(axes.queries(_by_lengths(q, k, v, valid, "cudnn")), "attention")
+        return checkpoint_name(axes.queries(_apart(q, k, v, valid, "cudnn")), "attention")
     from flashjax.models import splash  # Pallas takes a second to import
 
     return axes.queries(splash.attend(q, k, v, valid, allowed, interpret=axes.platform() != "tpu"))
@@ -57,6 +60,18 @@ def chosen(kind: str, k: jax.Array, mask: jax.Array | None, allowed: np.ndarray 
 def of_keys(mask: jax.Array | None) -> bool:
     """Whether a mask says of keys alone whether they are looked at."""
     return mask is None or (mask.ndim == 4 and mask.shape[1:3] == (1, 1))
+
+
+def _apart(q, k, v, valid, implementation):
+    """`_by_lengths`, of what each device of a mesh has: its samples, queries (``context``) and heads, and all keys. JAX
+    by itself divides cuDNN's kernel neither by queries nor its lengths as it divides the samples."""
+    if axes.size(*axes.AXES) == 1:
+        return _by_lengths(q, k, v, valid, implementation)
+    by_batch, by_context, by_head = axes.of_attention(q.shape)
+    own, keys = PartitionSpec(by_batch, by_context, by_head), PartitionSpec(by_batch, None, by_head)
+    by_valid = PartitionSpec(by_batch if valid is not None and len(valid) > 1 else None)
+    local = functools.partial(_by_lengths, implementation=implementation)
+    return jax.shard_map(local, in_specs=(own, keys, keys, by_valid), out_specs=own, check_vma=False)(q, k, v, valid)
 
 
 def _by_lengths(q, k, v, valid, implementation):

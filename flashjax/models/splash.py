@@ -27,11 +27,8 @@ def attend(
     On a mesh every device has its own samples, queries (``context``) and heads, and all keys; what does not divide is
     whole on each.
     """
-    batch, queries, heads, _ = q.shape
-    by_batch, by_context, by_head = (
-        name if size % axes.size(*((name,) if isinstance(name, str) else name)) == 0 else None
-        for size, name in ((batch, axes.BATCH), (queries, "context"), (heads, "tensor"))
-    )
+    _, queries, heads, _ = q.shape
+    by_batch, by_context, by_head = axes.of_attention(q.shape)
     queries //= axes.size("context") if by_context else 1
     heads //= axes.size("tensor") if by_head else 1
     # A mask of its own for the queries of every device; where there is none to divide, the kernel cannot divide it.

@@ -68,20 +68,19 @@ def make_mesh(wanted: Mapping[str, int], devices: Sequence[Any] | None = None) -
 
 
 def _slices(devices: Sequence[Any]) -> int:
-    """How many TPU slices the devices are of, which the data centre's network joins."""
-    tpus = devices[0].platform == "tpu"
-    return len({getattr(device, "slice_index", 0) for device in devices}) if tpus else 1
+    """How many TPU slices or nodes of GPUs the devices are of, which the data centre's network joins."""
+    return len({getattr(device, "slice_index", 0) for device in devices})
 
 
 def _across_slices(sizes: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
-    """The devices of several slices, [axis, ...] of ``sizes``: ``data`` goes from slice to slice, or else ``fsdp``, and
-    every other axis stays on the links of one. Raises Indivisible where neither divides over the slices."""
+    """The devices of several slices or nodes, [axis, ...] of ``sizes``: ``data`` goes from one to the next, or else
+    ``fsdp``, and every other axis stays on the links of one. Raises Indivisible where neither divides over them."""
     slices = _slices(devices)
     across = next((i for i, name in enumerate(AXES) if name in BATCH and sizes[i] % slices == 0), None)
     if across is None:
         raise Indivisible(
-            f"config.mesh has {_told(dict(zip(AXES, sizes, strict=True)))} on {slices} TPU slices; data or fsdp has to "
-            f"divide by {slices}, as the network between slices is too slow for the other axes."
+            f"config.mesh has {_told(dict(zip(AXES, sizes, strict=True)))} on {slices} TPU slices or nodes of GPUs; "
+            f"data or fsdp has to divide by {slices}, as the network between them is too slow for the other axes."
         )
     over = tuple(slices if i == across else 1 for i in range(len(AXES)))
     inside = tuple(size // count for size, count in zip(sizes, over, strict=True))

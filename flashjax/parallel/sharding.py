@@ -9,6 +9,7 @@ which would then be on one device.
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
@@ -130,3 +131,16 @@ def _parts(spec: PartitionSpec, ndim: int, mesh: Mesh) -> list[int]:
             count *= mesh.shape[name]
         parts.append(count)
     return parts
+
+
+def put(tree: Any, places: Any) -> Any:
+    """Arrays on their places. Of numpy, which every host has whole and has compared (`hosts.check_same`), each host
+    copies the parts of its own devices: where there are several, ``jax.device_put`` gathers all their copies first, on
+    every device."""
+    return jax.tree.map(_put, tree, places)
+
+
+def _put(x: Any, where: Any) -> jax.Array:
+    if isinstance(x, np.ndarray) and jax.process_count() > 1:
+        return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+    return jax.device_put(x, where)

@@ -47,7 +47,7 @@ def worker_command(call: list) -> list[str]:
 
 
 def test_a_tpu_vm(bash, bin):
-    done = bash("tpu_vm", *RUN, **GCLOUD, FLASHJAX_PROJECT="p", FLASHJAX_RESTARTS="3")
+    done = bash("tpu_vm", *RUN, **GCLOUD, FLASHJAX_PROJECT="p", FLASHJAX_RESTARTS="3", PYTHON="python3.12")
     assert done.returncode == 0, done.stderr
     copy, unpack, start, follow = calls(bin)
     for call in (copy, unpack, start, follow):
@@ -57,7 +57,8 @@ def test_a_tpu_vm(bash, bin):
     assert not Path(copy[1][4]).parent.exists()  # a folder of this launch alone
     assert worker_command(start)[:3] == ["cd", "flashjax", "&&"]
     assert worker_command(start)[3:] == [
-        "FLASHJAX_EXTRAS=tpu,postcards", "FLASHJAX_RESTARTS=3", "bash", "launch/detached.sh", "start", "tpu", *RUN
+        "PYTHON=python3.12", "FLASHJAX_EXTRAS=tpu,postcards", "FLASHJAX_RESTARTS=3", "bash", "launch/detached.sh",
+        "start", "tpu", *RUN,
     ]  # fmt: skip
     assert worker_command(follow) == ["bash", "flashjax/launch/detached.sh", "follow"]
 

@@ -7,6 +7,7 @@ import pytest
 
 from flashjax.models import attention
 from flashjax.models.attention import attend
+from flashjax.parallel import mesh as meshes
 
 B, Q, K, H, D = 2, 5, 7, 3, 8
 RNG = np.random.default_rng(0)
@@ -102,20 +103,43 @@ def test_valid_keys_in_front_are_all_that_their_number_has_to_say():
             np.testing.assert_allclose(a, e, rtol=1e-4, atol=2e-6)
 
 
-def test_a_gpu_gets_cudnns_kernels(monkeypatch):
-    """Programs for a GPU that is not here: forwards and backwards are calls of cuDNN, without an array of scores."""
+@pytest.mark.parametrize("batch", [8, 6])  # 6 do not divide over the mesh
+@pytest.mark.parametrize("axes", [dict(fsdp=4, context=2), dict(data=2, context=2, tensor=2), dict(fsdp=2, tensor=4)])
+def test_each_device_gives_cudnn_its_own_part(axes, batch):
+    """Its samples, queries and heads, with their own numbers of keys: computed by XLA, it is what one device has."""
+    mesh = meshes.make_mesh(dict(data=1, fsdp=1, context=1, tensor=1) | axes)
+    keys = jax.random.split(jax.random.key(0), 4)
+    q, k, v, weights = (jax.random.normal(key, (batch, n, 4, 8)) for key, n in zip(keys, (6, 9, 9, 6), strict=True))
+    for valid in (jnp.arange(9) < jnp.arange(1, batch + 1)[:, None], jnp.arange(9)[None] < 7, None):
+
+        def both(compute, valid=valid):
+            return jax.value_and_grad(lambda *x: jnp.sum(weights * compute(*x, valid, "xla")), argnums=(0, 1, 2))
+
+        expected = jax.jit(both(attention._by_lengths))(q, k, v)
+        with jax.set_mesh(mesh):
+            found = jax.jit(both(attention._apart))(q, k, v)
+        for a, e in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            np.testing.assert_allclose(a, e, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize(("queries", "context"), [(95, 1), (96, 2)])
+def test_a_gpu_gets_cudnns_kernels(monkeypatch, queries, context):
+    """Programs for a GPU that is not here: forwards and backwards are calls of cuDNN, without an array of scores. On a
+    mesh that divides queries JAX's own division of the kernel refused the program."""
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(cudnn, "check_compute_capability", lambda _: True)
     monkeypatch.setattr(cudnn, "is_cuda_compute_capability_equal", lambda _: False)
-    q, k = (jax.ShapeDtypeStruct((2, n, 4, 64), jnp.bfloat16) for n in (95, 173))
+    q, k = (jax.ShapeDtypeStruct((2, n, 4, 64), jnp.bfloat16) for n in (queries, 173))
 
     def loss(q, k, v, valid):
         return attend(q, k, v, valid[:, None, None], kind="cudnn").astype(jnp.float32).sum()
 
-    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(q, k, k, jax.ShapeDtypeStruct((2, 173), bool))
-    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    mesh = meshes.make_mesh(dict(data=1, fsdp=1, context=context, tensor=1))
+    with jax.set_mesh(mesh):
+        traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(q, k, k, jax.ShapeDtypeStruct((2, 173), bool))
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "__cudnn$fmhaSoftmax(" in text
     assert "__cudnn$fmhaSoftmaxBackward(" in text
-    assert not any(scores in text for scores in ("95x173", "96x174"))
+    assert not any(scores in text for scores in ("95x173", "96x174", "48x174"))

@@ -71,8 +71,24 @@ def test_data_or_else_fsdp_goes_from_slice_to_slice(wanted, axis):
     assert (first == 0).all() and (second == 1).all()
 
 
+class Gpu(types.SimpleNamespace):
+    __hash__ = object.__hash__  # a mesh is known by its devices
+
+
+@pytest.mark.parametrize("wanted", [(2, 8, 1, 1), (1, 16, 1, 1), (1, 4, 1, 4), (1, 2, 8, 1)])
+def test_nodes_of_gpus_are_slices(wanted):
+    """By which XLA numbers them: jax.make_mesh refused every run of several nodes."""
+    about = dict(platform="gpu", device_kind="NVIDIA H100")
+    gpus = [Gpu(id=i, process_index=i // 8, slice_index=i // 8, **about) for i in range(16)]
+    mesh = meshes.make_mesh(sizes(*wanted), gpus)
+    assert mesh.devices.shape == wanted
+    nodes = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+    first, second = np.split(nodes, 2, 0 if wanted[0] == 2 else 1)
+    assert (first == first.flat[0]).all() and (second == 1 - first.flat[0]).all()
+
+
 def test_what_two_slices_cannot_divide():
-    with pytest.raises(UserError, match="fsdp = 3, context = 1, tensor = 4 on 2 TPU slices; data or fsdp has to"):
+    with pytest.raises(UserError, match="fsdp = 3, context = 1, tensor = 4 on 2 TPU slices or nodes of GPUs; data"):
         meshes._across_slices((1, 3, 1, 4), slice_of_16(0)[:6] + slice_of_16(1)[:6])
 
 

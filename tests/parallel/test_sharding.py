@@ -3,9 +3,11 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from optax import contrib
 from tiny_runs import ONE, tiny
 
@@ -25,6 +27,22 @@ def mesh():
 
 def local(leaf, where) -> tuple[int, ...]:
     return where.shard_shape(leaf.shape)
+
+
+def test_arrays_that_all_hosts_have_are_not_gathered(monkeypatch):
+    """Several hosts: jax.device_put made as many copies of the largest kernel on every device as there are hosts."""
+    mesh = meshes.make_mesh(dict(data=1, fsdp=8, context=1, tensor=1))
+    where = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+    tree = dict(a=np.arange(32.0).reshape(2, 16), b=jnp.ones((2, 8)))
+    expected, asked = jax.device_put(tree, where), []
+    device_put = jax.device_put
+    monkeypatch.setattr(jax, "device_put", lambda x, to: asked.append(type(x)) or device_put(x, to))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    found = sharding.put(tree, dict(a=where, b=where))
+    assert np.ndarray not in asked and len(asked) == 1
+    for name, x in found.items():
+        np.testing.assert_array_equal(x, expected[name])
+        assert x.sharding == where
 
 
 @pytest.mark.parametrize("architecture", models.ARCHITECTURES)
