@@ -10,6 +10,7 @@ import ast
 import difflib
 import fnmatch
 import importlib.util
+import re
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +23,8 @@ from flashjax.workdir import OPTIMIZERS, existing
 
 # What a configuration file's own code may raise: all but a lack of memory, Ctrl-C and exit.
 FILE_ERRORS = (
-    ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError, SyntaxError, TypeError,
-    ValueError,
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError,
+    SyntaxError, TypeError, ValueError,
 )  # fmt: skip
 
 # Every run has these settings; a configuration file names those that it wants to be otherwise.
@@ -138,7 +139,8 @@ def _complete(group: ConfigDict, defaults: Mapping[str, Any]) -> None:
 
 def _run_file(file: str) -> ConfigDict:
     """What ``get_config`` of FILE[:ARGS] returns."""
-    name, _, arg = file.partition(":")
+    found = re.fullmatch(r"(.+?\.py)(?::(.*))?", file)  # folders may have colons in their names
+    name, arg = found.groups() if found else (file.partition(":")[0], None)
     path = existing(name, "configuration file")
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"{path} is no configuration; give a Python file with get_config(arg) in it.")

@@ -57,7 +57,7 @@ def write_first(path: Path, content: bytes) -> None:
 def read_object(path: str | Path, then: str) -> dict[str, Any]:
     """The JSON object in a file. Raises UserError with ``then``, what to do where it is missing or damaged."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {then}.") from error
     except (ValueError, RecursionError) as error:

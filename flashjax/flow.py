@@ -89,6 +89,9 @@ def shift_time(t, shift: float):
     return shift * t / (1 + (shift - 1) * t)
 
 
+MOST_STEPS = 10_000  # a slip of the finger took all memory
+
+
 def time_grid(steps: int, shift: float = 1.0) -> np.ndarray:
     """The times that a sampler visits: float32 [steps + 1], from exactly 1 (noise) down to exactly 0 (image).
 
@@ -97,6 +100,8 @@ def time_grid(steps: int, shift: float = 1.0) -> np.ndarray:
     """
     if steps < 1:
         raise ValueError(f"A time grid needs at least one step, not {steps}.")
+    if steps > MOST_STEPS:
+        raise ValueError(f"A time grid has {MOST_STEPS} steps at most, not {steps}.")
     if not 0 < shift < math.inf:
         raise ValueError(f"The time shift has to be positive, not {shift}; 1 leaves the grid uniform.")
     uniform = np.linspace(1.0, 0.0, steps + 1, dtype=np.float64)

@@ -47,6 +47,7 @@ GROUPS = {
 }  # fmt: skip
 SOURCE = ("path", "task", "weight")  # what config.sources may say of each; the last two need not be
 EDITS = ("qwen_image_21", "qwen_image", "flux2")  # architectures that are trained on pictures to edit
+MOST_ROWS = 10**8  # of a run; each takes some bytes of the step table
 LEAST = dict(batch_size=1, log_every=1, sample_every=1, checkpoint_every=1, keep_checkpoints=1, seed=0)
 LEAST |= dict(watchdog_minutes=0, micro_batches=1)
 # What settings have to be, where they are there: a file may write anything, and 4.0 is no count of steps.
@@ -83,6 +84,9 @@ def check_settings(config: ConfigDict) -> None:
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
     if config.seed >> 32:
         raise UserError(f"config.seed is {config.seed}; jax takes its seeds from 32 bits, so it ends at {2**32 - 1}.")
+    for name in ("steps", "student_updates"):
+        if config.get(name, 0) > MOST_ROWS:
+            raise UserError(f"config.{name} is {config[name]}; it has to be {MOST_ROWS:,} at most.")
     for name in OPTIMIZERS:
         if name in NEEDED[config.objective]:
             optim.check(config[name], f"config.{name}")

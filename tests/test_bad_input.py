@@ -167,6 +167,9 @@ def test_sets_that_cannot_be(complaint, inputs, tmp_path):
     [
         (["--from=a.jsonl", "--count=1"], "--count is for postcards; with --from it would do nothing. Leave it out."),
         (["--from=a.jsonl", "--edits", "--split=heldout"], "--split is for postcards; with --from"),
+        (["--from=a.jsonl", "--name=../x"], "--name is '../x'; it has to be the name of a file in --out, without a f"),
+        (["--from=a.jsonl", "--name="], "--name is ''; it has to be the name of a file in --out"),
+        (["--prompts-only", "--size=64"], "--size is for pictures, and --prompts-only makes none; leave one of them"),
         (["--name=mine"], "--name is for prompts of your own (--from); here it would do nothing. Leave it out."),
         (["--skip-limit=0"], "--skip-limit is for prompts of your own (--from); here"),
         (["--source-size=64"], "--source-size is for prompts of your own (--from); here"),

@@ -1,5 +1,6 @@
 """Configurations: what overrides mean, and the sentence for everything that is misspelt."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,7 @@ def test_a_command_line_that_is_wrong(argv, expected):
     ("source", "expected"),
     [
         ("def get_config(arg):\n    return 1 / 0\n", "line 2: ZeroDivisionError: division by zero."),
+        ("def get_config(arg):\n    assert False, 'no'\n", "line 2: AssertionError: no."),
         ("def get_config(arg:\n", "line 1: '(' was never closed."),
         ("import flashjax_nowhere\n", "line 1: ModuleNotFoundError: No module named 'flashjax_nowhere'."),
         ("x = 1\n", "has no attribute 'get_config'"),
@@ -171,6 +173,13 @@ def test_a_file_that_is_wrong(tmp_path, source, expected):
     text = message(f"--config={path}")
     assert str(path) in text
     assert expected in text
+
+
+def test_a_folder_with_a_colon_in_its_name(tmp_path):
+    (folder := tmp_path / "a:b").mkdir()
+    shutil.copy("configs/postcards.py", folder)
+    assert configs.load([f"--config={folder}/postcards.py"]).student_updates == 60
+    assert configs.load([f"--config={folder}/postcards.py:quick"]).student_updates == 45
 
 
 def test_arguments_take_the_type_of_their_default():

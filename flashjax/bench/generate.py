@@ -57,7 +57,7 @@ def pending(
     prompts: Sequence[Prompt], seeds: Sequence[int], folder: Path, share: tuple[int, int] = (0, 1)
 ) -> list[tuple[Prompt, int]]:
     """What is still to be drawn by this process, of ``share`` (its number, how many there are): every so many-th."""
-    every = [(p, seed) for p in prompts for seed in seeds][share[0] :: share[1]]
+    every = [(p, seed) for p in prompts for seed in dict.fromkeys(seeds)][share[0] :: share[1]]
     return [(p, seed) for p, seed in every if not (folder / f"{p.id}_{seed}.png").exists()]
 
 

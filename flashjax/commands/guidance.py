@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> None:
     quiet()
     if wrong := [t for t in args.times if not 0 < t < 1]:
         raise UserError(f"--times has {wrong[0]}; times lie between 0 (picture) and 1 (noise).")
+    if len(set(args.times)) < len(args.times):
+        raise UserError("--times has a time twice, of which a run's guidance takes one.")
     records = study.load_cards(args.data, args.limit, "pictures")
     encoder, teacher = text.default_encoder(), pipeline.load(args.teacher)
     prompts, seeds = [r["caption"] for r in records], range(1, 1 + len(records))
@@ -47,5 +49,6 @@ def run(args: argparse.Namespace) -> None:
     print("    t   scale   95 % interval")
     for p in points:
         print(f"{p.t:5.2f}  {p.scale:6.2f}   {p.low:.2f} to {p.high:.2f}")
-    times, scales = (",".join(f"{getattr(p, name):.2f}" for p in points) for name in ("t", "scale"))
+    # Times as they were given: two that round alike are refused by train.
+    times, scales = ",".join(f"{p.t:g}" for p in points), ",".join(f"{p.scale:.2f}" for p in points)
     print(f"--config.distill.guidance.times={times} --config.distill.guidance.scales={scales}")

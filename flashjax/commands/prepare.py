@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "training never shows; heldout_words: signs with words that it never shows (default train)",
     )  # fmt: skip
     parser.add_argument("--count", type=int, help="postcards a category (default 2000)")
-    parser.add_argument("--size", type=int, default=32, help="side of the pictures in pixels (default 32)")
+    parser.add_argument("--size", type=positive, help="side of the pictures in pixels (default 32)")
     parser.add_argument(
         "--edits", action="store_true", default=None, help="pictures, instructions, results: SPLIT_edits"
     )
@@ -49,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
     from flashjax.errors import UserError
 
     if bool(args.encoder) != bool(args.encoder_weights):
@@ -62,8 +64,13 @@ def run(args: argparse.Namespace) -> None:
     for name, value in (_OF_POSTCARDS | _OF_OWN).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if args.size is not None and args.prompts_only:
+        raise UserError("--size is for pictures, and --prompts-only makes none; leave one of them out.")
+    args.size = args.size or 32
     if not args.files:
         return _postcards(args)
+    if not args.name or Path(args.name).name != args.name:
+        raise UserError(f"--name is {args.name!r}; it has to be the name of a file in --out, without a folder.")
     from flashjax.data.prompts import prepare_prompts
 
     path = prepare_prompts(

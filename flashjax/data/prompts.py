@@ -163,7 +163,7 @@ def _json_lines(path: Path) -> Iterator[Any]:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise PrepareError(f"Line {number} of {path} is not JSON in UTF-8 ({error}).") from error
 
 

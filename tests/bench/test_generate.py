@@ -70,6 +70,10 @@ def test_options_of_the_other_kind_of_model_are_told(capsys, model, more, other)
     assert f"{more.partition('=')[0]} belongs to {other}; with {model[:-2]} it would" in capsys.readouterr().err
 
 
+def test_a_seed_that_is_named_twice_is_drawn_once(tmp_path):
+    assert generate.pending(PROMPTS[:1], [3, 3, 4], tmp_path) == [(PROMPTS[0], 3), (PROMPTS[0], 4)]
+
+
 def test_shares_are_all_and_disjoint(tmp_path):
     parts = [generate.pending(PROMPTS, [0, 1], tmp_path, (i, 3)) for i in range(3)]
     assert sorted((p.id, s) for part in parts for p, s in part) == [(p.id, s) for p in PROMPTS for s in (0, 1)]
