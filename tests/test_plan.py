@@ -1,5 +1,6 @@
 """Plans: operations by role in units of a forward pass, memory of compiled programs, and what cannot be planned."""
 
+import functools
 import json
 
 import jax
@@ -49,30 +50,41 @@ def test_what_is_on_the_host_takes_nothing_of_a_device():
         assert memory.bytes_on_device(leaf) == taken
 
 
-def test_a_cycle_in_forward_passes():
-    """Four student steps, five critic rows a student row, a guided teacher, all recomputed: 41 forward passes."""
-    config = models.architecture("qwen_image").Config()
+def counted_run(make_table, **changes):
+    """Work of a run of Qwen-Image at 1024 px, its cost, and one forward pass of its batch."""
+    config, size = models.architecture("qwen_image").Config(), flops.Sizes(4096, 256)
     lambdas = guidance.lambda_table(4, 1)
     recipe = steps.Recipe(
-        grid=tuple(flow.time_grid(4, 1.0).tolist()), lambdas=lambdas, share_sample=False,
-        guidance_scales=(guidance.Scale(scales=(4.0,)),),
+        grid=tuple(flow.time_grid(4, 1.0).tolist()), lambdas=lambdas,
+        guidance_scales=(guidance.Scale(scales=(4.0,)),), **changes,
     )  # fmt: skip
-    table = schedule.distillation_table(8, critic_rows=5, lambdas=lambdas[None], seed=0)
-    size = flops.Sizes(4096, 256)
+    table = make_table(lambdas=lambdas[None], seed=0)
     counted = cost.Cost("qwen_image", config, recipe, batch=2, sizes={0: size}, nulls=(256,))
     run = cost.total(counted.row(table, i) for i in range(len(table)))
-    one = 2 * flops.evaluation("qwen_image", config, size).both
+    return run, counted, table, 2 * flops.evaluation("qwen_image", config, size).both
+
+
+def test_a_cycle_in_forward_passes():
+    """Four student steps, five critic rows a student row, a guided teacher, all recomputed: 41 forward passes."""
+    table = functools.partial(schedule.distillation_table, 8, critic_rows=5)
+    run, counted, table, one = counted_run(table, share_sample=False)
     assert sum(run.values()) / one / 8 == pytest.approx(41, rel=1e-3)
     in_passes = {role: value / one / 8 for role, value in run.items()}
     expected = dict(rollout=14, student=3, critic=16, teachers=2, recomputed=6)
     assert in_passes == pytest.approx(expected, rel=2e-3)
     assert cost.of_model(run) / one / 8 == pytest.approx(35, rel=1e-3)
-
-
     # A chip of two devices has half of its peak in each.
     seconds = cost.at_peak(counted, table, "TPU7x", 8)(0)
     assert seconds == pytest.approx(cost.of_model(counted.row(table, 0)) / (4 * chips.named("tpu7x").flops))
     assert cost.at_peak(counted, table, "cpu", 8) is None
+
+
+def test_a_trajectory_in_forward_passes():
+    """Of four student steps, within each of which its teacher takes five guided steps."""
+    run, _, _, one = counted_run(functools.partial(schedule.trajectory_table, 4), substeps=5)
+    in_passes = {role: value / one / 4 for role, value in run.items()}
+    # 1.5: the mean of what comes before a step.
+    assert in_passes == pytest.approx(dict(rollout=1.5, student=3, teachers=10, recomputed=1), rel=2e-3)
 
 
 def test_counted_devices(capsys):

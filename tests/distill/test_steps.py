@@ -20,6 +20,7 @@ from toys import (
     LINEAR,
     OPTIMIZER,
     RECIPE,
+    counting,
     critic_step,
     flow_step,
     linear,
@@ -100,21 +101,6 @@ def test_nan_of_a_teacher_stays_visible():
 
 
 # -- what a step costs ------------------------------------------------------------------------------------------------
-
-
-def counting(denoiser):
-    """The denoiser, and a counter of its calls (at trace time: a call is an evaluation in the compiled program)."""
-    calls = dict(condition=0, velocity=0)
-
-    def condition(params, cond):
-        calls["condition"] += 1
-        return denoiser.condition(params, cond)
-
-    def velocity(params, context, z, t):
-        calls["velocity"] += 1
-        return denoiser.velocity(params, context, z, t)
-
-    return flow.Denoiser(condition, velocity), calls
 
 
 @pytest.mark.parametrize("k", range(4))

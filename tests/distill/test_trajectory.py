@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from gaussians import DENOISER, affine, gaussian
-from toys import CLASSES, COND, LINEAR, OPTIMIZER, linear, linear_state, recipe, trees_equal
+from toys import CLASSES, COND, LINEAR, OPTIMIZER, counting, linear, linear_state, recipe, trees_equal
 
 from flashjax.distill import guidance
 from flashjax.distill.state import TrainState
@@ -84,6 +84,15 @@ def test_only_the_student_and_its_average_move_and_no_gradient_reaches_the_teach
         np.testing.assert_allclose(e, 0.75 * old + 0.25 * p, rtol=1e-6)
     grads = jax.grad(lambda teacher: follow(state, (teacher,), Z, substeps=2)[1]["trajectory_loss"][0])(linear(0.9))
     assert not any(np.any(g) for g in grads.values())
+
+
+@pytest.mark.parametrize("substeps", [1, 3])
+def test_a_step_runs_what_its_cost_counts(substeps):
+    """A guided step of the teacher's is two evaluations; the student's own comes to them."""
+    denoiser, calls = counting(LINEAR)
+    rule = dict(substeps=substeps, guidance_scales=(guidance.Scale(scales=(2.0,)),))
+    jax.eval_shape(lambda s: follow(s, (linear(),), Z, null=0 * COND[:1], denoiser=denoiser, **rule), linear_state())
+    assert calls["velocity"] == 2 * substeps + 1
 
 
 def test_no_substeps_are_refused():

@@ -60,3 +60,18 @@ def flow_step(state, *, drop_rate=0.0, key=KEY, denoiser=LINEAR, cond=COND, null
         state, jnp.ones(LIKE.shape), cond, null, key, denoiser=denoiser, optimizer=OPTIMIZER, times=steps.TimeSampler(),
         drop_rate=drop_rate, ema_decay=0.9,
     )  # fmt: skip
+
+
+def counting(denoiser):
+    """The denoiser, and a counter of its calls (at trace time: a call is an evaluation in the compiled program)."""
+    calls = dict(condition=0, velocity=0)
+
+    def condition(params, cond):
+        calls["condition"] += 1
+        return denoiser.condition(params, cond)
+
+    def velocity(params, context, z, t):
+        calls["velocity"] += 1
+        return denoiser.velocity(params, context, z, t)
+
+    return flow.Denoiser(condition, velocity), calls
