@@ -85,7 +85,7 @@ def check_settings(config: ConfigDict) -> None:
     if config.seed >> 32:
         raise UserError(f"config.seed is {config.seed}; jax takes its seeds from 32 bits, so it ends at {2**32 - 1}.")
     for name in ("steps", "student_updates"):
-        if config.get(name, 0) > MOST_ROWS:
+        if name in NEEDED[config.objective] and config[name] > MOST_ROWS:
             raise UserError(f"config.{name} is {config[name]}; it has to be {MOST_ROWS:,} at most.")
     for name in OPTIMIZERS:
         if name in NEEDED[config.objective]:

@@ -75,7 +75,7 @@ class Config:
         sizes = dict(
             in_channels=config["in_channels"], context_dim=config["context_in_dim"], width=width, layers=layers_,
             heads=heads, axes_dims=tuple(config["axes_dims_rope"]),
-            **{name: config[name] for name in ("mlp_ratio", "eps") if name in config},
+            **{name: config[name] for name in ("mlp_ratio", "eps") if config.get(name) is not None},
         )  # fmt: skip
         small = 13 * width**2 * layers_ < 1e8
         base = cls.postcards if small else cls
