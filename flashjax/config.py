@@ -12,8 +12,9 @@ import fnmatch
 import importlib.util
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FieldReference
@@ -142,24 +143,37 @@ def _run_file(file: str) -> ConfigDict:
     found = re.fullmatch(r"(.+?\.py)(?::(.*))?", file)  # folders may have colons in their names
     name, arg = found.groups() if found else (file.partition(":")[0], None)
     path = existing(name, "configuration file")
-    if path.suffix != ".py" or not path.is_file():
-        raise UserError(f"{path} is no configuration; give a Python file with get_config(arg) in it.")
-    spec = importlib.util.spec_from_file_location("flashjax_config", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config(arg or None)
-    except UserError as error:
-        raise UserError(f"--config={file}: {error}") from error
-    except FILE_ERRORS as error:
-        raise UserError(f"The configuration {path} cannot be read: {_place(error, path)}.") from error
+
+    def made(module: ModuleType) -> Any:
+        try:
+            return module.get_config(arg or None)
+        except UserError as error:
+            raise UserError(f"--config={file}: {error}") from error
+
+    config = from_file(path, "configuration", "get_config(arg) in it", made)
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config in {path} returned {type(config).__name__}; it has to return a ConfigDict.")
     return config
 
 
+def from_file(path: Path, what: str, holding: str, get: Callable[[ModuleType], Any]) -> Any:
+    """What ``get`` takes out of a Python file, which is run. Raises UserError for what is none, and for what its code
+    raises, with the line. ``what`` it is and what it has to be ``holding``: for the sentences."""
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"{path} is no {what}; give a Python file with {holding}.")
+    spec = importlib.util.spec_from_file_location("flashjax_file", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return get(module)
+    except UserError:
+        raise
+    except FILE_ERRORS as error:
+        raise UserError(f"The {what} {path} cannot be read: {_place(error, path)}.") from error
+
+
 def _place(error: Exception, path: Path) -> str:
-    """The error in one line, with the line of the configuration that it arose from."""
+    """The error in one line, with the line of the file that it arose from."""
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)

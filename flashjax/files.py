@@ -1,5 +1,6 @@
 """Files that are whole or not there, files that one process has, and tables that spreadsheets open."""
 
+import codecs
 import contextlib
 import csv
 import fcntl
@@ -65,6 +66,27 @@ def read_object(path: str | Path, then: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path} is not a JSON object; {then}.")
     return found
+
+
+def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of all lines that are not empty. Lines end with line feeds alone, as a text may hold what
+    else Unicode calls an end of line; editors put a BOM before the first. Raises UserError."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"Line {number} of {path} is not JSON in UTF-8 ({error}).") from error
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, which may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def looks(folder: Path) -> str:

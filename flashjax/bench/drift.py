@@ -22,8 +22,9 @@ from flashjax.bench.calls import Call, Judge
 from flashjax.bench.journal import whole_length
 from flashjax.bench.judging import as_lines, write_rows
 from flashjax.bench.plan import Pictures, find_pictures, find_sources, points, source
-from flashjax.bench.prompts import Prompt, json_lines, read_bench, spread, write_bench
+from flashjax.bench.prompts import Prompt, read_bench, spread, write_bench
 from flashjax.errors import UserError
+from flashjax.files import json_lines
 
 __all__ = ["Frozen", "calls", "chosen", "compared", "freeze", "pick", "read", "remember", "today"]
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from flashjax.bench.prompts import Prompt, json_lines, make_prompt
+from flashjax.bench.prompts import Prompt, make_prompt
 from flashjax.data.parquet import read_parquet
 from flashjax.errors import UserError
+from flashjax.files import json_lines
 
 __all__ = ["FORMATS", "take"]
 

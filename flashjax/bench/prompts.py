@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flashjax.bench.rubrics import EDITS
 from flashjax.errors import UserError
+from flashjax.files import json_lines
 
 __all__ = ["Prompt", "difficulty", "make_prompt", "named", "read_bench", "spread", "words", "write_bench"]
 
@@ -146,20 +146,6 @@ def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
         order = sorted(range(len(mine)), key=lambda i, bits=bits: f"{i:0{bits}b}"[::-1])
         turns += [(turn, mine[i]) for turn, i in enumerate(order)]
     return [prompts[i] for i in sorted(i for _, i in sorted(turns)[:count])]
-
-
-def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
-    """(line number, value) of all lines that are not empty. Raises UserError."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"Line {number} of {path} is not JSON ({error}).") from error
 
 
 def write_bench(path: str | Path, prompts: Sequence[Prompt]) -> None:

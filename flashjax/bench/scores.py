@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flashjax.bench.prompts import json_lines
 from flashjax.bench.rubrics import HIGH, LOW
 from flashjax.errors import UserError
+from flashjax.files import json_lines
 
 __all__ = ["read_scores"]
 

@@ -6,7 +6,6 @@ A row has ``prompt`` and ``category``, and may have ``source``, the path of a pi
 
 from __future__ import annotations
 
-import codecs
 import functools
 import hashlib
 import itertools
@@ -22,6 +21,8 @@ from PIL import Image
 from flashjax.data import records
 from flashjax.data.parquet import read_parquet
 from flashjax.data.writing import CHUNK, Encode, PrepareError, already_there, encode_all, write_manifest
+from flashjax.errors import UserError
+from flashjax.files import json_lines, sha256_of
 from flashjax.upright import UNREADABLE, upright
 
 __all__ = ["prepare_prompts", "read_rows", "read_square"]
@@ -65,7 +66,7 @@ def prepare_prompts(
         raise PrepareError(f"{encoder_name} is for edits, and {rows[0]['where']} has no 'source'.")
     names = [Path(file).name for file in files]
     called = [name if names.count(name) == 1 else str(file) for name, file in zip(names, files, strict=True)]
-    hashes = [_sha256(Path(file)) for file in files]
+    hashes = [sha256_of(Path(file)) for file in files]
     request = {
         "what": "prompts", "split": name, "task": "edit" if edits else "t2i", "encoder": encoder_name,
         "files": dict(zip(called, hashes, strict=True)),
@@ -101,11 +102,6 @@ def _looks(paths: Sequence[str]) -> str:
     found = [(path, Path(path).stat()) for path in paths if Path(path).is_file()]
     told = [(path, at.st_size, at.st_mtime_ns) for path, at in found]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _sources(row: Mapping[str, Any]) -> list[str]:
@@ -158,13 +154,10 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
-    """Lines end with line feeds alone: a prompt may hold what else Unicode calls an end of line."""
-    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise PrepareError(f"Line {number} of {path} is not JSON in UTF-8 ({error}).") from error
+    try:
+        yield from (row for _, row in json_lines(path))
+    except UserError as error:
+        raise PrepareError(str(error)) from error
 
 
 def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from flashjax.data.manifest import read_manifest
 from flashjax.errors import UserError
-from flashjax.files import write_whole
+from flashjax.files import sha256_of, write_whole
 
 __all__ = ["CHUNK", "Encode", "PrepareError", "already_there", "encode_all", "write_manifest"]
 
@@ -80,7 +79,5 @@ def _checked(text: np.ndarray, caption: str, stats: dict[str, Any]) -> np.ndarra
 
 
 def write_manifest(manifest: Path, request: dict[str, Any], count: int, path: Path, stats: dict[str, Any]) -> None:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    told = {**request, **stats, "count": count, "bytes": path.stat().st_size, "sha256": digest}
+    told = {**request, **stats, "count": count, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
     write_whole(manifest, (json.dumps(told, indent=2) + "\n").encode())

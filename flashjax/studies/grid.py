@@ -9,7 +9,6 @@ import base64
 import dataclasses
 import functools
 import hashlib
-import importlib.util
 import json
 import re
 import time
@@ -113,17 +112,8 @@ Execute = Callable[[Cell, Mapping[str, Any]], dict[str, Any]]
 def load(file: str) -> Study:
     """The ``study`` of a Python file. Raises UserError where it has none."""
     path = existing(file, "study")
-    if path.suffix != ".py" or not path.is_file():
-        raise UserError(f"{path} is no study; give a Python file with a `study` in it, as in configs/studies.")
-    spec = importlib.util.spec_from_file_location("flashjax_study", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        study = module.study
-    except UserError:
-        raise
-    except configs.FILE_ERRORS as error:
-        raise UserError(f"The study {path} cannot be read: {type(error).__name__}: {error}.") from error
+    holding = "a `study` in it, as in configs/studies"
+    study = configs.from_file(path, "study", holding, lambda module: module.study)
     if not isinstance(study, Study):
         kind = type(study).__name__
         raise UserError(f"The study of {path} is of the type {kind}; it has to be a flashjax.studies.grid.Study.")
