@@ -2,7 +2,8 @@
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the status of a run that was told to stop; start it again as it was
 
@@ -24,6 +25,13 @@ def did_you_mean(name: str, known: Iterable[str], has: str, shown: str = "{}") -
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
     return f"did you mean {shown.format(near[0])}?" if near else f"{has} {', '.join(known) or 'none'}."
+
+
+def refuse_options(args: Any, unread: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for an option of ``args`` that would be passed over. ``unread``: by name what each is where it
+    is not given; ``where``: as in "with --verify"."""
+    if given := [name for name, default in unread.items() if getattr(args, name) != default]:
+        raise UserError(f"--{given[0].replace('_', '-')} does nothing {where}; leave it out.")
 
 
 @contextlib.contextmanager

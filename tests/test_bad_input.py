@@ -136,7 +136,7 @@ def test_sampling_that_cannot_be(complaint, inputs, tmp_path):
     assert "is neither a run's work directory nor an exported model" in sample("a.png", checkpoint="prompts")
     assert "A time grid needs at least one step, not 0." in sample("a.png", steps=0)
     argv = ["sample", f"--checkpoint={inputs / 'teacher'}", f"--out={tmp_path / 'a.png'}", "--prompt", "a"]
-    assert complaint(*argv, "--negative", "b") == "--negative does not go with --checkpoint; leave it out."
+    assert complaint(*argv, "--negative", "b") == "--negative does nothing with --checkpoint; leave it out."
     assert "--image names 2 pictures for 1 prompts; give one for each, or" in complaint(*argv, "--image", "b", "c")
     there = str(tmp_path / "there.png")
     assert f"The picture {there} cannot be read: cannot identify image file" in complaint(*argv, "--image", there)
@@ -165,14 +165,14 @@ def test_sets_that_cannot_be(complaint, inputs, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--from=a.jsonl", "--count=1"], "--count is for postcards; with --from it would do nothing. Leave it out."),
-        (["--from=a.jsonl", "--edits", "--split=heldout"], "--split is for postcards; with --from"),
+        (["--from=a.jsonl", "--count=1"], "--count does nothing with --from; leave it out."),
+        (["--from=a.jsonl", "--edits", "--split=heldout"], "--split does nothing with --from"),
         (["--from=a.jsonl", "--name=../x"], "--name is '../x'; it has to be the name of a file in --out, without a f"),
         (["--from=a.jsonl", "--name="], "--name is ''; it has to be the name of a file in --out"),
         (["--prompts-only", "--size=64"], "--size is for pictures, and --prompts-only makes none; leave one of them"),
-        (["--name=mine"], "--name is for prompts of your own (--from); here it would do nothing. Leave it out."),
-        (["--skip-limit=0"], "--skip-limit is for prompts of your own (--from); here"),
-        (["--source-size=64"], "--source-size is for prompts of your own (--from); here"),
+        (["--name=mine"], "--name does nothing without --from; leave it out."),
+        (["--skip-limit=0"], "--skip-limit does nothing without --from"),
+        (["--source-size=64"], "--source-size does nothing without --from"),
     ],
 )
 def test_sets_that_are_asked_for_by_halves(complaint, tmp_path, words, said):

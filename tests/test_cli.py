@@ -46,10 +46,11 @@ def test_what_is_not_understood_exits_with_2(argv, capsys):
     [
         ("sample --checkpoint=a --prompt=b --out=c.png --seed=-1", "--seed: '-1' is not a whole number from 0 to 429"),
         ("sample --checkpoint=a --prompt=b --out=c.png --seed=4294967296", "--seed: '4294967296' is not a whole"),
-        ("sample --checkpoint=a --prompt=b --out=c.png --scale=0", "--scale: '0' is not a whole number from 1 on"),
+        ("sample --checkpoint=a --prompt=b --out=c.png --scale=0", "--scale: '0' is not a whole number from 1 to 64"),
+        ("sample --weights=a --prompt=b --out=c.png --size=9x99999", "'99999' is not a whole number from 1 to 16"),
         ("sample --checkpoint=a --prompt=b --out=c.png --guidance=nan", "--guidance: 'nan' is not a number"),
         ("sample --checkpoint=a --prompt=b --out=c.png --guidance=1e300", "--guidance: '1e300' is not a number"),
-        ("prepare --out=a --size=0", "--size: '0' is not a whole number from 1 on"),
+        ("prepare --out=a --size=0", "--size: '0' is not a whole number from 1 to 16384"),
         ("bench generate --checkpoint=a --bench=b --out=c --guidance=nan", "--guidance: 'nan' is not a number"),
         ("bench generate --checkpoint=a --bench=b --out=c --guidance=inf", "--guidance: 'inf' is not a number"),
         ("prepare --out=a --seed=-1", "--seed: '-1' is not a whole number from 0 to"),

@@ -34,6 +34,16 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
+def side(text: str) -> int:
+    """An argparse type: the side of a picture in pixels."""
+    return _whole(text, 1, 2**14 + 1)
+
+
+def enlargement(text: str) -> int:
+    """An argparse type: how many pixels a pixel becomes, each way."""
+    return _whole(text, 1, 65)
+
+
 def non_negative(text: str) -> int:
     """An argparse type: 0, 1, 2, ..."""
     return _whole(text, 0)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from flashjax.commands import finite, non_negative, positive, seed
+from flashjax.commands import finite, non_negative, positive, seed, side
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--which", choices=("ema", "student"), help="parameters of a run (default ema)")
     parser.add_argument("--step", type=non_negative, help="of a run's checkpoint (default: the newest)")
-    parser.add_argument("--size", type=positive, help="side of the picture, with --weights (default: the model's)")
+    parser.add_argument("--size", type=side, help="side of the picture, with --weights (default: the model's)")
     edits = parser.add_mutually_exclusive_group()
     edits.add_argument("--sources", help="folder of the pictures to edit, for those that the bench does not name")
     edits.add_argument("--draw-sources", action="store_true", help="draw what the edits start from")
     parser.add_argument(
-        "--source-size", type=positive,
+        "--source-size", type=side,
         help="side of pictures to edit in the run's data, with --checkpoint (default: as drawn)",
     )  # fmt: skip
 
@@ -74,15 +74,12 @@ def run(args: argparse.Namespace) -> None:
 
 def _fits(args: argparse.Namespace) -> None:
     """Settles what a run's options are by default. Raises UserError where an option would have no effect."""
-    from flashjax.errors import UserError
+    from flashjax.errors import refuse_options
 
-    given, other, names = "--checkpoint", "--weights", ("size",)
     if not args.checkpoint:
-        given, other, names = other, given, ("batch", "which", "step", "source_size")
-    for name in names:
-        if getattr(args, name) is not None:
-            raise UserError(f"--{name.replace('_', '-')} belongs to {other}; with {given} it would do nothing.")
-    if args.checkpoint:
+        refuse_options(args, dict.fromkeys(("batch", "which", "step", "source_size")), "with --weights")
+    else:
+        refuse_options(args, dict(size=None), "with --checkpoint")
         args.batch, args.which = args.batch or 16, args.which or "ema"
 
 

@@ -47,18 +47,17 @@ def run(args: argparse.Namespace) -> int | None:
 
 def _fits(args: argparse.Namespace) -> None:
     """Settles the numbers by default. Raises UserError where an option would have no effect."""
-    from flashjax.errors import UserError
+    from flashjax.errors import UserError, refuse_options
 
     if args.take and args.endpoint:
         raise UserError("--take imports a bench and --endpoint has one written; give one of them.")
     if args.images and not (args.take and args.take[0] == "imgedit"):
         raise UserError("--images names the source pictures of --take imgedit, and of nothing else.")
-    for name in ("prices", "budget", "dry_run"):
-        if getattr(args, name) not in (None, False) and not args.endpoint:
-            raise UserError(f"--{name.replace('_', '-')} belongs to --endpoint; without it nothing is asked.")
+    if not args.endpoint:
+        refuse_options(args, dict(prices=None, budget=None, dry_run=False), "without --endpoint")
+    if args.take:
+        refuse_options(args, dict.fromkeys(("t2i", "edits", "seed")), "with --take, which imports all that there is")
     for name, number in (("t2i", _T2I), ("edits", _EDITS), ("seed", 0)):
-        if args.take and getattr(args, name) is not None:
-            raise UserError(f"--{name} says what is written; --take imports all that {args.take[1]} has.")
         setattr(args, name, number if getattr(args, name) is None else getattr(args, name))
 
 

@@ -3,7 +3,7 @@ own."""
 
 import argparse
 
-from flashjax.commands import non_negative, positive, seed
+from flashjax.commands import non_negative, seed, side
 from flashjax.data.manifest import read_manifest
 
 # What is for postcards alone and for prompts of one's own, and what each is where it is not given.
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "training never shows; heldout_words: signs with words that it never shows (default train)",
     )  # fmt: skip
     parser.add_argument("--count", type=int, help="postcards a category (default 2000)")
-    parser.add_argument("--size", type=positive, help="side of the pictures in pixels (default 32)")
+    parser.add_argument("--size", type=side, help="side of the pictures in pixels (default 32)")
     parser.add_argument(
         "--edits", action="store_true", default=None, help="pictures, instructions, results: SPLIT_edits"
     )
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=".jsonl or .parquet with prompt and category a row; with the path of a picture as source, or a list of "
         "several, edits",
     )  # fmt: skip
-    own.add_argument("--source-size", type=positive, help="side of the pictures to edit in pixels (default: --size)")
+    own.add_argument("--source-size", type=side, help="side of the pictures to edit in pixels (default: --size)")
     own.add_argument("--name", help="of the set in --out (default prompts)")
     own.add_argument(
         "--encoder", help="write the text states of a released family, such as qwen_image_21 (default: MiniLM's)"
@@ -51,16 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from flashjax.errors import UserError
+    from flashjax.errors import UserError, refuse_options
 
     if bool(args.encoder) != bool(args.encoder_weights):
         raise UserError("--encoder and --encoder-weights go together: a family, and the folder of its pipeline.")
     if (args.encoder and not args.files) or (args.also and not args.encoder):
         raise UserError("--encoder is for prompts of your own (--from), and --also for what it encodes beside them.")
     others = _OF_POSTCARDS if args.files else _OF_OWN
-    if given := [f"--{name.replace('_', '-')}" for name in others if getattr(args, name) is not None]:
-        whose = "postcards; with --from" if args.files else "prompts of your own (--from); here"
-        raise UserError(f"{given[0]} is for {whose} it would do nothing. Leave it out.")
+    refuse_options(args, dict.fromkeys(others), "with --from" if args.files else "without --from")
     for name, value in (_OF_POSTCARDS | _OF_OWN).items():
         if getattr(args, name) is None:
             setattr(args, name, value)

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from flashjax.commands import SEEDS, finite, non_negative, positive, seed
+from flashjax.commands import SEEDS, enlargement, finite, non_negative, seed, side
 
 # what goes with one source of a model only
 _OF_CHECKPOINT, _OF_WEIGHTS = ("which", "step", "scale", "source_size"), ("model", "negative", "size")
@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     of_run = parser.add_argument_group("with --checkpoint")
     of_run.add_argument("--which", choices=("ema", "student"), help="parameters of a run (default ema)")
     of_run.add_argument("--step", type=non_negative, help="of a run's checkpoint (default: the newest)")
-    of_run.add_argument("--source-size", type=positive, help="side of --image in the run's data (default: as drawn)")
-    of_run.add_argument("--scale", type=positive, help="enlargement of the PNG (default 4)")
+    of_run.add_argument("--source-size", type=side, help="side of --image in the run's data (default: as drawn)")
+    of_run.add_argument("--scale", type=enlargement, help="enlargement of the PNG (default 4)")
     released = parser.add_argument_group("with --weights")
     released.add_argument("--model", help="family of the model (default: what its model_index.json says)")
     released.add_argument("--negative", help="prompt that guidance leads away from (default: the model's own)")
@@ -41,13 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from flashjax.commands import quiet
-    from flashjax.errors import UserError
+    from flashjax.errors import refuse_options
 
     quiet()
     _check_out(args.out)
     mine, others = ("checkpoint", _OF_WEIGHTS) if args.checkpoint else ("weights", _OF_CHECKPOINT)
-    if wrong := [name for name in others if getattr(args, name) is not None]:
-        raise UserError(f"--{wrong[0]} does not go with --{mine}; leave it out.")
+    refuse_options(args, dict.fromkeys(others), f"with --{mine}")
     seeds = [(args.seed + i) % SEEDS for i in range(len(args.prompt))]
     image, facts = (_of_run if args.checkpoint else _of_released)(args, seeds)
     _save(image, args.out, dict(prompt=" | ".join(args.prompt), seed=args.seed) | facts)
@@ -141,5 +140,5 @@ def _size(text: str) -> tuple[int, int]:
     sides = text.lower().split("x")
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 1024, or 1664x928")
-    width, height = (positive(side) for side in (sides * 2)[:2])
+    width, height = map(side, (sides * 2)[:2])
     return width, height

@@ -44,6 +44,7 @@ from flashjax.convert import (
 from flashjax.convert.planning import Plan, keep_dtypes, makers, plan
 from flashjax.convert.reader import Reader
 from flashjax.convert.sources import part_of
+from flashjax.errors import refuse_options
 
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
@@ -147,7 +148,7 @@ def _lora(text: str) -> tuple[Path, float]:
 def run(args: argparse.Namespace) -> None:
     """Convert, or verify, as the options say. Raises UserError."""
     if args.verify:
-        _refuse(args, _OF_SOURCES | _OF_A_MODEL, "--verify")
+        refuse_options(args, _OF_SOURCES | _OF_A_MODEL, "with --verify")
         return _verify(args.verify)
     args.out = args.out.resolve()  # a link leads to the disk that has the room
     source, config_file = _find_source(args)
@@ -156,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
     if (args.to == "orbax") != (args.mesh is not None):
         raise ConversionError("--to orbax and --mesh go together: parts are as large as one device of the mesh holds.")
     if args.mesh:
-        _refuse(args, dict(shard_size=_OF_A_MODEL["shard_size"]), "--to orbax")
+        refuse_options(args, dict(shard_size=_OF_A_MODEL["shard_size"]), "with --to orbax")
     part = part_of(source)
     whole = source.parent if part else source
     if is_flax(whole):
@@ -175,14 +176,8 @@ def run(args: argparse.Namespace) -> None:
         _convert(args, reader, config, config_file)
 
 
-def _refuse(args: argparse.Namespace, unused: Mapping[str, Any], mode: str) -> None:
-    """Raise ConversionError for an option that would be passed over."""
-    if given := [name for name, default in unused.items() if getattr(args, name) != default]:
-        raise ConversionError(f"--{given[0].replace('_', '-')} does nothing with {mode}; leave it out.")
-
-
 def _keep_lora(args: argparse.Namespace, source: Path, config_file: Path) -> None:
-    _refuse(args, _OF_A_MODEL, "--keep-lora")
+    refuse_options(args, _OF_A_MODEL, "with --keep-lora")
     if [scale for _, scale in args.lora] != [1.0]:
         raise ConversionError("--keep-lora takes one --lora, without a scale: whoever applies the LoRA chooses it.")
     output.check_out(args.out, source, force=None)

@@ -176,8 +176,8 @@ def test_the_command_imports_jsonl(tmp_path, capsys):
     assert not (tmp_path / "new" / "jsonl.jsonl").exists()
     for more, reason in (
         ("--images=.", "--images names the source pictures of --take imgedit"),
-        ("--budget=3", "--budget belongs to --endpoint"),
-        ("--t2i=3", "--t2i says what is written; --take imports all"),
+        ("--budget=3", "--budget does nothing without --endpoint"),
+        ("--t2i=3", "--t2i does nothing with --take, which imports all"),
         ("--endpoint=w.json", "--take imports a bench and --endpoint has one written"),
     ):
         assert cli.main([*argv[:2], f"--out={tmp_path}/new", *argv[3:], more]) == 2

@@ -149,7 +149,7 @@ def test_a_name_that_is_no_utf_8_does_not_cost_the_picture(tmp_path):
         ("qwen_image_21", ["--image=text.png"], "The picture text.png cannot be read (cannot identify"),
         ("qwen_image_21", ["--image=deep.tiff"], "The picture deep.tiff cannot be read (pixels of the mode F have no"),
         ("flux2_klein", ["--image=exif.webp"], "The picture exif.webp cannot be read ("),
-        ("qwen_image_21", ["--which=ema"], "--which does not go with --weights; leave it out."),
+        ("qwen_image_21", ["--which=ema"], "--which does nothing with --weights; leave it out."),
         ("z_image", ["--image=given.png"], "z_image draws from text alone; it was given 1 (--image)."),
         ("qwen_image_edit", [], "qwen_image_edit edits pictures; give it one (--image)."),
         ("qwen_image_edit_plus", [], "qwen_image_edit_plus edits pictures; give it at least one (--image)."),
