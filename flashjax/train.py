@@ -17,7 +17,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from flashjax import cost, models, optim, pictures, settings, workdir
+from flashjax import cost, models, optim, pictures, roles, settings, workdir
 from flashjax.checkpoint import Checkpoints, flat
 from flashjax.clock import Clock, Profile, Speed
 from flashjax.data import said
@@ -34,16 +34,7 @@ from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
 from flashjax.recipe import describe, make_recipe, make_table, teacher_names
-from flashjax.weights import (
-    begun_from,
-    check_there,
-    content,
-    frozen_forms,
-    kept,
-    load_decoder,
-    load_specialist,
-    load_weights,
-)
+from flashjax.weights import begun_from, check_there, frozen_forms, load_decoder
 
 
 def note(line: str) -> None:
@@ -139,7 +130,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     optimizers = make_optimizers(config, table)
     student_optimizer, critic_optimizer = (sharding.divided(o, mesh) if o else None for o in optimizers)
     create = partial(TrainState.create, student_optimizer=student_optimizer, critic_optimizer=critic_optimizer)
-    beside = frozen_forms(config, whole, mesh, [teacher.weights for teacher in named])
+    named_weights = [teacher.weights for teacher in named]
+    beside = frozen_forms(config, whole, mesh, named_weights)
     abstract = sharding.with_shapes(jax.eval_shape(create, trained), mesh)
     memory.check_room((abstract, beside))
     with hosts.together():
@@ -147,27 +139,14 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             workdir.check_disk(folder, jax.tree.leaves(abstract), config.keep_checkpoints + bool(config.keep_best))
 
     ############################ 6. Weights, and the state: begun, or resumed on any mesh
-    weights = [*(teacher.weights for teacher in named), *([config.init] if config.init else [])]
-    # The base teacher comes first, or what flow matching begins with.
-    trees = [load_weights(config, whole, path, mesh) for path in weights[:1]]
-    trees += [load_specialist(config, trees[0], path, mesh) for path in weights[1 : len(named)]]
-    trees += [load_weights(config, trained, path, mesh) for path in weights[max(len(named), 1) :]]
-    # What trains begins as what config.init names, else as the base teacher, else as noise.
-    init = (trees[len(named) :] or trees[:1] or [None])[0]
-    if init is None:
-        init = jax.jit(partial(model.init, model_config), out_shardings=placed)(jax.random.key(config.seed))
-    critic, frozen = trees[0] if distilling else init, trees[: len(named)]
-    if adapted:  # The base comes first among what is frozen; an adapter that changes nothing yet begins as it.
-        critic, frozen = jax.device_get(lora.init(adapted, whole, jax.random.key(config.seed))), frozen or trees
-        init = trees[len(named)] if distilling and config.init else critic
-    # By content: a path says nothing of a data set that was prepared anew, or of weights that were replaced.
+    noise = partial(jax.jit(partial(model.init, model_config), out_shardings=placed), jax.random.key(config.seed))
+    init, critic, frozen, begun_with = roles.load(config, named_weights, whole, trained, mesh, noise)
+    # By content: a path says nothing of a data set that was prepared anew.
     data = {config.sources[name].path: manifest["sha256"][:16] for name, manifest in manifests.items()}
-    begun_with = dict(zip(weights, map(content, weights, trees), strict=True))
     hosts.check_same(data | begun_with)
-    frozen = [kept(tree, config.teacher_dtype) for tree in frozen]
     places = (held.placed(sharding.shardings(tree, mesh), config.teacher_memory) for tree in frozen)
     teachers = tuple(map(sharding.put, frozen, places))
-    del trees, frozen  # what devices hold of them makes room for the state
+    del frozen  # what devices hold of it makes room for the state
     trains = f" trains {optim.parameter_count(init):,} of its adapters' in place of" if adapted else ":"
     note(f"{config.model.architecture}{trains} {optim.parameter_count(whole):,} parameters, {len(named)} teachers")
     meta = dict(config=workdir.identity(config), table=table.digest(), data=data, sha256=begun_with)

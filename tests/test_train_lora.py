@@ -141,13 +141,13 @@ def test_a_lora_run_as_teacher_and_as_beginning(run, given, base):
     config, folder = load(given), str(run[0])
     average = role(everything(run[0], STEPS), "['ema']")
     merged = lora.merge(base, average, 2.0)
-    jax.tree.map(np.testing.assert_array_equal, train.load_weights(config, base, folder), merged)
+    jax.tree.map(np.testing.assert_array_equal, weights.load_weights(config, base, folder), merged)
     # Begun at twice the scale, it has to have half of b.
-    begun = paths.flatten(train.load_weights(load(given, "--config.lora.alpha=8.0"), average, folder))
+    begun = paths.flatten(weights.load_weights(load(given, "--config.lora.alpha=8.0"), average, folder))
     for path, leaf in paths.flatten(average).items():
         np.testing.assert_array_equal(begun[path], leaf / 2 if path.endswith("/b") else leaf)
     with pytest.raises(UserError, match="trained an adapter of rank 2 over other matrices or of another rank"):
-        train.load_weights(config, lora.form(lora.Lora(3, 1.0, BLOCKS), base), folder)
+        weights.load_weights(config, lora.form(lora.Lora(3, 1.0, BLOCKS), base), folder)
     path = config.distill.teachers.base.weights
     goes_on = load(given, f"--config.init={folder}")
     said = weights.begun_from(goes_on, {path: weights.content(path, base)})
@@ -157,7 +157,7 @@ def test_a_lora_run_as_teacher_and_as_beginning(run, given, base):
     assert weights.begun_from(config, {}) == ""
     whole = config.distill.teachers.base.weights
     with pytest.raises(UserError, match="which is no run; a LoRA student begins as its base or as a LoRA run"):
-        train.load_weights(config, average, whole)
+        weights.load_weights(config, average, whole)
 
 
 def test_a_teacher_may_be_an_adapter_file(given, base, tmp_path):
@@ -166,12 +166,12 @@ def test_a_teacher_may_be_an_adapter_file(given, base, tmp_path):
     tree = jax.tree.map(lambda x: np.asarray(x) + np.float32(0.1), tree)
     adapters.write(tmp_path / "adapter.safetensors", adapters.from_tree(tree, 2, 3.0), "qwen_image_21")
     for path in (tmp_path, tmp_path / "adapter.safetensors"):
-        found = train.load_weights(config, base, str(path))
+        found = weights.load_weights(config, base, str(path))
         jax.tree.map(np.testing.assert_array_equal, found, lora.merge(base, tree, 1.5))
     with config.unlocked():
         config.distill.teachers.base.weights = str(tmp_path)
     with pytest.raises(UserError, match="has no base of its own"):
-        train.load_weights(config, base, str(tmp_path))
+        weights.load_weights(config, base, str(tmp_path))
 
 
 @pytest.mark.long  # two runs of programs of their own; tests/models/test_lora.py has the products

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_training import STEPS, STOP, assert_same_runs, everything, stop_at
 
-from flashjax import checkpoint, metrics, models, pipeline, settings, train
+from flashjax import checkpoint, metrics, models, pipeline, roles, settings, train, weights
 from flashjax import config as configs
 from flashjax import export as exports
 from flashjax.data import mixture
@@ -48,7 +48,7 @@ def test_a_student_begins_as_the_average_of_a_run(given, uninterrupted, tmp_path
     config = configs.load([given["dmd"], "--config.model.layers=2"])
     deeper = qwen_image_21.abstract(models.make_config(qwen_image_21, config.model))
     with pytest.raises(UserError, match=f"The run {first} trained a network of other sizes than config.model has"):
-        train.load_weights(config, deeper, str(first))
+        weights.load_weights(config, deeper, str(first))
 
 
 def test_an_earlier_checkpoint_is_had_by_its_step(uninterrupted, tmp_path):
@@ -141,8 +141,8 @@ def test_other_content_under_the_same_path_does_not_go_on(given, uninterrupted, 
         read = mixture.read_manifest
         monkeypatch.setattr(mixture, "read_manifest", lambda path: read(path) | dict(sha256="0" * 64))
     else:
-        load = train.load_weights
-        monkeypatch.setattr(train, "load_weights", lambda *args: jax.tree.map(lambda x: x + np.float32(1), load(*args)))
+        load = roles.load_weights
+        monkeypatch.setattr(roles, "load_weights", lambda *args: jax.tree.map(lambda x: x + np.float32(1), load(*args)))
     config, before = configs.load([given["dmd"]]), everything(folder, 4)
     path = config.sources.cards.path if changed == "data" else config.distill.teachers.base.weights
     with pytest.raises(UserError, match=rf"The checkpoint in .* (sha256|data).{path} is '\w+' there and '\w+' here"):
