@@ -75,6 +75,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     optim = dict(kind="adamw", warmup=10, schedule=schedule, b1=0.0, b2=0.99, weight_decay=0.0, clip=1.0)
     config.student_optim = ConfigDict(optim | dict(lr=3e-5 if args.quick else 2e-5))
     config.critic_optim = ConfigDict(optim | dict(lr=4e-4))
+    if not (args.quick or args.study):
+        # Behind a long trajectory, which has the proportions already, the teacher's own: more of what prompts name.
+        config.distill.guidance = ConfigDict(dict(times=(0.0,), scales=(2.0,)))
     config.log_every = 15
     config.sample_every = 150
     config.checkpoint_every = 150

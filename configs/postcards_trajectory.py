@@ -2,8 +2,9 @@
 
     flashjax train --config=configs/postcards_trajectory.py --workdir=runs/postcards_trajectory
 
-``configs/postcards.py`` begins with what this run leaves. Cost and result: see docs/results.md. ``:res=64``: for the
-teacher of 64 px, on a GPU.
+``configs/postcards.py`` begins with what this run leaves. Cost and result: see docs/results.md. ``:quick`` is what
+launch/quickstart.sh runs, ``:study`` what the cells of configs/studies/following.py start from, all categories and
+steps alike. ``:res=64``: for the teacher of 64 px, on a GPU.
 """
 
 from ml_collections import ConfigDict
@@ -14,12 +15,12 @@ LARGE = dict(width=384, layers=12, heads=12, dtype="bfloat16")  # of :res=64, wh
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    args = parse_arg(arg, quick=False, res=32)
+    args = parse_arg(arg, quick=False, study=False, res=32)
     large = args.res > 32
     config = ConfigDict()
     config.objective = "trajectory"
     config.seed = 0
-    config.student_updates = 140 if args.quick else 2400
+    config.student_updates = 140 if args.quick else 3600
     config.init = ""  # as the base teacher
     config.batch_size = 128 if large else 24
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))  # devices; -1: all that are left
@@ -52,6 +53,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
             weight_decay=0.0, clip=1.0,
         )
     )
+    if not (args.quick or args.study):  # to where the short runs are furthest from the teacher
+        config.sources.prompts.weight = varying({"landscape": 1.0, "portrait": 2.0, "text": 1.0})
+        config.distill.step_rows = (2, 1, 1, 1)  # of a block of rows, those that train each step
     config.log_every = 15
     config.sample_every = 150
     config.checkpoint_every = 150

@@ -129,13 +129,27 @@ def make_table(config: ConfigDict, recipe: steps.Recipe | None) -> schedule.Step
                 f"config.distill.rollout_mode is {recipe.rollout_mode}, and a trajectory is followed from state to "
                 "state; set it to euler, or distil by distribution matching (config.objective=dmd)."
             )
-        return schedule.trajectory_table(config.student_updates, **common)
+        return schedule.trajectory_table(config.student_updates, step_rows=_step_rows(config.distill), **common)
     if not config.distill.critic_rows and not config.distill.share_sample:
         raise UserError("The critic would never follow the student; set config.distill.critic_rows or share_sample.")
     return schedule.distillation_table(
         config.student_updates, critic_rows=config.distill.critic_rows, critic_warmup=config.distill.critic_warmup,
         **common,
     )  # fmt: skip
+
+
+def _step_rows(config: ConfigDict) -> tuple[int, ...] | None:
+    """``config.distill.step_rows``, None where every step has as many rows. Raises UserError."""
+    rows = config.get("step_rows", ())
+    if rows == ():
+        return None
+    whole = isinstance(rows, tuple | list) and all(isinstance(n, numbers.Integral) and n > 0 for n in rows)
+    if not whole or len(rows) != config.nfe or sum(rows) > 127:
+        raise UserError(
+            f"config.distill.step_rows is {rows!r}; it says for each of the {config.nfe} steps of the student how many "
+            "rows of a block train it, as (2, 1, 1, 1) for four of which the first has two fifths."
+        )
+    return tuple(rows)
 
 
 def _classes_read(config: ConfigDict) -> tuple[int, ...]:

@@ -34,12 +34,12 @@ NEEDED = dict(
 )
 # What of config.distill each reads.
 DISTILLED = dict(
-    trajectory=(*_STUDENT, "ema_decay", "substeps"),
+    trajectory=(*_STUDENT, "ema_decay", "substeps", "step_rows"),
     dmd=(*_STUDENT, *_CRITIC, "ema_decay", "student_times", "critic_times"),
 )
 # What groups of them have to have, and may have beside it.
 GROUPS = {
-    "distill": (_STUDENT, (*_CRITIC, "ema_decay", "substeps", "student_times", "critic_times")),
+    "distill": (_STUDENT, (*_CRITIC, "ema_decay", "substeps", "step_rows", "student_times", "critic_times")),
     "distill.student_times": ((), _TIMES), "distill.critic_times": ((), _TIMES), "times": ((), _TIMES),
     "sample": (("steps", "shift", "guidance_scale", "mode"), ()), "mesh": (AXES, ()),
     **dict.fromkeys(OPTIMIZERS, (_OPTIMIZER, ())),

@@ -1,5 +1,6 @@
 """From a configuration to tables: what teachers, guidance and shares cannot be, and what is said in vain."""
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -54,6 +55,9 @@ def made(config: ConfigDict):
         (dict(distill__critic_rows=0, distill__share_sample=False), "The critic would never follow the student; set"),
         (dict(distill__classes=(("a", "b"), "c")), "config.distill.classes is (('a', 'b'), 'c'); it names the categ"),
         (dict(distill__classes=3), "config.distill.classes is 3; it names the categories of the prompts, each once"),
+        (dict(objective="trajectory", distill__step_rows=(2, 1)), "step_rows is (2, 1); it says for each of the 4"),
+        (dict(objective="trajectory", distill__step_rows=(2, 1, 1, 0)), "step_rows is (2, 1, 1, 0); it says"),
+        (dict(objective="trajectory", distill__step_rows=3), "config.distill.step_rows is 3; it says for each of"),
         (dict(objective="trajectory", distill__rollout_mode="renoise"), "a trajectory is followed from state to state"),
     ],
 )
@@ -62,6 +66,14 @@ def test_what_cannot_be_is_named(changes, said):
         made(joint(**changes))
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_trajectory_gives_each_step_the_rows_it_is_told_to():
+    counts = {}
+    for rows in ((), (2, 1, 1, 1)):
+        table = made(joint(objective="trajectory", student_updates=100, edit_share=0.0, distill__step_rows=rows))
+        counts[rows] = np.bincount(table.k).tolist()
+    assert counts == {(): [25] * 4, (2, 1, 1, 1): [40, 20, 20, 20]}
 
 
 def test_what_is_said_in_vain():
@@ -90,9 +102,11 @@ def test_what_is_said_in_vain():
     assert recipe.in_vain(config, made(config)) == [said.format("low"), said.format("high")]
     config = configs.load(["--config=configs/postcards.py"])
     with config.unlocked():
-        config.ema_decay, config.distill.substeps, config.profile = 0.5, 9, (5000, 5010)
+        config.ema_decay, config.profile = 0.5, (5000, 5010)
+        config.distill.update(substeps=9, step_rows=(2, 1, 1, 1))
     assert recipe.in_vain(config, made(config)) == [
         "config.ema_decay, which the objective dmd does not read.",
+        "config.distill.step_rows, which the objective dmd does not read.",
         "config.distill.substeps, which the objective dmd does not read.",
         "config.profile, as the run ends before its row 5000.",
     ]

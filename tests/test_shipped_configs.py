@@ -11,8 +11,8 @@ from flashjax.settings import check_settings
 
 FOLDER = Path("configs")
 ARGUMENTS = {
-    "postcards": ("quick", "res=64"), "postcards_trajectory": ("quick", "res=64"), "postcards_teacher": ("res=64",),
-    "postcards_joint": ("trajectory",),
+    "postcards": ("quick", "study", "res=64"), "postcards_trajectory": ("quick", "study", "res=64"),
+    "postcards_teacher": ("res=64",), "postcards_joint": ("trajectory",),
 }  # fmt: skip
 FILES = sorted(path.stem for path in FOLDER.glob("*.py"))
 

@@ -23,7 +23,7 @@ study = dataclasses.replace(
     GUIDANCE,
     title="Step-wise multi-teacher guidance, of trajectories",
     question="Does a student take over what specialists know, from which of its steps, and does it lose the rest?",
-    base="configs/postcards_trajectory.py",
+    base="configs/postcards_trajectory.py:study",
     settings={
         **GUIDANCE.settings,
         "student_updates": 120,

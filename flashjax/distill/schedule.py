@@ -157,9 +157,10 @@ def diffuse(ratios: Sequence[float], count: int) -> np.ndarray:
     return rows
 
 
-def balanced(values: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """int8 [count]: one random permutation of 0 .. values - 1 after another."""
-    blocks = [rng.permutation(values) for _ in range(-(-count // values))]
+def balanced(times: Sequence[int], count: int, rng: np.random.Generator) -> np.ndarray:
+    """int8 [count]: one random order after another of a block that has each value i ``times[i]`` times."""
+    block = np.repeat(np.arange(len(times)), times)
+    blocks = [rng.permutation(block) for _ in range(-(-count // len(block)))]
     return np.concatenate(blocks)[:count].astype(np.int8) if count else np.zeros(0, np.int8)
 
 
@@ -176,14 +177,16 @@ def flow_matching_table(
 def trajectory_table(
     student_updates: int, *, lambdas: np.ndarray, seed: int, task_ratios: Sequence = (1.0,),
     task_starts: Sequence[float] = (0.0,), starts: Sequence[float] = (0.0,),
-    classes: tuple[tuple[int, ...] | None, ...] = (None, None),
+    classes: tuple[tuple[int, ...] | None, ...] = (None, None), step_rows: Sequence[int] | None = None,
 ) -> StepTable:  # fmt: skip
-    """Every row trains one student step on the teachers' trajectory; ``lambdas`` as in ``distillation_table``."""
+    """Every row trains one student step on the teachers' trajectory; ``lambdas`` as in ``distillation_table``.
+
+    ``step_rows``: of each block of rows, how many train each step of the student; None: one."""
     if student_updates < 1:
         raise ValueError(f"student_updates ({student_updates}) has to be positive.")
     phase = np.full(student_updates, TRAJECTORY, np.int8)
     task = _tasks(phase, task_ratios, task_starts)
-    k = _steps(phase, task, lambdas.shape[1], seed)
+    k = _steps(phase, task, step_rows or [1] * lambdas.shape[1], seed)
     return StepTable(phase, task, k, lambdas, rows_of(starts, len(phase)), classes)
 
 
@@ -213,7 +216,7 @@ def distillation_table(
     cycle = [STUDENT] + [CRITIC] * critic_rows
     phase = np.array([CRITIC] * critic_warmup + cycle * student_updates, np.int8)
     task = _tasks(phase, task_ratios, task_starts)
-    k = _steps(phase, task, lambdas.shape[1], seed)
+    k = _steps(phase, task, [1] * lambdas.shape[1], seed)
     return StepTable(phase, task, k, lambdas, rows_of(starts, len(phase)), classes)
 
 
@@ -228,15 +231,15 @@ def _tasks(phase: np.ndarray, task_ratios: Sequence, task_starts: Sequence[float
     return task
 
 
-def _steps(phase: np.ndarray, task: np.ndarray, steps: int, seed: int) -> np.ndarray:
-    """The column k, balanced within every phase and task, so that every task trains every k equally often. Raises
-    ValueError for more steps than the column can count."""
-    k = np.zeros_like(phase)
+def _steps(phase: np.ndarray, task: np.ndarray, step_rows: Sequence[int], seed: int) -> np.ndarray:
+    """The column k, balanced within every phase and task, so that every task trains every k as often as the other
+    does. Raises ValueError for more steps than the column can count."""
+    k, steps = np.zeros_like(phase), len(step_rows)
     if steps - 1 > np.iinfo(k.dtype).max:
         raise ValueError(f"A student takes {np.iinfo(k.dtype).max + 1} steps at the most, not {steps}.")
     for p in (STUDENT, CRITIC, TRAJECTORY):
         for choice in range(len(TASKS)):
             # A generator a phase and task: a longer run begins with the rows of a shorter one.
             chosen = (phase == p) & (task == choice)
-            k[chosen] = balanced(steps, int(chosen.sum()), np.random.default_rng([seed, p, choice]))
+            k[chosen] = balanced(step_rows, int(chosen.sum()), np.random.default_rng([seed, p, choice]))
     return k

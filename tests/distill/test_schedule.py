@@ -67,14 +67,13 @@ def test_impossible_ratios_are_named(ratios):
         schedule.diffuse(ratios, 3)
 
 
-@given(st.integers(1, 8), st.integers(0, 60), st.integers(0, 5))
-def test_balanced_takes_every_value_once_a_block(values, count, seed):
-    rows = schedule.balanced(values, count, np.random.default_rng(seed))
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=8), st.integers(0, 60), st.integers(0, 5))
+def test_balanced_takes_every_value_its_times_a_block(times, count, seed):
+    rows = schedule.balanced(times, count, np.random.default_rng(seed))
     assert rows.shape == (count,)
-    for start in range(0, count, values):
-        block = rows[start : start + values]
-        assert len(set(block.tolist())) == len(block)
-        assert set(block.tolist()) <= set(range(values))
+    for start in range(0, count, sum(times)):
+        block = np.bincount(rows[start : start + sum(times)], minlength=len(times))
+        assert (block <= times).all() and len(block) == len(times)
 
 
 def test_distillation_rows():
@@ -119,6 +118,16 @@ def test_trajectory_table():
     assert [len(t.rollout(i)) for i in range(20)] == (1 + t.k).tolist()
     with pytest.raises(ValueError, match="student_updates \\(0\\) has to be positive"):
         schedule.trajectory_table(0, lambdas=LAMBDAS, seed=0)
+
+
+def test_a_step_may_have_more_rows_than_others():
+    """In every window of whole blocks, and for each task; the rows of one task are an order of their own."""
+    t = schedule.trajectory_table(56, lambdas=LAMBDAS, seed=0, step_rows=(3, 1, 1, 2))
+    assert (np.sort(t.k.reshape(8, 7)) == [0, 0, 0, 1, 2, 3, 3]).all()
+    assert len({tuple(block) for block in t.k.reshape(8, 7).tolist()}) > 1
+    edits = schedule.trajectory_table(100, lambdas=LAMBDAS, seed=0, task_ratios=(3, 1), step_rows=(2, 1, 1, 1))
+    for task, count in enumerate((75, 25)):
+        assert np.bincount(edits.k[edits.task == task]).tolist() == [count * 2 // 5] + [count // 5] * 3
 
 
 @pytest.mark.parametrize("bad", [dict(student_updates=0), dict(critic_rows=-1), dict(critic_warmup=-1)])
