@@ -131,7 +131,7 @@ def test_shipped_configurations_take_mappings_and_schedules_in_python(name):
         ("batch_size=1.5", "config.batch_size has to be of type int, like 24, not '1.5'."),
         ("batch_size.x=1", "config.batch_size is a single setting, so there is no config.batch_size.x."),
         ("distill.share_sample=maybe", "config.distill.share_sample has to be true or false, not 'maybe'."),
-        ("distill.guidance.times=(1", "config.distill.guidance.times has to be of type tuple, like (0.05, "),
+        ("distill.guidance.times=(1", "config.distill.guidance.times has to be of type tuple, like (0.0,), not "),
         ("model=tiny", "config.model is a group of settings; set one of config.model.architecture, config.model.pre"),
     ],
 )

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from flashjax import checkpoint, metrics, pictures, train, workdir
+from flashjax import checkpoint, metrics, pictures, roles, train, workdir
 from flashjax import config as configs
 from flashjax.errors import UserError
 from flashjax.evaluate import watch
@@ -44,7 +44,7 @@ def test_a_state_too_large_for_its_mesh_is_told_before_anything_is_read(given, t
     check = memory.check_room
     monkeypatch.setattr(memory, "check_room", lambda kept: (asked.append(kept), check(kept)))
     monkeypatch.setattr(memory, "limit", lambda: 1000)
-    monkeypatch.setattr(train, "load_weights", None)
+    monkeypatch.setattr(roles, "load_weights", None)
     with pytest.raises(UserError, match=r"State and teachers take \S+ GiB of every device, and a cpu has .* take more"):
         train.train(configs.load(argv), str(tmp_path))
     needed = sum(map(memory.bytes_on_device, jax.tree.leaves(asked[0])))
