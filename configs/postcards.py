@@ -27,6 +27,10 @@ from ml_collections import ConfigDict
 
 from flashjax.config import parse_arg, varying
 
+# Guidance inside the loss: the teacher's own, or halfway between that and the score of its pictures, which `flashjax
+# guidance` measures. The first brings more of what prompts name, behind a long trajectory that has their proportions.
+TEACHERS = dict(times=(0.0,), scales=(2.0,))
+HALFWAY = dict(times=(0.05, 0.2, 0.4, 0.6, 0.8), scales=(1.82, 1.74, 1.64, 1.58, 1.55))
 LARGE = dict(width=384, layers=12, heads=12, dtype="bfloat16")  # of :res=64, where an accelerator computes
 
 
@@ -57,8 +61,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             guidance_table=varying({}),
             nfe=4,
             shift=1.0,
-            # Halfway between the teacher's own 2 and the score of its pictures, which `flashjax guidance` measures.
-            guidance=dict(times=(0.05, 0.2, 0.4, 0.6, 0.8), scales=(1.82, 1.74, 1.64, 1.58, 1.55)),
+            guidance=HALFWAY if args.quick or args.study else TEACHERS,
             rollout_mode="euler",
             # More noise than is even: there the proportions of what prompts leave open are told, and without the shift
             # the weight of the DMD gradient favours texture (docs/results.md).
@@ -75,9 +78,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     optim = dict(kind="adamw", warmup=10, schedule=schedule, b1=0.0, b2=0.99, weight_decay=0.0, clip=1.0)
     config.student_optim = ConfigDict(optim | dict(lr=3e-5 if args.quick else 2e-5))
     config.critic_optim = ConfigDict(optim | dict(lr=4e-4))
-    if not (args.quick or args.study):
-        # Behind a long trajectory, which has the proportions already, the teacher's own: more of what prompts name.
-        config.distill.guidance = ConfigDict(dict(times=(0.0,), scales=(2.0,)))
     config.log_every = 15
     config.sample_every = 150
     config.checkpoint_every = 150

@@ -147,7 +147,7 @@ def _step_rows(config: ConfigDict) -> tuple[int, ...] | None:
     if not whole or len(rows) != config.nfe or sum(rows) > 127:
         raise UserError(
             f"config.distill.step_rows is {rows!r}; it says for each of the {config.nfe} steps of the student how many "
-            "rows of a block train it, as (2, 1, 1, 1) for four of which the first has two fifths."
+            "rows of a block, of 127 at the most, train it, as (2, 1, 1, 1) for four of which the first has two fifths."
         )
     return tuple(rows)
 

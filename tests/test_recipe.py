@@ -57,6 +57,7 @@ def made(config: ConfigDict):
         (dict(distill__classes=3), "config.distill.classes is 3; it names the categories of the prompts, each once"),
         (dict(objective="trajectory", distill__step_rows=(2, 1)), "step_rows is (2, 1); it says for each of the 4"),
         (dict(objective="trajectory", distill__step_rows=(2, 1, 1, 0)), "step_rows is (2, 1, 1, 0); it says"),
+        (dict(objective="trajectory", distill__step_rows=(125, 1, 1, 1)), "rows of a block, of 127 at the most, train"),
         (dict(objective="trajectory", distill__step_rows=3), "config.distill.step_rows is 3; it says for each of"),
         (dict(objective="trajectory", distill__rollout_mode="renoise"), "a trajectory is followed from state to state"),
     ],

@@ -34,7 +34,7 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
-def side(text: str) -> int:
+def in_pixels(text: str) -> int:
     """An argparse type: the side of a picture in pixels."""
     return _whole(text, 1, 2**14 + 1)
 

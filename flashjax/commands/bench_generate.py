@@ -2,7 +2,7 @@
 
 import argparse
 
-from flashjax.commands import finite, non_negative, positive, seed, side
+from flashjax.commands import finite, in_pixels, non_negative, positive, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--which", choices=("ema", "student"), help="parameters of a run (default ema)")
     parser.add_argument("--step", type=non_negative, help="of a run's checkpoint (default: the newest)")
-    parser.add_argument("--size", type=side, help="side of the picture, with --weights (default: the model's)")
+    parser.add_argument("--size", type=in_pixels, help="side of the picture, with --weights (default: the model's)")
     edits = parser.add_mutually_exclusive_group()
     edits.add_argument("--sources", help="folder of the pictures to edit, for those that the bench does not name")
     edits.add_argument("--draw-sources", action="store_true", help="draw what the edits start from")
     parser.add_argument(
-        "--source-size", type=side,
+        "--source-size", type=in_pixels,
         help="side of pictures to edit in the run's data, with --checkpoint (default: as drawn)",
     )  # fmt: skip
 

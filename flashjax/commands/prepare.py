@@ -3,7 +3,7 @@ own."""
 
 import argparse
 
-from flashjax.commands import non_negative, seed, side
+from flashjax.commands import in_pixels, non_negative, seed
 from flashjax.data.manifest import read_manifest
 
 # What is for postcards alone and for prompts of one's own, and what each is where it is not given.
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "training never shows; heldout_words: signs with words that it never shows (default train)",
     )  # fmt: skip
     parser.add_argument("--count", type=int, help="postcards a category (default 2000)")
-    parser.add_argument("--size", type=side, help="side of the pictures in pixels (default 32)")
+    parser.add_argument("--size", type=in_pixels, help="side of the pictures in pixels (default 32)")
     parser.add_argument(
         "--edits", action="store_true", default=None, help="pictures, instructions, results: SPLIT_edits"
     )
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=".jsonl or .parquet with prompt and category a row; with the path of a picture as source, or a list of "
         "several, edits",
     )  # fmt: skip
-    own.add_argument("--source-size", type=side, help="side of the pictures to edit in pixels (default: --size)")
+    own.add_argument("--source-size", type=in_pixels, help="side of the pictures to edit in pixels (default: --size)")
     own.add_argument("--name", help="of the set in --out (default prompts)")
     own.add_argument(
         "--encoder", help="write the text states of a released family, such as qwen_image_21 (default: MiniLM's)"

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from flashjax.commands import SEEDS, enlargement, finite, non_negative, seed, side
+from flashjax.commands import SEEDS, enlargement, finite, in_pixels, non_negative, seed
 
 # what goes with one source of a model only
 _OF_CHECKPOINT, _OF_WEIGHTS = ("which", "step", "scale", "source_size"), ("model", "negative", "size")
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     of_run = parser.add_argument_group("with --checkpoint")
     of_run.add_argument("--which", choices=("ema", "student"), help="parameters of a run (default ema)")
     of_run.add_argument("--step", type=non_negative, help="of a run's checkpoint (default: the newest)")
-    of_run.add_argument("--source-size", type=side, help="side of --image in the run's data (default: as drawn)")
+    of_run.add_argument("--source-size", type=in_pixels, help="side of --image in the run's data (default: as drawn)")
     of_run.add_argument("--scale", type=enlargement, help="enlargement of the PNG (default 4)")
     released = parser.add_argument_group("with --weights")
     released.add_argument("--model", help="family of the model (default: what its model_index.json says)")
@@ -140,5 +140,5 @@ def _size(text: str) -> tuple[int, int]:
     sides = text.lower().split("x")
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write 1024, or 1664x928")
-    width, height = map(side, (sides * 2)[:2])
+    width, height = map(in_pixels, (sides * 2)[:2])
     return width, height
