@@ -282,7 +282,12 @@ def test_the_programs_are_those_of_the_table(uninterrupted, objective):
 @pytest.mark.long  # runs of programs of their own; tests/parallel has the meshes
 @pytest.mark.parametrize(("first", "then"), [("fsdp=8", "data=1"), ("data=1", "fsdp=8")])
 def test_a_run_goes_on_on_another_mesh(given, uninterrupted, tmp_path, first, then):
-    """Saved by one mesh at step 4, finished by the other; only the order of sums differs from the uninterrupted run."""
+    """Saved by one mesh at step 4, finished by the other; only the order of sums differs from the uninterrupted run.
+
+    Adam divides by a gradient's own size, so an element whose sum cancels to a hundredth of its tensor's shows the
+    rounding a hundred times larger: one of 60,000 by 1.06e-6 on one kind of processor, which ended a bound of 1e-6 on
+    every element. The root mean square of each tensor, 2e-8 there, is what tells; an update's size is 1e-3.
+    """
     whole = uninterrupted("dmd")[0]
     mesh = {name: [f"--config.mesh.{name}"] for name in ("data=1", "fsdp=8")}
     if first == "data=1":
@@ -293,8 +298,10 @@ def test_a_run_goes_on_on_another_mesh(given, uninterrupted, tmp_path, first, th
     train.train(configs.load([given["dmd"], *mesh[then]]), str(tmp_path / "run"))
     expected, found = everything(whole, STEPS), everything(tmp_path / "run", STEPS)
     assert expected["data"] == found["data"]
-    worst = {name: np.abs(x - found[name]).max() for name, x in expected.items() if x.dtype == np.float32}
-    assert max(worst.values()) < 1e-6, max(worst.items(), key=lambda item: item[1])
+    apart = {name: np.abs(x - found[name]) for name, x in expected.items() if x.dtype == np.float32}
+    rms = {name: np.sqrt(np.mean(np.square(x))) for name, x in apart.items()}
+    assert max(rms.values()) < 1e-7, max(rms.items(), key=lambda item: item[1])
+    assert max(x.max() for x in apart.values()) < 1e-5
 
 
 @pytest.mark.long  # tests/parallel has the mesh of all axes
