@@ -54,6 +54,7 @@ def test_what_is_not_understood_exits_with_2(argv, capsys):
         ("bench generate --checkpoint=a --bench=b --out=c --guidance=nan", "--guidance: 'nan' is not a number"),
         ("bench generate --checkpoint=a --bench=b --out=c --guidance=inf", "--guidance: 'inf' is not a number"),
         ("prepare --out=a --seed=-1", "--seed: '-1' is not a whole number from 0 to"),
+        ("bench prompts --out=a --t2i=9999999", "--t2i: '9999999' is not a whole number from 1 to 1000000"),
         ("evaluate --workdir=a --out=b.html --limit=-999", "--limit: '-999' is not a whole number from 1 on"),
         ("evaluate --workdir=a --out=b.html --limit=0", "--limit: '0' is not a whole number from 1 on"),
         ("evaluate --workdir=a --out=b.html --limit=x", "--limit: 'x' is not a whole number from 1 on"),

@@ -44,6 +44,11 @@ def enlargement(text: str) -> int:
     return _whole(text, 1, 65)
 
 
+def a_category(text: str) -> int:
+    """An argparse type: prompts of a category; more than all benches there are is a slip, and would be made for days."""
+    return _whole(text, 1, 10**6 + 1)
+
+
 def non_negative(text: str) -> int:
     """An argparse type: 0, 1, 2, ..."""
     return _whole(text, 0)

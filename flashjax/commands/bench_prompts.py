@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from flashjax.commands import positive, seed
+from flashjax.commands import a_category, seed
 from flashjax.commands.bench_judge import dollars, estimate
 
 _T2I, _EDITS = 600, 250  # prompts a category, as the paper has them
@@ -11,8 +11,8 @@ _T2I, _EDITS = 600, 250  # prompts a category, as the paper has them
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder for t2i.jsonl and edit.jsonl")
-    parser.add_argument("--t2i", type=positive, help=f"prompts a category, of three (default {_T2I})")
-    parser.add_argument("--edits", type=positive, help=f"edits a category, of six (default {_EDITS})")
+    parser.add_argument("--t2i", type=a_category, help=f"prompts a category, of three (default {_T2I})")
+    parser.add_argument("--edits", type=a_category, help=f"edits a category, of six (default {_EDITS})")
     parser.add_argument(
         "--take", nargs=2, metavar=("FORMAT", "PATH"),
         help="import instead: dpg, longtext, imgedit, gedit, or prompts of one's own as jsonl or parquet",
