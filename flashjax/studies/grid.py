@@ -43,13 +43,13 @@ class Study:
     base: the configuration of every cell. settings: changes common to all, {"distill.nfe": 4}. cells: name to the
     changes that make it; values are whole settings. seeds: of every cell. measure: arguments of ``measuring.measure``.
     drawn: name to the path of a model that is there already, a teacher for instance: cells without training, measured
-    once. contrasts: pairs of cells or of what is drawn, (a, b) asks for a minus b.
+    once; a study may have these alone. contrasts: pairs of cells or of what is drawn, (a, b) asks for a minus b.
     """
 
     title: str
     question: str
-    base: str
-    cells: Mapping[str, Mapping[str, Any]]
+    base: str = ""
+    cells: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seeds: Sequence[int] = (0, 1, 2)
     contrasts: Sequence[tuple[str, str]] = ()
@@ -61,8 +61,8 @@ class Study:
             for name in pair:
                 if name not in (known := {**self.cells, **self.drawn}):
                     raise UserError(f"A contrast names the cell {name!r}; there are {', '.join(known)}.")
-        if not self.cells or len(set(self.seeds)) < len(self.seeds) or not self.seeds:
-            raise UserError("A study needs at least one cell and one seed, each seed once.")
+        if not (self.cells or self.drawn) or len(set(self.seeds)) < len(self.seeds) or not self.seeds:
+            raise UserError("A study needs at least one cell or model to draw, and one seed, each seed once.")
         if both := sorted(self.cells.keys() & self.drawn.keys()):
             raise UserError(f"The study has {both[0]!r} twice, as a cell and as a model that is drawn.")
 

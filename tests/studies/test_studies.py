@@ -237,7 +237,7 @@ def test_a_cell_begins_with_the_weights_that_are_there(tmp_path):
     [
         (dict(contrasts=(("fast", "slwo"),)), "A contrast names the cell 'slwo'; there are slow, fast"),
         (dict(seeds=(0, 0)), "each seed once"),
-        (dict(cells={}, contrasts=()), "at least one cell"),
+        (dict(cells={}, contrasts=()), "at least one cell or model to draw"),
     ],
 )
 def test_studies_that_cannot_be(changes, said):
