@@ -45,7 +45,7 @@ def enlargement(text: str) -> int:
 
 
 def a_category(text: str) -> int:
-    """An argparse type: prompts of a category; more than all benches there are is a slip, and would be made for days."""
+    """An argparse type: prompts of a category; more than all benches have is a slip that takes days."""
     return _whole(text, 1, 10**6 + 1)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from flashjax.convert.lora import PREFIXES
 from flashjax.convert.reader import ConversionError
 from flashjax.convert.table import Table
 from flashjax.errors import UserError
+from flashjax.files import read_object
 
 
 def model_of(config: Mapping[str, Any]) -> str | None:
@@ -91,20 +91,10 @@ def about(file: Path) -> Iterator[None]:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Return the object in a config.json.
-
-    Raises:
-      ConversionError: there is none, or it is no JSON object.
-    """
+    """The object in a config.json. Raises UserError: there is none, or it is no JSON object."""
     if not file.is_file():
         raise ConversionError(f"There is no {file}; the sizes of the model are read from it.")
-    try:
-        config = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ConversionError(f"{file} is not valid JSON ({error}); fetch it again.") from error
-    if not isinstance(config, dict):
-        raise ConversionError(f"{file} is not a JSON object; fetch it again.")
-    return config
+    return read_object(file, "fetch it again")
 
 
 def component(folder: Path, wanted: str | None) -> Path:

@@ -5,7 +5,7 @@ import pytest
 
 from flashjax.studies import grid
 
-SHIPPED = ("composition", "following", "guidance", "mixture", "open_questions")
+SHIPPED = ("composition", "following", "guidance", "mixture", "open_questions", "specialists")
 STUDY = grid.Study(
     title="Rates", question="Which?", base="configs/postcards.py",
     cells={"slow": {"student_optim.lr": 1e-5}, "fast": {"student_optim.lr": 1e-3}}, seeds=(0, 1),
