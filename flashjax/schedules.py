@@ -80,6 +80,6 @@ def _stretched(grid: np.ndarray, terminal: float | None) -> np.ndarray:
     if not terminal:
         return grid
     if len(grid) == 2:
-        raise ValueError(f"A grid of one step cannot end at {terminal}; take two steps or more, or terminal=0.")
+        raise ValueError(f"A grid of one step cannot end at {terminal}; take two steps or more.")
     away = 1 - grid[:-1].astype(np.float64)
     return np.append(1 - away * (1 - terminal) / away[-1], 0).astype(np.float32)

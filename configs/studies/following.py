@@ -16,7 +16,7 @@ HELDOUT, JUDGE = "data/heldout/heldout.arrayrecord", "weights/postcards_classifi
 GUIDANCE = load(str(Path(__file__).with_name("guidance.py")))  # teachers, cells and contrasts are its own
 CELLS = (
     "base only", "specialists only", "base, then specialists", "specialists, then base", "last step only",
-    "constant 0.5", "signs everywhere",
+    "constant 0.5", "constant 0.25", "portraits alone, base first", "signs everywhere",
 )  # fmt: skip
 
 study = dataclasses.replace(

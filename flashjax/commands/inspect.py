@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> None:
     for number, part in enumerate(_parts(args.path)):
         print("\n" * bool(number) + str(part))
         for name, value in describe(part).items():
-            print(f"  {name:<13}{value}")
+            print(f"  {name:<13}{value if value.isprintable() else ascii(value)}")  # of somebody else's file
 
 
 def _parts(path: Path) -> list[Path]:
@@ -83,7 +83,7 @@ def _adapter(path: Path, reader: Any) -> tuple[dict[str, str], str]:
 
 def _lora(path: Path, reader: Any) -> tuple[dict[str, str], str]:
     """A LoRA of another tool."""
-    from flashjax.convert import detect, lora
+    from flashjax.convert import ConversionError, detect, lora
 
     rank, modules = ", ".join(map(str, sorted(lora.ranks(reader)))), lora.modules(reader)
     told = {"architecture": f"a LoRA, {lora.spelling(reader)} naming, rank {rank}"}
@@ -93,6 +93,10 @@ def _lora(path: Path, reader: Any) -> tuple[dict[str, str], str]:
     if fitting := detect.fitting(own) if own else []:
         told["fits"] = f"the names of {', '.join(fitting)}"
     use = f"merge it into its model: flashjax convert --source MODEL --lora {path} --out FOLDER"
+    try:
+        lora.pairs(reader)
+    except ConversionError as error:
+        use = f"none: {error}"
     if others:
         told["beside"] = f"{len(others)} of {len(modules)} targets are a text encoder's, which is not merged here"
         use = "save the other targets as a file of their own, which can be merged (docs/convert.md)" if own else "none"

@@ -122,7 +122,7 @@ def _mesh(text: str) -> dict[str, int]:
     """{axis: size}."""
     mesh = {name: size for name, equals, size in (axis.partition("=") for axis in text.split(",")) if equals}
     sizes = {name: int(size) for name, size in mesh.items() if size.isdecimal() and name in ("fsdp", "tensor")}
-    if len(sizes) < text.count(",") + 1 or 0 in sizes.values():
+    if len(sizes) < text.count(",") + 1 or not all(0 < size <= 2**20 for size in sizes.values()):
         raise argparse.ArgumentTypeError(f"{text!r} is no mesh; write for instance fsdp=8 or fsdp=16,tensor=4")
     return sizes
 
@@ -140,8 +140,10 @@ def _gigabytes(text: str) -> int:
 def _lora(text: str) -> tuple[Path, float]:
     file, colon, scale = text.rpartition(":")
     with contextlib.suppress(ValueError):
-        if colon and math.isfinite(float(scale)):
-            return Path(file), float(scale)
+        if colon and math.isfinite(strength := float(scale)):
+            return Path(file), strength
+        if colon:
+            raise argparse.ArgumentTypeError(f"{scale} is no strength; write a finite number behind the file")
     return Path(text), 1.0
 
 
@@ -171,6 +173,8 @@ def run(args: argparse.Namespace) -> None:
     args.model = detect.choose(args.model, config, config_file)
     with pickles.readable(source, args.out, args.allow_pickle) as readable:
         reader = open_weights(readable)
+        if lora.is_lora(reader) or adapters.is_adapter(reader):
+            raise ConversionError(f"{source} is a LoRA; give it with --lora, and the model it is for with --source.")
         if readable != source:  # the stand-in of pickles, which is gone when a message is read
             reader.place = source
         _convert(args, reader, config, config_file)

@@ -106,4 +106,8 @@ def component(folder: Path, wanted: str | None) -> Path:
     fitting = [part for part in parts if wanted and model_of(read_config(part / "config.json")) == wanted]
     if len(fitting) == 1:
         return fitting[0]
+    known = {part.name: model for part in parts if (model := model_of(read_config(part / "config.json")))}
+    if wanted and not fitting and known.get("transformer"):
+        told = ", ".join(f"{model} in {name}/" for name, model in known.items())
+        raise ConversionError(f"{folder} is a pipeline without {wanted}; it has {told}.")
     return folder / "transformer" if (folder / "transformer").is_dir() else folder

@@ -93,14 +93,7 @@ def read(
       ConversionError: the file is no plain LoRA, is incomplete, of another model, or of a text encoder too; the first
         tensors that do not fit are named.
     """
-    reader = open_weights(path)
-    downs, ups, alphas = ({m[1]: name for name in reader if (m := p.fullmatch(name))} for p in (_DOWN, _UP, _ALPHA))
-    if other := set(reader) - {name for found in (downs, ups, alphas) for name in found.values()}:
-        raise ConversionError(f"{path} is no plain LoRA: it holds {_some(other)}, which cannot be merged here.")
-    if odd := set(downs) ^ set(ups) or set(alphas) - set(downs):
-        raise ConversionError(f"{path} is incomplete: {_some(odd)} lacks its A (down) or its B (up).")
-    if not downs:
-        raise ConversionError(f"{path} holds no LoRA.")
+    downs, ups, alphas = pairs(reader := open_weights(path))
     known, shapes = _layers(weights, native), reader.shapes()
     layers = {module: _layer_of(module, known, today) for module in downs}
 
@@ -130,6 +123,26 @@ def read(
             rows = first, first + weights[name].shape[0]
             places[name], first = _Place(downs[module], ups[module], rows, scale), rows[1]
     return Lora(reader, places)
+
+
+def pairs(reader: Reader) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """{layer as the file names it: tensor} of A (down), B (up) and alpha.
+
+    Raises:
+      ConversionError: the file is no plain LoRA, whatever its model: it holds something else, or factors that are not
+        in pairs of one rank.
+    """
+    downs, ups, alphas = ({m[1]: name for name in reader if (m := p.fullmatch(name))} for p in (_DOWN, _UP, _ALPHA))
+    if other := set(reader) - {name for found in (downs, ups, alphas) for name in found.values()}:
+        raise ConversionError(f"{reader.place} is no plain LoRA: it holds {_some(other)}, which cannot be merged here.")
+    if odd := set(downs) ^ set(ups) or set(alphas) - set(downs):
+        raise ConversionError(f"{reader.place} is incomplete: {_some(odd)} lacks its A (down) or its B (up).")
+    if not downs:
+        raise ConversionError(f"{reader.place} holds no LoRA.")
+    shapes = reader.shapes()
+    if odd := [name for module, name in downs.items() if not _pair(shapes[name], shapes[ups[module]])]:
+        raise ConversionError(f"{reader.place} is damaged: {_some(odd)} and its B (up) are no factors of one rank.")
+    return downs, ups, alphas
 
 
 def is_lora(reader: Reader) -> bool:
@@ -190,11 +203,19 @@ def _layer_of(module: str, layers: Collection[str], today: Callable[[str], str])
 
 
 def _fits(weights: Sequence[Spec], a: Spec, b: Spec) -> bool:
-    """A [rank, in, ...] and B [out, rank, 1, ...] for weights [out_i, in, ...] whose out_i sum to out."""
+    """A [rank, in, ...] and B [out, rank, ...], a `_pair`, for weights [out_i, in, ...] whose out_i sum to out."""
     widths = {weight.shape[1:] for weight in weights}
     return (
-        all(is_float(spec.dtype) for spec in (*weights, a, b)) and len(a.shape) == len(b.shape) >= 2
-        and widths == {a.shape[1:]} and sum(weight.shape[0] for weight in weights) == b.shape[0]
+        all(is_float(weight.dtype) for weight in weights)
+        and widths == {a.shape[1:]}
+        and sum(weight.shape[0] for weight in weights) == b.shape[0]
+    )
+
+
+def _pair(a: Spec, b: Spec) -> bool:
+    """A [rank, in, ...] and B [out, rank, 1, ...], in floating numbers."""
+    return (
+        all(is_float(spec.dtype) for spec in (a, b)) and len(a.shape) == len(b.shape) >= 2
         and a.shape[0] == b.shape[1] > 0 and math.prod(b.shape[2:]) == 1
     )  # fmt: skip
 
@@ -223,7 +244,7 @@ def _config(reader: Reader) -> dict[str, Any]:
             raise ValueError("an alpha is not finite")
         for pattern in config.get("alpha_pattern") or {}:
             re.compile(pattern)
-    except (ValueError, TypeError, AttributeError, RecursionError, re.error) as error:
+    except (ValueError, OverflowError, TypeError, AttributeError, RecursionError, re.error) as error:
         raise ConversionError(
             f"The LoRA configuration of {reader.place} is no readable JSON with finite alphas and regular expressions "
             f"({error}); fetch it again."

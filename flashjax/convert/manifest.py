@@ -49,7 +49,8 @@ def read(folder: Path) -> dict[str, Any]:
         found = json.loads(file.read_bytes())
         whole = all({"file", "dtype", "shape", "sha256"} <= about.keys() for about in found["tensors"].values())
         whole &= all("bytes" in about for about in found["files"].values())
-        if found["format"] != FORMAT or not whole or not {"model", "bytes"} <= found.keys():
+        whole &= isinstance(found["model"], str) and isinstance(found["bytes"], int)
+        if found["format"] != FORMAT or not whole:
             raise ValueError("another format")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConversionError(f"{file} is no manifest that this version reads; convert the model again.") from error

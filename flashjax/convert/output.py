@@ -157,6 +157,8 @@ def check_out(out: Path, source: Path, force: bool | None) -> None:
     removed, and that not either where ``force`` is None."""
     if out.exists() and not out.is_dir():
         raise ConversionError(f"{out} is a file; --out takes a folder.")
+    if not out.name:
+        raise ConversionError(f"--out {out} is no folder that could be made; name one in it.")
     if out.resolve() == source.resolve():
         raise ConversionError(f"The source and the output are the same folder {out}; choose another --out.")
     if (old := _replaced(out)).exists() and not (old / manifest.NAME).is_file():

@@ -164,7 +164,9 @@ def _coverage(moves: list[Move], target: Mapping[str, Spec]) -> Iterator[str]:
         if missing == [None]:
             yield f"{path}: no tensor of the file fills this parameter of the model."
         elif missing:
-            yield f"{path}: no tensor of the file fills layers {', '.join(map(str, missing))}."
+            shown = ", ".join(map(str, missing[:10]))
+            more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+            yield f"{path}: no tensor of the file fills layers {shown}{more}."
     for (path, slot), count in counts.items():
         if count > 1:
             where = path if slot is None else f"{path}[{slot}]"

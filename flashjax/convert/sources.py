@@ -78,9 +78,11 @@ def _open_numbered(folder: Path, files: list[str]) -> Reader:
             f"The folder {folder} holds shards of more than one set ({', '.join(stem for stem, _ in sets)}); keep one."
         )
     missing = sorted(set(range(1, sets[0][1] + 1)) - {int(part["number"]) for part in parts})
-    if missing or len(files) > sets[0][1]:
-        numbers = ", ".join(map(str, missing[:10])) or "some"
+    if missing:
+        numbers = ", ".join(map(str, missing[:10]))
         raise ConversionError(f"Of the {sets[0][1]} shards in {folder}, {numbers} is not there; complete the download.")
+    if len(files) > sets[0][1]:
+        raise ConversionError(f"{folder} has more shards than the {sets[0][1]} of their names; fetch them again.")
     headers = {name: read_file(folder / name) for name in files}
     holders: dict[str, str] = {}
     for file, (entries, _) in headers.items():

@@ -33,14 +33,20 @@ def verify(folder: Path) -> str:
     """
     import torch
 
-    model = manifest.read(folder)["model"]
+    if (model := manifest.read(folder)["model"]) not in ORACLES:
+        raise ConversionError(f"{folder / manifest.NAME} is of {model!r}, no model of flashjax's; convert it again.")
     whole = detect.read_config(folder / "config.json")
     config = _cut(model, whole)
     oracle = ORACLES[model](config)
     params = _read(folder, oracle.form)
     _give(oracle.theirs, model, params)
+    errors = []
     with torch.no_grad():
-        errors = [_error(ours, theirs) for ours, theirs in oracle.compare(params)]
+        for ours, theirs in oracle.compare(params):
+            if not np.isfinite(theirs).all():
+                why = "PyTorch's own result is not finite, as weights are NaN, infinite or too large"
+                raise ConversionError(f"{folder}: {why}, so that nothing can be compared.")
+            errors.append(_error(ours, theirs))
     worst = float(np.max(errors))  # Python's max passes over a NaN
     told = f"the largest error against PyTorch is {worst:.1e} of the largest value"
     told += f" ({len(errors)} random inputs, {', '.join(_changes(whole, config)) or 'all layers'})"
@@ -128,4 +134,6 @@ def _give(model: Any, name: str, params: Mapping[str, Any]) -> None:
 
 
 def _error(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    """The largest difference, of the largest value; of nothing but zeros (a new network's output) as it is."""
+    apart, largest = float(np.abs(found - expected).max()), float(np.abs(expected).max())
+    return apart / largest if largest else apart

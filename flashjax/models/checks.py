@@ -1,5 +1,6 @@
 """What is checked of sizes and of the ``config.json`` of a released model, whatever the model."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ _MAY_BE_EMPTY = {
     "deepstack_visual_indexes", "fullatt_block_indexes", "latents_mean", "latents_std", "mrope_section",
     "temperal_downsample",
 }  # fmt: skip
+_MOST = 10**7  # of any count: more layers than that were listed one by one, for hours
+_LARGE = 1e30  # what float32 still computes with; JSON's whole numbers have no end
 _PARTS = {"flashjax", "rope_parameters", "rope_scaling", "sampling", "text_config", "vision_config"}
 
 
@@ -57,7 +60,8 @@ def values(config: Mapping[str, Any], part: str = "") -> None:
     is none."""
     for name, value in without_nulls(config).items():
         if wanted := _wanted(name, value, part):
-            raise UserError(f"config.json has {name} = {value!r}, which should be {wanted}; fetch it again.")
+            shown = reprlib.repr(value)
+            raise UserError(f"config.json has {name} = {shown}, which should be {wanted}; fetch it again.")
         if name in _PARTS:
             values(value, name)
 
@@ -66,13 +70,14 @@ def _wanted(name: str, value: Any, part: str) -> str:
     """What a setting should be in place of this value; empty where it may be."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if name in _COUNTS or (part, name) == ("vision_config", "patch_size"):  # elsewhere it may be two numbers
-        return "" if type(value) is int and value > 0 else "a whole number from 1 on"
+        return "" if type(value) is int and 0 < value <= _MOST else f"a whole number from 1 to {_MOST}"
     if name in _NUMBERS:
-        return "" if number and value > 0 else "a number above 0"
+        return "" if number and 0 < value < _LARGE else f"a number between 0 and {_LARGE:g}"
     if name == "shift_terminal":  # 0 is none
         return "" if number and 0 <= value < 1 else "a number from 0 to less than 1"
     if name in _LISTS | _MAY_BE_EMPTY:
-        numbers = isinstance(value, list | tuple) and all(isinstance(each, int | float) for each in value)
+        listed = value if isinstance(value, list | tuple) else [value]
+        numbers = listed is value and all(isinstance(each, int | float) and abs(each) < _LARGE for each in listed)
         return "" if numbers and (name in _MAY_BE_EMPTY or (value and min(value) > 0)) else "a list of numbers"
     return "" if name not in _PARTS or isinstance(value, Mapping) else "an object"
 

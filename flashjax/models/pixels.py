@@ -29,5 +29,8 @@ def from_uint8(images):
 
 
 def to_uint8(images: jax.Array) -> np.ndarray:
-    """Images in [-1, 1] to uint8, rounded and clipped to the range of a picture."""
+    """Images in [-1, 1] to uint8, rounded and clipped to the range of a picture. Raises FloatingPointError where
+    they are not finite: NaN became black, or transparent, without a word."""
+    if not jnp.isfinite(images).all():
+        raise FloatingPointError("The pictures are not finite: weights of the model are NaN, infinite or too large.")
     return np.asarray(jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8))

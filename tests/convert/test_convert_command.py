@@ -7,10 +7,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+import toy
 from diffusers import QwenImage21Transformer2DModel
 
 from flashjax import cli, convert, paths
-from flashjax.convert import command
+from flashjax.convert import command, writer
 from flashjax.errors import UserError
 from flashjax.models import minilm, qwen_image_21, text
 
@@ -74,6 +75,25 @@ def test_command_says_one_sentence_and_returns_2(tmp_path, capsys, options, word
     assert words in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_other_places_and_files_than_are_meant_are_told(tmp_path, capsys):
+    """No folder to make, a LoRA as the model, a part that a pipeline does not have."""
+    source = toy.checkpoint(tmp_path / "pipe" / "transformer")
+    factors = {"transformer.x.lora_A.weight": np.ones((1, 2)), "transformer.x.lora_B.weight": np.ones((2, 1))}
+    writer.write_arrays(tmp_path / "lora.safetensors", factors)
+    out = ["--out", str(tmp_path / "out")]
+    for options, said in (
+        (["--source", source, "--out", "/"], "--out / is no folder that could be made"),
+        (["--source", tmp_path / "lora.safetensors", "--config", source / "config.json", *out], "is a LoRA; give it"),
+        (["--source", tmp_path / "pipe", "--model", "vae_kl", *out], "without vae_kl; it has qwen_image_21 in transfo"),
+    ):
+        assert run(*map(str, options)) == 2
+        assert said in capsys.readouterr().err
+    for options, said in ((["--lora", "a:inf"], "inf is no strength"), (["--mesh", f"fsdp=1{'0' * 30}"], "is no mesh")):
+        with pytest.raises(SystemExit):
+            run("--source", str(source), *options, *out)
+        assert said in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback_and_a_bug_is_never_a_sentence(tmp_path, monkeypatch):

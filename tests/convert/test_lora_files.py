@@ -341,7 +341,10 @@ BAD = {
     ),
     "ranks that differ": (
         lambda arrays: {name: array[:1] if "to_q.lora_A" in name else array for name, array in arrays.items()},
-        ("another model", "to_q.lora_A"),
+        ("no factors of one rank", "to_q.lora_A"),
+    ),
+    "no rank": (
+        lambda arrays: {n: a[:0] if "lora_A" in n else a[:, :0] for n, a in arrays.items()}, ("no factors", "lora_A"),
     ),
     "no B": (lambda arrays: without(arrays, "to_q.lora_B.weight"), ("is incomplete", "attn.to_q")),
     "DoRA": (
@@ -353,7 +356,7 @@ BAD = {
     "alpha is NaN": (lambda arrays: with_alpha(arrays, np.float32(np.nan)), ("to_q.alpha in", "not one finite number")),
     "no alpha in alpha": (lambda arrays: with_alpha(arrays, np.ones(0)), ("to_q.alpha in", "not one finite number")),
     "two alphas": (lambda arrays: with_alpha(arrays, np.ones(2)), ("to_q.alpha in", "not one finite number")),
-    "whole numbers": (lambda arrays: {n: a.astype(int) for n, a in arrays.items()}, ("another model", "to_q.lora_A")),
+    "whole numbers": (lambda arrays: {n: a.astype(int) for n, a in arrays.items()}, ("no factors of", "to_q.lora_A")),
 }  # fmt: skip
 
 
@@ -394,6 +397,7 @@ def with_alpha(arrays, alpha):
 
 
 ODD = [b"{", b"[]", b"\xff{}", b'{"lora_alpha": NaN}', b'{"lora_alpha": "4"}', b'{"alpha_pattern": {"to_q": "x"}}']
+ODD += [b'{"lora_alpha": 1%s}' % (b"0" * 400)]  # JSON's whole numbers have no end, floats do
 ODD += [b'{"alpha_pattern": {"to_[q": 1}}']
 
 
@@ -415,4 +419,7 @@ def test_a_lora_that_does_not_fit_is_told(source, weights, tmp_path, capsys, nam
     error = capsys.readouterr().err
     for word in (*words, "lora.safetensors"):
         assert word in error
+    if words[0].startswith(("no plain", "is incomplete", "no factors")) and name != "no LoRA":
+        assert cli.main(["inspect", str(tmp_path / "lora.safetensors")]) == 0  # it advises nothing that is refused
+        assert "use          none: " in capsys.readouterr().out
     assert sorted(file.name for file in tmp_path.iterdir()) == ["lora.safetensors", "source"]

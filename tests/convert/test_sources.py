@@ -160,6 +160,11 @@ BAD = {
     "-inf": (1, nonfinite(-np.inf), (SINGLE, "txt_in.in_layer.weight in", "NaN or infinite")),
     "bf16 NaN": (1, nonfinite(np.nan, ml_dtypes.bfloat16), ("txt_in.in_layer.weight in", "NaN or infinite")),
     "unknown architecture": (1, config(_class_name="UNet2DConditionModel"), ("config.json", "'UNet2DConditionModel'")),
+    "layers without end": (
+        1, config(num_layers=10**400), ("num_layers = 10000", "a whole number from 1 to 10000000"),
+    ),
+    "an epsilon without end": (1, config(eps=10**400), ("eps = 10000", "a number between 0 and 1e+30")),
+    "a base that is infinite": (1, config(axes_dims_rope=[4, 6, np.inf]), ("axes_dims_rope = [4, 6, inf]", "numbers")),
     "variant": (1, config(patch_size=2), ("source/config.json has patch_size = 2",)),
     "pickle": (
         1, lambda f: (f / SINGLE).rename(f / "diffusion_pytorch_model.bin"), (".bin is a pickle", "--allow-pickle"),
@@ -180,6 +185,15 @@ def test_bad_input_is_told_and_leaves_nothing(tmp_path, capsys, name):
         assert word in error
     assert error.count("\n") <= 2  # one sentence, and for weights that do not fit, the list of misfits
     assert [file.name for file in tmp_path.iterdir()] == ["source"]
+
+
+def test_layers_that_are_missing_are_not_all_listed(tmp_path, capsys):
+    """Of 300,000 the sentence had 20 MB."""
+    config(num_layers=300_000)(toy.checkpoint(tmp_path / "source"))
+    assert toy.run("--source", tmp_path / "source", "--out", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "no tensor of the file fills layers 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 299988 more." in error
+    assert len(error) < 3000
 
 
 def test_nonfinite_weights_pass_when_they_are_allowed(tmp_path):

@@ -1,5 +1,6 @@
 """`flashjax convert --verify` sees what a conversion got wrong; `flashjax inspect` says what lies there."""
 
+import json
 import shutil
 
 import numpy as np
@@ -55,6 +56,35 @@ def test_inspect_tells_the_parts_of_a_pipeline_that_has_a_file_of_its_own(tmp_pa
     shutil.copytree(tmp_path / "o", pipeline / "transformer")
     capsys.readouterr()
     assert inspect(pipeline, capsys)["files"].startswith("an Orbax checkpoint")
+
+
+@pytest.mark.parametrize(("scale", "said"), [(0.0, None), (np.nan, "so that nothing can"), (3e38, "so that nothing")])
+def test_an_output_of_zeros_or_without_end_is_no_wrong_conversion(tmp_path, capsys, scale, said):
+    """A network that was never trained answers with zeros: all three were called wrong conversions, of error NaN."""
+    source = toy.checkpoint(tmp_path / "source")
+    toy.rewrite(source, proj_out__weight=scale * toy.tensors(source)["proj_out.weight"])
+    assert toy.run("--source", source, "--out", tmp_path / "out", "--allow-nonfinite") == 0
+    assert toy.run("--verify", tmp_path / "out") == (2 if said else 0)
+    told = capsys.readouterr()
+    assert said in told.err if said else "PyTorch is 0.0e+00" in told.out
+
+
+def test_a_manifest_of_no_model_is_told(tmp_path, capsys):
+    assert toy.run("--source", toy.checkpoint(tmp_path / "source"), "--out", tmp_path / "out") == 0
+    manifest = tmp_path / "out" / "manifest.json"
+    for model, said in (("foo", "is of 'foo', no model"), (5, "is no manifest that this version reads")):
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | dict(model=model)))
+        assert toy.run("--verify", tmp_path / "out") == 2
+        assert said in capsys.readouterr().err
+
+
+def test_inspect_shows_no_control_characters(tmp_path, capsys):
+    source = toy.checkpoint(tmp_path / "source")
+    for name in ("\ud800", "a\nb\x1b[31m"):
+        config = json.loads((source / "config.json").read_text())
+        (source / "config.json").write_text(json.dumps(config | dict(_class_name=name)))
+        told = inspect(source, capsys)
+        assert ascii(name)[1:-1] in told["architecture"] and "use" in told
 
 
 @pytest.mark.parametrize("bad", [0, 1])
