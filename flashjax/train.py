@@ -95,7 +95,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             if change_mixture:
                 workdir.check_unfinished(Path(workdir_path), len(table))
             workdir.claim(workdir_path, config, needed_bytes=256 << 20, free=free)
-            Path(workdir_path, "step_table.txt").write_text(describe(config, table) + "\n")
+            workdir.keep_table(Path(workdir_path), f"{describe(config, table)}\n{mixture.describe()}\n", change_mixture)
     with hosts.together():
         folder = workdir.shared(workdir_path, config)
     note(f"{mesh.size} x {jax.devices()[0].device_kind} as {dict(mesh.shape)}; work directory {folder}")
@@ -103,6 +103,8 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints, config.keep_best, better)
     opened.callback(checkpoints.close)
     start = hosts.of_first(dict(start=checkpoints.latest() or 0))["start"]  # disks of a network may differ
+    if change_mixture:
+        note(f"the mixture changes at row {start}; {folder / 'step_table.txt'} keeps what it was before")
     if start == len(table):
         note("finished before; there is nothing left to do")
         return folder

@@ -70,6 +70,18 @@ def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0, free: tuple[s
     return folder
 
 
+def keep_table(folder: Path, table: str, changed: bool) -> None:
+    """Writes the step table and the mixture of a run to its step_table.txt. Of a mixture ``changed`` on the way,
+    what was there stays below: it is what the rows until now were read by."""
+    file = folder / "step_table.txt"
+    before = file.read_text() if file.is_file() else ""
+    if before.startswith(table):
+        return
+    row = max((int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()), default=0)
+    behind = f"\nBefore row {row} it was this:\n\n{before}" if changed and before and row else ""
+    write_whole(file, (table + behind).encode())
+
+
 def check_unfinished(folder: Path, rows: int) -> None:
     """Raises UserError for a run that has done all its rows: its mixture would change on paper alone."""
     if (folder / "checkpoints" / str(rows)).is_dir():
@@ -164,6 +176,8 @@ def existing(path: str, what: str) -> Path:
     if found.exists():
         return found
     siblings = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
-    near = difflib.get_close_matches(found.name, siblings, 1)
+    if what == "data set":  # not its manifest, which opened as one would be called damaged
+        siblings = [name for name in siblings if name.endswith(".arrayrecord")]
+    near = difflib.get_close_matches(found.name, siblings, 1) or [s for s in siblings if Path(s).stem == found.name]
     hint = f" Did you mean {found.parent / near[0]}?" if near else _MADE_BY.get(what, "")
     raise UserError(f"There {'are' if what.endswith('s') else 'is'} no {what} at {found}.{hint}")

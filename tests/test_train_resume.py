@@ -164,6 +164,8 @@ def test_a_mixture_changes_on_purpose_only(given, uninterrupted, tmp_path):
         config.sources.cards.weight = {"portrait": 1.0, "text": 2.0}
     train.train(config, str(folder), change_mixture=True)
     trained = (folder / "config.json").read_bytes()
+    now, before = (folder / "step_table.txt").read_text().split("Before row 4 it was this:")
+    assert "cards         text           66.67%" in now and "cards         text           33.33%" in before
     with config.unlocked():
         config.sources.cards.weight = {"portrit": 1.0}
     with pytest.raises(UserError, match="did you mean 'portrait'"):

@@ -192,6 +192,9 @@ def test_results_in_a_folder_that_is_write_protected(tmp_path):
 
 def test_existing_names_the_nearest(tmp_path):
     (tmp_path / "train.arrayrecord").touch()
+    (tmp_path / "train.json").write_text("{}")
+    with pytest.raises(UserError, match=r"There is no data set at .*/train. Did you mean .*/train.arrayrecord\?"):
+        workdir.existing(f"{tmp_path}/train", "data set")  # not its manifest
     with pytest.raises(UserError, match=r"There is no data set at .*trian.arrayrecord. Did you mean .*train.arrayrec"):
         workdir.existing(str(tmp_path / "trian.arrayrecord"), "data set")
     with pytest.raises(UserError, match=r"no data set at .*/nowhere/x\. `flashjax prepare` makes one; the con"):

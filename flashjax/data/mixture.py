@@ -121,8 +121,11 @@ class Mixture:
             )
         over = {s.name: schedule.over_time(s.weight) for s in mine}
         starts = sorted({start for pairs in over.values() for start, _ in pairs})
+        firsts = schedule.rows_of(starts, len(self._tasks)).tolist()
         stretches = []
-        for start, row in zip(starts, schedule.rows_of(starts, len(self._tasks)).tolist(), strict=True):
+        for start, row, end in zip(starts, firsts, [*firsts[1:], len(self._tasks)], strict=True):
+            if not (self._tasks[row:end] == task).any():
+                continue  # nobody reads by these weights, which may all be 0
             now = {s.name: s.weights([w for at, w in over[s.name] if at <= start][-1]) for s in mine}
             weights = [now[s.name][category] for s, category in self.cells[task]]
             stretches.append(_stretch(row, weights, [f"{s.name}/{category}" for s, category in self.cells[task]]))
@@ -195,8 +198,8 @@ class Mixture:
 def _stretch(row: int, weights: Sequence[float], names: Sequence[str]) -> _Stretch:
     if not np.isfinite(weights).all() or min(weights) < 0 or sum(weights) <= 0:
         raise UserError(
-            f"The weights of {', '.join(names)} (source and category) are {[float(w) for w in weights]}; none may be "
-            "negative, and not all 0."
+            f"The weights of {', '.join(names)} (source and category) are {[float(w) for w in weights]} from row {row} "
+            "on; none may be negative, and not all 0."
         )
     whole = _whole(np.asarray(weights, np.float64), names)
     pattern = schedule.diffuse(whole, sum(whole))

@@ -19,6 +19,7 @@ import tqdm
 from PIL import Image
 
 from flashjax.data import records
+from flashjax.data.manifest import read_manifest
 from flashjax.data.parquet import read_parquet
 from flashjax.data.writing import CHUNK, Encode, PrepareError, already_there, encode_all, write_manifest
 from flashjax.errors import UserError
@@ -80,6 +81,7 @@ def prepare_prompts(
     folder, skipped = Path(out_dir), []
     path, manifest = folder / f"{name}.arrayrecord", folder / f"{name}.json"
     if already_there(path, manifest, request):
+        _check_skipped(read_manifest(path).get("skipped", []), skip_limit)
         return path
     folder.mkdir(parents=True, exist_ok=True)
     kept = [row for row in rows if _readable(row, skipped, skip_limit)]
@@ -167,12 +169,16 @@ def _readable(row: Mapping[str, Any], skipped: list[str], limit: int) -> bool:
             read_square(picture, 8)
     except PrepareError as error:
         skipped.append(f"{row['where']}: {error}")
-        if len(skipped) > limit:
-            raise PrepareError(
-                f"Pictures of {len(skipped)} rows cannot be read, and --skip-limit is {limit}: {'; '.join(skipped[:5])}"
-            ) from error
+        _check_skipped(skipped, limit)
         return False
     return True
+
+
+def _check_skipped(skipped: Sequence[str], limit: int) -> None:
+    if len(skipped) > limit:
+        raise PrepareError(
+            f"Pictures of {len(skipped)} rows cannot be read, and --skip-limit is {limit}: {'; '.join(skipped[:5])}"
+        )
 
 
 def read_square(path: str, size: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import re
 import time
 import types
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 import flashjax
@@ -57,6 +59,12 @@ class Study:
     drawn: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        named = [*self.cells, *self.drawn, *(name for pair in self.contrasts for name in pair)]
+        pairs = all(len(pair) == 2 and not isinstance(pair, str) for pair in self.contrasts)
+        if not pairs or not all(isinstance(name, str) for name in named):
+            raise UserError("A study's cells and drawn models are called by texts, and a contrast is of two of these.")
+        if odd := [name for name, changes in self.cells.items() if not isinstance(changes, Mapping)]:
+            raise UserError(f"The cell {odd[0]!r} has to be a dict of settings, as in {{'distill.nfe': 4}}.")
         for pair in self.contrasts:
             for name in pair:
                 if name not in (known := {**self.cells, **self.drawn}):
@@ -133,7 +141,7 @@ def cells(
     def cell(name: str, seed: int, asked: Any, **given: Any) -> Cell:
         candidates = []
         for version in versions:
-            text = json.dumps([asked, dict(study.measure), version], sort_keys=True, default=list)
+            text = json.dumps([asked, dict(study.measure), version], sort_keys=True, default=_plain)
             digest = hashlib.sha256(text.encode()).hexdigest()[:12]
             folder = out / f"{re.sub('[^a-zA-Z0-9.]+', '_', name)}_{seed}_{digest}"
             candidates.append(Cell(name, seed, folder=folder, elsewhere=elsewhere.get(folder.name), **given))
@@ -148,6 +156,13 @@ def cells(
             config = configured(study, changes, seed)
             made.append(cell(name, seed, [identity(config), begun_with(config, known)], config=config))
     return made
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: a path, numpy's numbers and arrays, and what else is a sequence."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else list(value)
 
 
 def begun_with(config: ConfigDict, known: Callable[[str], str]) -> dict[str, str]:
@@ -245,7 +260,7 @@ def _finish(cell: Cell, study: Study, execute: Execute, version: str) -> str:
     seconds = time.monotonic() - started
     told = dict(cell=cell.name, seed=cell.seed, seconds=round(seconds), code=version, machine=machine(), **result)
     told |= dict(model=cell.model) if cell.config is None else dict(config=identity(cell.config))
-    write_whole(cell.folder / "result.json", (json.dumps(told, default=list) + "\n").encode())
+    write_whole(cell.folder / "result.json", (json.dumps(told, default=_plain) + "\n").encode())
     return f"{seconds:.0f} s"
 
 
@@ -254,7 +269,7 @@ def repeat(cell: Cell, study: Study, execute: Execute, folder: Path) -> str:
     machine that made them they are the same to the last digit."""
     before, again = cell.result, dataclasses.replace(cell, folder=folder / cell.key, elsewhere=None, again=True)
     again.folder.mkdir(parents=True)
-    after = json.loads(json.dumps(execute(again, study.measure), default=list))
+    after = json.loads(json.dumps(execute(again, study.measure), default=_plain))
     told = {
         name: after.get(group, {}).get(name) == before.get(group, {}).get(name)
         for group in ("values", "curves")

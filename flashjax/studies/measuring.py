@@ -30,7 +30,8 @@ CURVES = ("watch/", "samples/")  # what a run measured of its own pictures on th
 def train_and_measure(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Trains a cell to its end (or goes on with it) and measures it; a model that is there already is measured only.
     ``curves``: figure to (steps, values) of the run; ``read``: see there."""
-    check(settings)  # before the minutes of training
+    drawn = {} if cell.config is None else {f"the runs of {cell.name}": cell.config.image_size}
+    check(settings, drawn)  # before the minutes of training
     given = read(cell, settings)
     if cell.config is None:
         return measure(cell.model, cell, **settings) | dict(read=given)
@@ -78,9 +79,10 @@ def check_read(every: Sequence[Cell], settings: Mapping[str, Any]) -> None:
                 )
 
 
-def check(settings: Mapping[str, Any]) -> None:
-    """Raises UserError for arguments of `measure` that it does not take, or that name nothing, and where nothing reads
-    words."""
+def check(settings: Mapping[str, Any], drawn: Mapping[str, int]) -> None:
+    """Raises UserError for arguments of `measure` that it does not take, that name nothing or what cannot be measured
+    on, for pictures (of the sets, and ``drawn``: name to side) that the classifier does not read, and where nothing
+    reads words."""
     takes = [name for name, each in inspect.signature(measure).parameters.items() if each.kind is each.KEYWORD_ONLY]
     if unknown := [name for name in settings if name not in takes]:
         raise UserError(f"The study's 'measure' has no {unknown[0]!r}; it takes {', '.join(takes)}.")
@@ -91,6 +93,16 @@ def check(settings: Mapping[str, Any]) -> None:
     for name in takes:
         if name != "limit" and settings.get(name):
             existing(settings[name], f"{name} of the study's 'measure'")
+    limit, sides = settings.get("limit"), dict(drawn)
+    if limit is not None and type(limit) is not int:
+        raise UserError(f"The study's 'measure' has the limit {limit!r}, which has to be a whole number.")
+    for kind in ("data", "edit_data"):
+        if path := settings.get(kind):
+            records = study.load_cards(path, limit, kind)
+            if limit is not None and len(records) < limit:
+                raise UserError(f"The study's 'measure' has the limit {limit}, and {path} has {len(records)} records.")
+            sides[path] = records[0]["image"].shape[0]
+    study.check_sizes(sides, classifier.load(settings.get("classifier_path", CLASSIFIER)))
     ocr.reader()
 
 

@@ -153,11 +153,22 @@ def test_a_record_is_of_the_category_that_was_planned():
         mixture(wrong, tasks=[1])[0]
 
 
+def test_weights_that_no_row_reads_by_may_be_0():
+    """Edits from the second half on: until then their source has no weight, and no rows."""
+    late = source("e", (4, 6), task=1, weight=((0, 0.0), (0.5, 1.0)))
+    mix = mixture(source(), late, tasks=[0] * 50 + [0, 1] * 25)
+    assert "mixture of edit, from row 50 on" in mix.describe() and "of edit, from row 0 on" not in mix.describe()
+    always = mixture(source(), dataclasses.replace(late, weight=1.0), tasks=[0] * 50 + [0, 1] * 25)
+    assert [mix[n] for n in range(600)] == [always[n] for n in range(600)]
+    with pytest.raises(UserError, match="from row 0 on; none may be negative, and not all 0"):
+        mixture(source(), late, tasks=[0] * 49 + [1] + [0, 1] * 25)
+
+
 @pytest.mark.parametrize(
     ("sources", "tasks", "said"),
     [
         ([source(weight={"portrit": 1})], [0], "The source 'a' has no category 'portrit'; did you mean 'portrait'?"),
-        ([source(weight=0.0)], [0], "none may be negative, and not all 0"),
+        ([source(weight=0.0)], [0], "are [0.0, 0.0, 0.0] from row 0 on; none may be negative, and not all 0"),
         ([source(weight={"text": 1, "portrait": -1})], [0], "none may be negative"),
         ([source(weight={"text": 1, "portrait": 1e-6})], [0], "a/portrait (source and category) has a share of 1e-06"),
         ([source()], [0, 1], "has rows of the task edit, but config.sources has no source of it"),

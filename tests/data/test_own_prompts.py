@@ -80,6 +80,8 @@ def test_edits_of_ones_own_pictures(tmp_path):
     np.testing.assert_array_equal(source[0]["image"], np.full((8, 8, 3), (10, 200, 10)))
     with pytest.raises(PrepareError, match=r"of 1 rows cannot be read, and --skip-limit is 0: row 2 of"):
         prepared(tmp_path, tmp_path / "a.jsonl", name="strict")
+    with pytest.raises(PrepareError, match=r"of 1 rows cannot be read, and --skip-limit is 0: row 2 of"):
+        prepared(tmp_path, tmp_path / "a.jsonl")  # of the set that is there
     with pytest.raises(PrepareError, match=r"None of the 1 rows .*: row 1 of .* cannot be read: .*[^.]\.$"):
         prepared(tmp_path, write(tmp_path, [broken]), name="none", skip_limit=1)
 

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from flashjax.data import postcards
+from flashjax.data import postcards, records
 from flashjax.errors import UserError
 from flashjax.evaluate import classifier
 from flashjax.studies import measuring
@@ -83,12 +83,25 @@ def test_both_tasks_are_drawn_and_measured(judge, cards, reads_everything, monke
         ({}, "measures nothing; give its 'measure' the paths"), (dict(edit_data="a", teacher="b"), "give it data, or"),
         (dict(dta="a"), "The study's 'measure' has no 'dta'; it takes classifier_path, data, edit_data, limit"),
         (dict(data="held"), "There is no data of the study's 'measure' at held"),
+        (dict(data="set", limit="9"), "has the limit '9', which has to be a whole number"),
+        (dict(data="set", limit=99), "has the limit 99, and .*set.arrayrecord has 24 records"),
+        (dict(edit_data="set"), "holds records of another kind"),
+        (dict(data="small"), r"pictures of 32 px, but there are others in .*small.arrayrecord \(8 px\)"),
+        (dict(data="set", side=64), r"32 px, but there are others in the runs of a \(64 px\)"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_measured_is_told_before_anything_is_trained(settings, said, monkeypatch):
+def test_what_cannot_be_measured_is_told_before_training(settings, said, monkeypatch, cards, judge, tmp_path):
+    """It was trained for minutes, cell after cell, and failed then."""
     monkeypatch.setattr(measuring, "train", lambda *given: pytest.fail("it was trained"))
+    monkeypatch.setattr(measuring.classifier, "load", lambda path: judge)
+    for name, step in (("set", 1), ("small", 4)):
+        made = [c | dict(index=i, image=np.ascontiguousarray(c["image"][::step, ::step])) for i, c in enumerate(cards)]
+        records.write_records(tmp_path / f"{name}.arrayrecord", made)
+    run = types.SimpleNamespace(image_size=settings.pop("side", 32))
+    paths = {"set": str(tmp_path / "set.arrayrecord"), "small": str(tmp_path / "small.arrayrecord")}
+    settings = {key: paths.get(value, value) for key, value in settings.items()}
     with pytest.raises(UserError, match=said):
-        measuring.train_and_measure(types.SimpleNamespace(config={}), settings)
+        measuring.train_and_measure(types.SimpleNamespace(name="a", config=run), settings)
 
 
 def test_a_teacher_is_what_sets_are_far_from(judge, cards, reads_everything, monkeypatch, tmp_path):

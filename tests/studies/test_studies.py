@@ -237,12 +237,26 @@ def test_a_cell_begins_with_the_weights_that_are_there(tmp_path):
     [
         (dict(contrasts=(("fast", "slwo"),)), "A contrast names the cell 'slwo'; there are slow, fast"),
         (dict(seeds=(0, 0)), "each seed once"),
+        (dict(contrasts=(("fast", "slow", "fast"),)), "a contrast is of two of these"),
+        (dict(contrasts=("slow",)), "a contrast is of two of these"),
+        (dict(cells={4: {}}, contrasts=()), "are called by texts"),
+        (dict(cells={"a": None}, contrasts=()), "The cell 'a' has to be a dict of settings"),
         (dict(cells={}, contrasts=()), "at least one cell or model to draw"),
     ],
 )
 def test_studies_that_cannot_be(changes, said):
     with pytest.raises(UserError, match=said):
         dataclasses.replace(STUDY, **changes)
+
+
+def test_what_json_has_no_word_for_is_kept(tmp_path):
+    """Numpy's seeds lost a cell that was trained and measured."""
+    measure = dict(limit=np.int64(6), data=Path("a"))
+    study = dataclasses.replace(STUDY, seeds=list(np.arange(2)), measure=measure, cells={"slow": {}}, contrasts=())
+    told = run(grid.cells(study, tmp_path), study)
+    assert len(told) == 2 and not any("FAILED" in line for line in told)
+    found = [cell.result for cell in grid.cells(study, tmp_path)]
+    assert [each["seed"] for each in found] == [0, 1]
 
 
 def test_a_file_that_holds_no_study(tmp_path):
