@@ -91,13 +91,13 @@ ENCODERS = {
 PROCESSORS = {"qwen3_vl": Qwen3VLProcessor, "qwen25_vl": Qwen2_5_VLProcessor}
 
 
-def make(family: str, folder):
-    """diffusers' pipeline of a family, which is also written to ``folder``."""
+def make(family: str, folder, **sizes):
+    """diffusers' pipeline of a family, which is also written to ``folder``; ``sizes`` of its denoiser."""
     pipeline, module, cls, channels, vae_cls, vae, scheduler = FAMILIES[family]
     rules, words_ = prompts.FAMILIES[family], tokenizer()
     encoder = _encoder(rules, words_)
     states = len(rules.features) * _width(encoder)
-    config = module.Config.tiny(in_channels=channels, context_dim=states)
+    config = module.Config.tiny(in_channels=channels, context_dim=states, **sizes)
     parts = dict(
         transformer=randomise(cls.from_config(config.to_diffusers()), 1, centred=("txt_in.text_norm",)),
         vae=soften(randomise(vae_cls(**vae), 2)),

@@ -45,7 +45,8 @@ study = Study(
     },
     contrasts=(
         ("specialists only", "base only"), ("base, then specialists", "base only"), ("last step only", "base only"),
-        ("specialists, then base", "base only"), ("constant 0.5", "base only"),
+        ("specialists, then base", "base only"), ("constant 0.5", "base only"), ("constant 0.25", "base only"),
+        ("portraits alone, base first", "base only"), ("base, then specialists", "portraits alone, base first"),
         ("base, then specialists", "specialists only"), ("base, then specialists", "specialists, then base"),
         ("signs everywhere", "base only"),
         ("specialist of portraits, 80 NFE", "teacher, 80 NFE"), ("specialist of signs, 80 NFE", "teacher, 80 NFE"),

@@ -27,7 +27,7 @@ study = Study(
         "watch.edit_data": HELD_OUT_EDITS,
     },
     cells={
-        "T2I only": {"edit_share": 0.0},  # its edits are the zero-shot row
+        "T2I only": {"edit_share": 0.0},
         "9:1": {"edit_share": 0.1},
         "7:3": {"edit_share": 0.3},
         "5:5": {"edit_share": 0.5},
@@ -36,11 +36,15 @@ study = Study(
     },
     contrasts=(
         ("9:1", "T2I only"), ("7:3", "T2I only"), ("5:5", "T2I only"), ("edits only", "T2I only"), ("5:5", "9:1"),
-        ("5:5", "edits only"),
+        ("5:5", "edits only"), ("T2I only", "zero-shot, 4 NFE"),
     ),
     measure=dict(
         data="data/heldout/heldout.arrayrecord", edit_data=HELD_OUT_EDITS, limit=450,
         teacher="weights/postcards_editor",
     ),
-    drawn={"edit teacher, 80 NFE": "weights/postcards_editor"},
+    drawn={
+        "edit teacher, 80 NFE": "weights/postcards_editor",
+        # T2I only begins as the edit teacher too; this one, of configs/postcards.py, has never seen an edit.
+        "zero-shot, 4 NFE": "weights/postcards_student",
+    },
 )  # fmt: skip

@@ -11,12 +11,12 @@ from flashjax import released
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """family -> (diffusers' pipeline, ours, the folder of both)."""
+    """family and sizes of its denoiser -> (diffusers' pipeline, ours, the folder of both)."""
 
     @functools.cache
-    def make(family):
+    def make(family, **sizes):
         folder = tmp_path_factory.mktemp(family)
-        theirs = tiny_pipelines.make(family, folder)
+        theirs = tiny_pipelines.make(family, folder, **sizes)
         return theirs, released.load(folder, keep=True), folder
 
     return make

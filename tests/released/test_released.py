@@ -81,6 +81,7 @@ EDITS = {
     "qwen_image_edit": (1, dict(negative_prompt=" ")),
     "qwen_image_edit_plus one": (1, dict(negative_prompt=" ")),
     "qwen_image_edit_plus two": (2, dict(negative_prompt=" ")),
+    "qwen_image_edit_plus 2511": (1, dict(negative_prompt=" ")),
     "flux2_klein one": (1, {}),
     "flux2_klein two": (2, {}),
 }
@@ -119,7 +120,7 @@ def test_edits_are_those_of_diffusers(pairs, monkeypatch, case):
     for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus):
         monkeypatch.setattr(module, "calculate_dimensions", smaller(module.calculate_dimensions))
     monkeypatch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", SEEN**2)
-    theirs, ours, _ = pairs(family)
+    theirs, ours, _ = pairs(family, **(dict(zero_cond_t=True) if case.endswith("2511") else {}))
     if family != "flux2_klein":
         ours = small(ours, SEEN if family == "qwen_image_edit_plus" else SIDE)
     given = pictures(count, "RGBA" if family == "qwen_image_21" else "RGB")
