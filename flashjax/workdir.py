@@ -75,11 +75,11 @@ def keep_table(folder: Path, table: str, changed: bool) -> None:
     what was there stays below: it is what the rows until now were read by."""
     file = folder / "step_table.txt"
     before = file.read_text() if file.is_file() else ""
-    if before.startswith(table):
-        return
+    newest, *older = before.partition("\nBefore row ")
     row = max((int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()), default=0)
-    behind = f"\nBefore row {row} it was this:\n\n{before}" if changed and before and row else ""
-    write_whole(file, (table + behind).encode())
+    if changed and row and newest not in ("", table):
+        older = [f"\nBefore row {row} it was this:\n\n{before}"]
+    write_whole(file, "".join([table, *older]).encode())
 
 
 def check_unfinished(folder: Path, rows: int) -> None:

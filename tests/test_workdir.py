@@ -269,3 +269,19 @@ def test_another_mixture_can_be_asked_for():
 def test_many_differences_are_counted():
     with pytest.raises(UserError, match="and 2 more"):
         check_meta({str(i): 0 for i in range(7)}, {str(i): 1 for i in range(7)}, "here")
+
+
+def test_the_step_table_of_a_changed_mixture_keeps_what_was_before(tmp_path):
+    def kept(table, changed=False):
+        workdir.keep_table(tmp_path, table, changed)
+        return (tmp_path / "step_table.txt").read_text()
+
+    assert kept("a\n") == kept("a\n") == "a\n"
+    assert kept("b\n", changed=True) == "b\n"  # nothing was saved, so no rows were read by the other
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    assert kept("c\n", changed=True) == "c\n\nBefore row 4 it was this:\n\nb\n"
+    assert kept("c\n") == kept("c\n", changed=True) == "c\n\nBefore row 4 it was this:\n\nb\n"
+    (tmp_path / "checkpoints" / "8").mkdir()
+    told = kept("d\n", changed=True)
+    assert told == "d\n\nBefore row 8 it was this:\n\nc\n\nBefore row 4 it was this:\n\nb\n"
+    assert kept("d, in later words\n") == told.replace("d", "d, in later words", 1)

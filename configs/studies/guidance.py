@@ -1,7 +1,7 @@
-"""Study b: which teacher should guide which step? The specialists of portraits and of signs are in the repository, each
+"""Study b: which teacher should guide which step? The specialists are in the repository, each
 a run of configs/postcards_specialist.py, made so:
 
-    for s in portrait text; do
+    for s in landscape portrait text; do
       flashjax prepare --out data/$s --split teacher --count 24000 --categories $s
       flashjax train --config=configs/postcards_specialist.py:of=$s,rank=0,steps=1200 --workdir=runs/specialist_$s
       flashjax export --workdir runs/specialist_$s --out weights/postcards_$s

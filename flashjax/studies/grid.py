@@ -71,6 +71,8 @@ class Study:
                     raise UserError(f"A contrast names the cell {name!r}; there are {', '.join(known)}.")
         if not (self.cells or self.drawn) or len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise UserError("A study needs at least one cell or model to draw, and one seed, each seed once.")
+        if self.cells and not self.base:
+            raise UserError("A study's cells change a configuration; name it as the study's base.")
         if both := sorted(self.cells.keys() & self.drawn.keys()):
             raise UserError(f"The study has {both[0]!r} twice, as a cell and as a model that is drawn.")
 

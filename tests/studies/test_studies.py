@@ -239,6 +239,7 @@ def test_a_cell_begins_with_the_weights_that_are_there(tmp_path):
         (dict(seeds=(0, 0)), "each seed once"),
         (dict(contrasts=(("fast", "slow", "fast"),)), "a contrast is of two of these"),
         (dict(contrasts=("slow",)), "a contrast is of two of these"),
+        (dict(base=""), "name it as the study's base"),
         (dict(cells={4: {}}, contrasts=()), "are called by texts"),
         (dict(cells={"a": None}, contrasts=()), "The cell 'a' has to be a dict of settings"),
         (dict(cells={}, contrasts=()), "at least one cell or model to draw"),
