@@ -37,6 +37,7 @@ study = Study(
     contrasts=(
         ("9:1", "T2I only"), ("7:3", "T2I only"), ("5:5", "T2I only"), ("edits only", "T2I only"), ("5:5", "9:1"),
         ("5:5", "edits only"), ("T2I only", "zero-shot, 4 NFE"),
+        ("edit teacher, 80 NFE", "zero-shot, 4 NFE"),
     ),
     measure=dict(
         data="data/heldout/heldout.arrayrecord", edit_data=HELD_OUT_EDITS, limit=450,
