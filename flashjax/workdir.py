@@ -76,9 +76,9 @@ def keep_table(folder: Path, table: str, changed: bool) -> None:
     file = folder / "step_table.txt"
     before = file.read_text() if file.is_file() else ""
     newest, *older = before.partition("\nBefore row ")
-    row = max((int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()), default=0)
-    if changed and row and newest not in ("", table):
-        older = [f"\nBefore row {row} it was this:\n\n{before}"]
+    saved = _saved(folder)
+    if changed and saved and newest not in ("", table):
+        older = [f"\nBefore row {max(saved)} it was this:\n\n{before}"]
     write_whole(file, "".join([table, *older]).encode())
 
 
@@ -92,8 +92,7 @@ def check_disk(folder: Path, state: Sequence[Any], keep: int) -> None:
     """Raises UserError where the disk has no room for the checkpoints of a run that are still to come, each of all
     arrays of its ``state``; ``keep`` of them (the best too, where it is kept), and one that is being written, are there
     at a time."""
-    saved = sum(path.name.isdigit() for path in (folder / "checkpoints").iterdir())
-    needed = max(1, keep + 1 - saved) * sum(leaf.size * leaf.dtype.itemsize for leaf in state)
+    needed = max(1, keep + 1 - len(_saved(folder))) * sum(leaf.size * leaf.dtype.itemsize for leaf in state)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
@@ -127,9 +126,13 @@ def shared(workdir: str, config: ConfigDict) -> Path:
 def _begun(folder: Path) -> bool:
     """Whether a run left rows of metrics or a checkpoint. One that stopped before (its data set was missing, say) binds
     nobody, though it has made the file and the folder for them."""
-    metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
-    saved = checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
-    return saved or (metrics.is_file() and metrics.stat().st_size > 0)
+    metrics = folder / "metrics.jsonl"
+    return bool(_saved(folder)) or (metrics.is_file() and metrics.stat().st_size > 0)
+
+
+def _saved(folder: Path) -> list[int]:
+    """The steps of a run's checkpoints, in no order."""
+    return [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()]
 
 
 def _ours(record: Path) -> bool:

@@ -1,5 +1,5 @@
-"""Study b: which teacher should guide which step? The specialists are in the repository, each
-a run of configs/postcards_specialist.py, made so:
+"""Study b: which teacher should guide which step? The specialists are in the repository, each a run of
+configs/postcards_specialist.py, made so:
 
     for s in landscape portrait text; do
       flashjax prepare --out data/$s --split teacher --count 24000 --categories $s

@@ -93,13 +93,13 @@ def _lora(path: Path, reader: Any) -> tuple[dict[str, str], str]:
     if fitting := detect.fitting(own) if own else []:
         told["fits"] = f"the names of {', '.join(fitting)}"
     use = f"merge it into its model: flashjax convert --source MODEL --lora {path} --out FOLDER"
-    try:
-        lora.pairs(reader)
-    except ConversionError as error:
-        use = f"none: {error}"
     if others:
         told["beside"] = f"{len(others)} of {len(modules)} targets are a text encoder's, which is not merged here"
         use = "save the other targets as a file of their own, which can be merged (docs/convert.md)" if own else "none"
+    try:
+        lora.pairs(reader)
+    except ConversionError as error:  # what convert refuses first, whatever else there is to say
+        use = f"none: {error}"
     return told, use
 
 

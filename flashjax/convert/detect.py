@@ -103,11 +103,11 @@ def component(folder: Path, wanted: str | None) -> Path:
     if (folder / "config.json").is_file():
         return folder
     parts = sorted(file.parent for file in folder.glob("*/config.json"))
-    fitting = [part for part in parts if wanted and model_of(read_config(part / "config.json")) == wanted]
+    models = {part: model_of(read_config(part / "config.json")) for part in parts} if wanted else {}
+    fitting = [part for part, model in models.items() if model == wanted]
     if len(fitting) == 1:
         return fitting[0]
-    known = {part.name: model for part in parts if (model := model_of(read_config(part / "config.json")))}
-    if wanted and not fitting and known.get("transformer"):
-        told = ", ".join(f"{model} in {name}/" for name, model in known.items())
+    if not fitting and models.get(folder / "transformer"):
+        told = ", ".join(f"{model} in {part.name}/" for part, model in models.items() if model)
         raise ConversionError(f"{folder} is a pipeline without {wanted}; it has {told}.")
     return folder / "transformer" if (folder / "transformer").is_dir() else folder

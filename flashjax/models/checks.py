@@ -60,8 +60,8 @@ def values(config: Mapping[str, Any], part: str = "") -> None:
     is none."""
     for name, value in without_nulls(config).items():
         if wanted := _wanted(name, value, part):
-            shown = reprlib.repr(value)
-            raise UserError(f"config.json has {name} = {shown}, which should be {wanted}; fetch it again.")
+            found = reprlib.repr(value)  # some have no end
+            raise UserError(f"config.json has {name} = {found}, which should be {wanted}; fetch it again.")
         if name in _PARTS:
             values(value, name)
 
@@ -76,8 +76,9 @@ def _wanted(name: str, value: Any, part: str) -> str:
     if name == "shift_terminal":  # 0 is none
         return "" if number and 0 <= value < 1 else "a number from 0 to less than 1"
     if name in _LISTS | _MAY_BE_EMPTY:
-        listed = value if isinstance(value, list | tuple) else [value]
-        numbers = listed is value and all(isinstance(each, int | float) and abs(each) < _LARGE for each in listed)
+        numbers = isinstance(value, list | tuple) and all(
+            isinstance(each, int | float) and abs(each) < _LARGE for each in value
+        )
         return "" if numbers and (name in _MAY_BE_EMPTY or (value and min(value) > 0)) else "a list of numbers"
     return "" if name not in _PARTS or isinstance(value, Mapping) else "an object"
 

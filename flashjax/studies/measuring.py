@@ -4,6 +4,7 @@ what only a whole set of pictures has, as a list of one value."""
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,15 +94,16 @@ def check(settings: Mapping[str, Any], drawn: Mapping[str, int]) -> None:
     for name in takes:
         if name != "limit" and settings.get(name):
             existing(settings[name], f"{name} of the study's 'measure'")
-    limit, sides = settings.get("limit"), dict(drawn)
-    if limit is not None and type(limit) is not int:
+    limit, sides, counts = settings.get("limit"), dict(drawn), {}
+    if limit is not None and not isinstance(limit, numbers.Integral):
         raise UserError(f"The study's 'measure' has the limit {limit!r}, which has to be a whole number.")
     for kind in ("data", "edit_data"):
         if path := settings.get(kind):
             records = study.load_cards(path, limit, kind)
-            if limit is not None and len(records) < limit:
-                raise UserError(f"The study's 'measure' has the limit {limit}, and {path} has {len(records)} records.")
-            sides[path] = records[0]["image"].shape[0]
+            counts[path], sides[path] = len(records), records[0]["image"].shape[0]
+    largest = max(counts, key=counts.get)  # a set of edits may be smaller than that of prompts beside it
+    if limit is not None and counts[largest] < limit:
+        raise UserError(f"The study's 'measure' has the limit {limit}, and {largest} has {counts[largest]} records.")
     study.check_sizes(sides, classifier.load(settings.get("classifier_path", CLASSIFIER)))
     ocr.reader()
 

@@ -213,7 +213,8 @@ def test_requests_that_cannot_be(pairs, monkeypatch, capsys, tmp_path, family, a
         ),
         (
             lambda folder: (folder / "scheduler/scheduler_config.json").write_text('{"shift": "x"}'),
-            "{}/scheduler/scheduler_config.json has shift = 'x', which should be a number between 0 and 1e+30;",
+            "{}/scheduler/scheduler_config.json has shift = 'x', which should be a number between 0 and 1e+30; "
+            "fetch it again.",
         ),
         (
             lambda folder: (folder / "scheduler/scheduler_config.json").write_text('{"flashjax": {"sampling": [4]}}'),

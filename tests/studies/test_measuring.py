@@ -104,6 +104,21 @@ def test_what_cannot_be_measured_is_told_before_training(settings, said, monkeyp
         measuring.train_and_measure(types.SimpleNamespace(name="a", config=run), settings)
 
 
+def test_a_limit_may_be_above_the_smaller_of_two_sets(cards, judge, tmp_path, monkeypatch):
+    """As that of configs/studies/mixture.py, of 450 prompts and 300 edits."""
+    monkeypatch.setattr(measuring.classifier, "load", lambda path: judge)
+    monkeypatch.setattr(measuring.ocr, "reader", lambda: None)
+    edits = [c | dict(source=c["image"]) for c in cards[:8]]
+    for name, made in (("cards", cards), ("edits", edits)):
+        numbered = [c | dict(index=i) for i, c in enumerate(made)]
+        records.write_records(tmp_path / f"{name}.arrayrecord", numbered)
+    sets = dict(data=f"{tmp_path}/cards.arrayrecord", edit_data=f"{tmp_path}/edits.arrayrecord")
+    for limit in (20, np.int64(24)):
+        measuring.check(sets | dict(limit=limit), {})
+    with pytest.raises(UserError, match="has the limit 25, and .*cards.arrayrecord has 24 records"):
+        measuring.check(sets | dict(limit=25), {})
+
+
 def test_a_teacher_is_what_sets_are_far_from(judge, cards, reads_everything, monkeypatch, tmp_path):
     """The same pictures are at no distance and the same from all seeds; gray ones are far away."""
     true = np.stack([c["image"] for c in cards])
