@@ -12,12 +12,8 @@ from pathlib import Path
 
 from flashjax.studies.grid import load
 
-HELDOUT, JUDGE = "data/heldout/heldout.arrayrecord", "weights/postcards_classifier"
-GUIDANCE = load(str(Path(__file__).with_name("guidance.py")))  # teachers, cells and contrasts are its own
-CELLS = (
-    "base only", "specialists only", "base, then specialists", "specialists, then base", "last step only",
-    "constant 0.5", "constant 0.25", "portraits alone, base first", "signs everywhere",
-)  # fmt: skip
+JUDGE = "weights/postcards_classifier"
+GUIDANCE = load(str(Path(__file__).with_name("guidance.py")))  # teachers, cells, contrasts and measure are its own
 
 study = dataclasses.replace(
     GUIDANCE,
@@ -29,9 +25,7 @@ study = dataclasses.replace(
         "student_updates": 120,
         "batch_size": 16,
         "distill.ema_decay": 0.98,
-        "watch": {"data": HELDOUT, "edit_data": "", "count": 150, "classifier": JUDGE},
+        "watch": {"data": GUIDANCE.measure["data"], "edit_data": "", "count": 150, "classifier": JUDGE},
         "sample_every": 30,
     },
-    cells={name: GUIDANCE.cells[name] for name in CELLS},
-    measure=dict(data=HELDOUT, teacher="weights/postcards_teacher"),
 )

@@ -19,10 +19,16 @@ TEACHERS = {
     "portraits": {"weights": "weights/postcards_portrait/transformer"},
     "signs": {"weights": "weights/postcards_text/transformer"},
 }
+THREE = TEACHERS | {"landscapes": {"weights": "weights/postcards_landscape/transformer"}}
 
 
 def both(shape: str) -> dict:
     return {"distill.guidance_table": {"portrait": {"portraits": shape}, "text": {"signs": shape}}}
+
+
+def three(shape: str) -> dict:
+    table = both(shape)["distill.guidance_table"] | {"landscape": {"landscapes": shape}}
+    return {"distill.teachers": THREE, "distill.guidance_table": table}
 
 
 study = Study(
@@ -34,6 +40,7 @@ study = Study(
         "base only": {"distill.guidance_table": {}},
         "specialists only": both("constant:1"),
         "base, then specialists": both("base_then_specialist"),
+        "base, then three specialists": three("base_then_specialist"),
         "last step only": both("last_step"),
         "specialists, then base": both("specialist_then_base"),
         "constant 0.5": both("constant:0.5"),
@@ -44,16 +51,16 @@ study = Study(
         },
     },
     contrasts=(
-        ("specialists only", "base only"), ("base, then specialists", "base only"), ("last step only", "base only"),
+        ("specialists only", "base only"), ("base, then specialists", "base only"),
+        ("base, then three specialists", "base only"), ("last step only", "base only"),
         ("specialists, then base", "base only"), ("constant 0.5", "base only"), ("constant 0.25", "base only"),
         ("portraits alone, base first", "base only"), ("base, then specialists", "portraits alone, base first"),
+        ("base, then three specialists", "base, then specialists"),
         ("base, then specialists", "specialists only"), ("base, then specialists", "specialists, then base"),
         ("signs everywhere", "base only"),
         ("specialist of portraits, 80 NFE", "teacher, 80 NFE"), ("specialist of signs, 80 NFE", "teacher, 80 NFE"),
     ),
-    measure=dict(
-        data="data/heldout/heldout.arrayrecord", limit=450, teacher="weights/postcards_teacher",
-    ),
+    measure=dict(data="data/heldout/heldout.arrayrecord", teacher="weights/postcards_teacher"),
     drawn={
         "teacher, 80 NFE": "weights/postcards_teacher",
         "specialist of portraits, 80 NFE": "weights/postcards_portrait",

@@ -37,7 +37,7 @@ study = Study(
     contrasts=(
         ("9:1", "T2I only"), ("7:3", "T2I only"), ("5:5", "T2I only"), ("edits only", "T2I only"), ("5:5", "9:1"),
         ("5:5", "edits only"), ("T2I only", "zero-shot, 4 NFE"),
-        ("edit teacher, 80 NFE", "zero-shot, 4 NFE"),
+        ("edit teacher, 80 NFE", "zero-shot, 4 NFE"), ("edit teacher, 80 NFE", "base teacher, 80 NFE"),
     ),
     measure=dict(
         data="data/heldout/heldout.arrayrecord", edit_data=HELD_OUT_EDITS, limit=450,
@@ -45,6 +45,7 @@ study = Study(
     ),
     drawn={
         "edit teacher, 80 NFE": "weights/postcards_editor",
+        "base teacher, 80 NFE": "weights/postcards_teacher",  # the edit teacher was it, before it saw edits
         # T2I only begins as the edit teacher too; this one, of configs/postcards.py, has never seen an edit.
         "zero-shot, 4 NFE": "weights/postcards_student",
     },
