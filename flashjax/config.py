@@ -46,6 +46,7 @@ OPERATIONS = dict(
     # Held-out sets, ``data`` of prompts with pictures and ``edit_data`` of edits; the first ``count`` of each are drawn
     # and judged whenever samples are.
     watch=dict(data="", edit_data="", count=300, classifier="weights/postcards_classifier"),
+    sample_prompts=(),  # what a run draws while it goes on; (): twelve of the postcards' (pictures.PROMPTS)
     keep_best="",  # a figure of them (watch.FIGURES): the best checkpoint by it is kept beside the newest
 )
 # So has every optimizer (optim.make_optimizer).
@@ -64,6 +65,7 @@ LITERALS = {
     "edit_share": Literal((float, tuple), "0.3 or ((0, 0.0), (0.5, 0.3))"),
     "sources": Literal((dict,), "{'prompts': {'path': 'data/prompts/train.arrayrecord', 'weight': 1.0}}"),
     "sources.*.weight": Literal((float, dict, tuple), "2.0, {'portrait': 2.0, 'text': 1.0} or ((0, 1.0), (0.5, 2.0))"),
+    "sample_prompts": Literal((tuple,), "('a red house', 'a portrait of a sailor')"),
     "distill.teachers": Literal((dict,), "{'base': {'weights': 'runs/base'}, 'faces': {'weights': 'runs/faces'}}"),
     "distill.guidance_table": Literal(
         (dict, tuple), "{'portrait': {'faces': (0, 0, 0.5, 1)}} or ((0, {}), (0.5, {'portrait': {'faces': 'linear'}}))"

@@ -1,5 +1,6 @@
 """Sample grids: the same held-out prompts and the same noise, drawn again and again while a run goes on."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,11 @@ PROMPTS = (
     'a sign that says "OPEN"', '"JAX" in bold letters on a sign', 'the word "MOON" in white letters',
     'a yellow sign reading "TEA" in red letters',
 )  # fmt: skip
+
+
+def prompts_of(config: ConfigDict) -> list[str]:
+    """What a run draws while it goes on: ``config.sample_prompts``, or PROMPTS."""
+    return list(config.sample_prompts) or list(PROMPTS)
 
 
 def conditions(model, encoder: text.TextEncoder, prompts: list[str], max_tokens: int):
@@ -83,16 +89,17 @@ def make_drawer(
     config: ConfigDict, model, denoiser: flow.Denoiser, encoder: text.TextEncoder, decode: Decode, folder: Path,
     mesh: Mesh,
 ) -> Callable:  # fmt: skip
-    """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``, two seeds of each of PROMPTS, and returns
-    figures of them for the log: ``drift``. ``decode``: latents [B, h, w, D] to uint8 pictures."""
-    cond, null = conditions(model, encoder, list(PROMPTS) * 2, config.max_text_tokens)
-    drawn = make_drawn(config, denoiser, cond, null, [1] * len(PROMPTS) + [2] * len(PROMPTS), decode, folder, mesh)
+    """``draw(params, step)`` writes ``folder/samples/step_XXXXXX.png``, two seeds of each of ``prompts_of(config)``,
+    and returns figures of them for the log: ``drift``. ``decode``: latents [B, h, w, D] to uint8 pictures."""
+    prompts = prompts_of(config)
+    cond, null = conditions(model, encoder, prompts * 2, config.max_text_tokens)
+    drawn = make_drawn(config, denoiser, cond, null, [1] * len(prompts) + [2] * len(prompts), decode, folder, mesh)
 
     def draw(params, step: int) -> dict[str, float]:
         images = drawn(params)
         if images is None:
             return {}
-        rows = [images[: len(PROMPTS)], images[len(PROMPTS) :]]
+        rows = [images[: len(prompts)], images[len(prompts) :]]
         contact_sheet(rows).save(folder / "samples" / f"step_{step:06d}.png")
         return drift(np.stack(rows))
 
@@ -103,22 +110,29 @@ def make_drawn(
     config: ConfigDict, denoiser: flow.Denoiser, cond, null, seeds: list[int], decode: Decode, folder: Path, mesh: Mesh
 ) -> Callable:
     """``drawn(params)`` is uint8 pictures, one a seed, as the run's model is meant to be sampled, by all devices of the
-    run's ``mesh``; None on all processes but the first, which take part. ``folder/samples`` is made."""
+    run's ``mesh``; None on all processes but the first, which take part. At most as many are drawn at once as a batch
+    of the run has, for which there is memory. ``folder/samples`` is made."""
     # On the host: arrays of one process's device would not go together with parameters that live on all.
     inputs = jax.device_get((cond, null, noise(seeds, config.image_size, latents.of(config))))
     count, rows = len(seeds), math.prod(mesh.shape[name] for name in BATCH)
-    chosen = np.minimum(np.arange(-(-count // rows) * rows), count - 1)  # the last fills up what does not divide
-    cond, null, start = jax.tree.map(lambda x: x[chosen] if len(x) == count else x, inputs)
+    at_once = -(-min(count, config.batch_size) // rows) * rows
+    # The last one fills up what does not divide: one batch size is compiled.
+    chosen = [np.minimum(np.arange(i, i + at_once), count - 1) for i in range(0, count, at_once)]
+    batches = [jax.tree.map(lambda x, at=at: x[at] if len(x) == count else x, inputs) for at in chosen]
     settings = sampling(config)
     sample, grid = make_sampler(denoiser), flow.time_grid(settings["steps"], settings["shift"])
     gather = jax.jit(lambda z: z, out_shardings=NamedSharding(mesh, PartitionSpec()))
     (folder / "samples").mkdir(exist_ok=True)
 
     def drawn(params) -> np.ndarray | None:
-        with jax.set_mesh(mesh):  # as in training: attention's kernels for TPU cannot be divided without it
-            z = gather(sample(params, cond, null, start, grid, settings["guidance_scale"], settings["mode"]))
-        # The decoder is the first process's own: it gets numbers of the host, not an array that lives on all devices.
-        return decode(np.asarray(z)[:count]) if jax.process_index() == 0 else None
+        images = []
+        for batch in batches:
+            with jax.set_mesh(mesh):  # as in training: attention's kernels for TPU cannot be divided without it
+                z = gather(sample(params, *batch, grid, settings["guidance_scale"], settings["mode"]))
+            # The decoder is the first process's own: it gets numbers of the host, no array that lives on all devices.
+            if jax.process_index() == 0:
+                images.append(decode(np.asarray(z)))
+        return np.concatenate(images)[:count] if images else None
 
     return drawn
 
@@ -151,16 +165,19 @@ def make_edit_drawer(
     own = [record["null"].astype(np.float32) for record in twice if "null" in record]
     null = editing.null_condition(model, model.Condition(*text.pack(own or encoder.encode([""]))), cond)
     drawn = make_drawn(config, denoiser, cond, null, [1] * count + [2] * count, decode, folder, mesh)
-    shown = decode(several[0][:count]) if autoencoder.module else several[0][:count]
     side = (config.image_size, config.image_size)  # a source may be of another
-    shown = np.stack([np.asarray(Image.fromarray(x).resize(side, Image.Resampling.NEAREST)) for x in shown])
+
+    @functools.cache
+    def shown() -> np.ndarray:
+        first = decode(several[0][:count]) if autoencoder.module else several[0][:count]
+        return np.stack([np.asarray(Image.fromarray(x).resize(side, Image.Resampling.NEAREST)) for x in first])
 
     def draw(params, step: int) -> dict[str, float]:
         images = drawn(params)
         if images is None:
             return {}
         rows = [images[:count], images[count:]]
-        contact_sheet([shown, *rows]).save(folder / "samples" / f"step_{step:06d}_edits.png")
+        contact_sheet([shown(), *rows]).save(folder / "samples" / f"step_{step:06d}_edits.png")
         return drift(np.stack(rows), "samples/edit_")
 
     return draw

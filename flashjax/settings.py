@@ -100,6 +100,9 @@ def check_settings(config: ConfigDict) -> None:
     stride = latents.of(config).stride
     if config.image_size < stride or config.image_size % stride:
         raise UserError(f"config.image_size is {config.image_size}; it has to be a multiple of {stride}.")
+    prompts = config.sample_prompts
+    if not isinstance(prompts, tuple | list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise UserError(f"config.sample_prompts is {prompts!r}; it has to be texts, as in ('a red house', 'a lake').")
     rows = config.profile if isinstance(config.profile, tuple | list) else ()
     if len(rows) != 2 or not all(map(_is_whole, rows)) or not 0 <= rows[0] <= rows[1]:
         raise UserError(f"config.profile is {config.profile!r}; write (first row, last row), or (0, 0) for none.")

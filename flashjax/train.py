@@ -185,19 +185,17 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     note(f"compiled {len(programs)} programs in {clock.seconds['compiling']:.0f} s")
 
     ############################ 8. What is looked at on the way
-    decode, drawers = load_decoder(autoencoder, config), []
+    decode, drawers, shown = load_decoder(autoencoder, config), [], denoiser
+    if adapted:  # of (base, adapter)
+        shown = lora.paired(denoiser, adapted.scale, partial(held.readable, memory=config.teacher_memory))
     if decode is None:
         note("no samples are drawn: config.autoencoder.weights names no decoder")
     if 0 in tasks and decode is not None:
-        drawers.append(pictures.make_drawer(config, model, denoiser, encoder, decode, folder, mesh))
+        drawers.append(pictures.make_drawer(config, model, shown, encoder, decode, folder, mesh))
     if 1 in tasks and decode is not None:
-        shown = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
-        drawers.append(
-            pictures.make_edit_drawer(config, model, denoiser, encoder, decode, shown, folder, mesh, mentioned)
-        )
-    drawers += watch.make_watchers(config, model, denoiser, encoder, decode, watched, folder, mesh)
-    read = partial(held.readable, memory=config.teacher_memory)
-    merge = jax.jit(lambda base, params: lora.merge(read(base), params, adapted.scale)) if adapted else None
+        edits = [mixture[tasks[1] * config.batch_size + i] for i in range(min(12, config.batch_size))]
+        drawers.append(pictures.make_edit_drawer(config, model, shown, encoder, decode, edits, folder, mesh, mentioned))
+    drawers += watch.make_watchers(config, model, shown, encoder, decode, watched, folder, mesh)
     writer = MetricsWriter(folder, writes=hosts.first())
     opened.callback(writer.close)
     counted = cost.Cost(
@@ -211,6 +209,14 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     watchdog = Watchdog(
         folder / "hosts", jax.process_index(), jax.process_count(), config.watchdog_minutes, lambda: clock.doing
     )
+
+    def look(state: TrainState, done: int) -> dict[str, float]:
+        with clock.during("drawing"):
+            drawn = (teachers[0], state.ema) if adapted else state.ema
+            own = {name: value for draw in drawers for name, value in draw(drawn, done).items()}
+            figures = hosts.of_first(own) if config.keep_best else own
+        writer.write(done - 1, figures)
+        return figures
 
     ############################ 9. The loop. What it waits for is two rows old, but for the flush before a checkpoint.
     bar = tqdm(
@@ -254,20 +260,17 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
             # All steps, where something else comes between this and the next: its time is not theirs.
             means = writer.flush(everything=draws or saves, also=speed.since(pace.times()))
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items() if k.endswith("loss")})
-        if draws:
-            with clock.during("drawing"):
-                average = merge(teachers[0], state.ema) if adapted else state.ema
-                own = {name: value for draw in drawers for name, value in draw(average, done).items()}
-                figures = hosts.of_first(own) if config.keep_best else own
-                del average
-            writer.write(step, figures)
-        # A checkpoint comes last: metrics of all steps before it have been seen to be finite.
+        # Metrics of all steps before a checkpoint have been seen to be finite. It is saved before anything is drawn, as
+        # drawing may fail where training does not (a disk, memory), but where what is drawn decides what is kept.
+        figures = look(state, done) if draws and config.keep_best else {}
         if saves:
             before = clock.seconds["saving"]
             with clock.during("saving"):
-                told = {config.keep_best: figures[config.keep_best]} if draws and config.keep_best else None
+                told = {config.keep_best: figures[config.keep_best]} if figures else None
                 checkpoints.save(done, state, dict(loader=loader.get_state()), meta, told)
             writer.write(step, dict(ms_saving=(clock.seconds["saving"] - before) * 1e3))
+        if draws and not config.keep_best:
+            look(state, done)
         if draws or saves:
             writer.restart_clock()
         if stops:

@@ -171,13 +171,16 @@ def random(form: flow.Params) -> flow.Params:
 
 def load_decoder(autoencoder: latents.Latents, config: ConfigDict) -> Callable[[jax.Array], np.ndarray] | None:
     """Latents [B, h, w, D] to uint8 pictures [B, H, W, 3], on white where they are transparent. None for an autoencoder
-    without weights in ``config.autoencoder``: such a run is not drawn."""
+    without weights in ``config.autoencoder``: such a run is not drawn. The first process alone has these weights, and
+    is to decode; the others only draw with it."""
     if autoencoder.module is None:
         return lambda z: pixels.to_uint8(pixels.decode(z))
     if not (path := config.autoencoder.weights):
         return None
     module, sizes = autoencoder.module, autoencoder.config
-    if path == RANDOM:
+    if not hosts.first():
+        params = None  # gigabytes of a device that nothing would use
+    elif path == RANDOM:
         params = random(module.abstract(sizes))
     else:
         params = convert.load(autoencoder.name, workdir.existing(path, "weights"), module.abstract(sizes))

@@ -21,7 +21,7 @@ from flashjax.files import held, read_object, write_whole
 MIXTURE = ("sources", "edit_share", "config.sources", "config.edit_share", "table", "data")
 # What may change between the start of a run and its continuation without making it another run.
 LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "mesh", "profile", "compile_cache")
-LOGISTICS += ("watchdog_minutes", "watch", "keep_best", "micro_batches", "teacher_memory")
+LOGISTICS += ("watchdog_minutes", "watch", "keep_best", "micro_batches", "teacher_memory", "sample_prompts")
 RECORDS = ("config", "metrics", "step_table")  # what a run is known by, in its folder
 OPTIMIZERS = ("optim", "student_optim", "critic_optim")  # the settings that are an optimizer's
 

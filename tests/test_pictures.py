@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from flashjax import axes, flow, models, pictures, weights
+from flashjax import axes, flow, models, pictures, settings, weights
 from flashjax import config as configs
 from flashjax.errors import UserError
 from flashjax.models import attention, latents
@@ -104,6 +104,30 @@ def test_pictures_are_drawn_on_the_runs_mesh(monkeypatch, request, tmp_path):
         assert {size for size, _ in seen} == {devices}
         assert max(rows for _, rows in seen) == {1: 3, 8: 4}[devices]
     np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+    config.batch_size = 2  # three at once would be more than the run has memory for
+    config.mesh.update(dict(data=1, fsdp=1, tensor=1))
+    del seen[:]
+    one = meshes.make_mesh(config.mesh)
+    drawn = pictures.make_drawn(config, denoiser, cond, null, [1, 2, 3], np.asarray, tmp_path, one)
+    np.testing.assert_allclose(drawn(params), found[0], atol=1e-5)
+    assert max(rows for _, rows in seen) == 2
+
+
+def test_a_run_draws_prompts_of_its_own(monkeypatch, request, tmp_path):
+    argv = f"--config={request.config.rootpath}/tests/configs/tiny_postcards.py", "--config.sample_prompts=('a', 'b')"
+    config, said = configs.load(list(argv)), []
+
+    def encode(texts, max_tokens=None):
+        said.extend(texts)
+        return [np.ones((2, 3), np.float32)] * len(texts)
+
+    monkeypatch.setattr(pictures, "make_sampler", lambda denoiser: lambda params, cond, null, noise, *_: noise)
+    model, encoder = types.SimpleNamespace(Condition=lambda *parts: parts), types.SimpleNamespace(encode=encode)
+    decode, mesh = weights.load_decoder(latents.PIXELS, config), meshes.make_mesh(config.mesh)
+    told = pictures.make_drawer(config, model, None, encoder, decode, tmp_path, mesh)(None, 1)
+    assert said == ["a", "b", "a", "b", ""] and told["samples/spread"] > 0
+    with pytest.raises(UserError, match=r"sample_prompts is \(1,\); it has to be texts"):
+        settings.check_settings(configs.load([argv[0], "--config.sample_prompts=(1,)"]))
 
 
 def test_drift_of_pictures_that_are_known():

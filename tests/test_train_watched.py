@@ -99,6 +99,19 @@ def test_a_stop_that_is_heard_of_where_samples_are_due_is_saved(given, tmp_path,
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"] and not drawn
 
 
+def test_what_is_trained_is_saved_before_it_is_drawn(given, tmp_path, monkeypatch):
+    """A disk that takes no picture, or too little memory for one, would else cost the rows, at every start anew."""
+
+    def refused(params, step):
+        raise OSError("no picture")
+
+    monkeypatch.setattr(pictures, "make_drawer", lambda *_: refused)
+    settings = ["--config.sample_every=4", "--config.checkpoint_every=4"]
+    with pytest.raises(OSError, match="no picture"):
+        train.train(configs.load([given["flow_matching"], *settings]), str(tmp_path))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
+
+
 def test_two_processes_do_not_train_in_one_folder(given, tmp_path):
     """By whatever path: the second would delete what the first is saving."""
     (tmp_path / "run").mkdir()

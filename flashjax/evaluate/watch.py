@@ -61,7 +61,7 @@ def check_texts(config: ConfigDict, draws_prompts: bool, watched: Watched, encod
     """Raises UserError where what a run draws on its way, which is no part of its sources, is longer than their texts
     may be, or was not encoded with them. ``draws_prompts``: whether it has rows of prompts, and so samples of them."""
     shows = config.autoencoder.architecture == latents.PIXELS.name or config.autoencoder.weights
-    texts = list(pictures.PROMPTS) if shows and draws_prompts else []
+    texts = pictures.prompts_of(config) if shows and draws_prompts else []
     texts += watched.prompts.prompts if watched.prompts else []
     texts += [record["instruction"] for record in watched.edits.records] if watched.edits else []
     if isinstance(encoder, said.Said):

@@ -10,7 +10,7 @@ states and checkpoints are of the factors alone.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -150,5 +150,20 @@ def denoiser(inner: flow.Denoiser, base: flow.Params, scale: float) -> flow.Deno
 
     def velocity(params, context, z, t):
         return inner.velocity(whole(params), context, z, t)
+
+    return flow.Denoiser(condition, velocity)
+
+
+def paired(inner: flow.Denoiser, scale: float, read: Callable[[flow.Params], flow.Params]) -> flow.Denoiser:
+    """`denoiser` with its base among the parameters, which are the pair (base, adapter of it): for a sampler, whose
+    programs know nothing else. ``read``: of the base, how it is kept (held.readable). Nothing is merged as a whole."""
+
+    def condition(params, cond):
+        base, adapter = params
+        return denoiser(inner, read(base), scale).condition(adapter, cond)
+
+    def velocity(params, context, z, t):
+        base, adapter = params
+        return denoiser(inner, read(base), scale).velocity(adapter, context, z, t)
 
     return flow.Denoiser(condition, velocity)

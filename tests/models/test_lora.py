@@ -108,13 +108,17 @@ def test_every_network_merges_where_it_reads(architecture):
     z = RNG.normal(size=(2, 4, 4, config.in_channels)).astype(np.float32)
 
     @partial(jax.jit, static_argnums=0)
-    def evaluate(merges, base, params):
-        used = lora.merge(base, params, every.scale) if merges else params
-        denoiser = inner if merges else lora.denoiser(inner, base, every.scale)
+    def evaluate(how, base, params):
+        used = dict(merged=lora.merge(base, params, every.scale), where_read=params, paired=(base, params))[how]
+        denoiser = dict(
+            merged=inner, where_read=lora.denoiser(inner, base, every.scale),
+            paired=lora.paired(inner, every.scale, lambda tree: tree),
+        )[how]  # fmt: skip
         return denoiser.velocity(used, denoiser.condition(used, cond), z, T)
 
-    found, expected = (evaluate(merges, base, adapter) for merges in (False, True))
-    np.testing.assert_allclose(found, expected, atol=1e-5 * float(jnp.abs(expected).max()))
+    expected, *others = (evaluate(how, base, adapter) for how in ("merged", "where_read", "paired"))
+    for found in others:
+        np.testing.assert_allclose(found, expected, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
 def test_a_stack_is_merged_a_layer_at_a_time():
