@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -22,18 +23,19 @@ from flashjax.models import lora
 from flashjax.pipeline import describe
 from flashjax.weights import base_path, load_run
 
-
-def export(workdir: str, out: str, which: str = "ema", step: int | None = None) -> Path:
+def export(workdir: str, out: str, which: str = "ema", step: int | None = None, dtype: str | None = None) -> Path:
     """Writes ``out/transformer``, ``out/scheduler`` and ``out/card.json`` from a checkpoint of a run.
 
-    ``which``: "ema" or "student"; ``step``: of the checkpoint, None for the newest. Raises UserError if
-    ``out`` holds anything already.
+    ``which``: "ema" or "student"; ``step``: of the checkpoint, None for the newest; ``dtype``: "bfloat16" or "float32",
+    None for that of the run's parameters. Raises UserError if ``out`` holds anything already.
     """
     with _new(out) as target:
         params, meta, step = load_run(Path(workdir), which, step)
         config = ConfigDict(meta["config"])
         model = models.architecture(config.model.architecture)
         model_config = models.make_config(model, config.model)
+        if dtype:
+            params = jax.tree.map(lambda leaf: np.asarray(leaf).astype(jnp.dtype(dtype)), params)
         write(target, params, model_config, describe(config))
         _write_card(target, meta, step, which)
     return Path(out)

@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tiny_training import STEPS, STOP, assert_same_runs, everything, stop_at
 
 from flashjax import checkpoint, metrics, models, pipeline, roles, settings, train, weights
@@ -61,6 +63,16 @@ def test_an_earlier_checkpoint_is_had_by_its_step(uninterrupted, tmp_path):
         np.testing.assert_array_equal(leaf, expected["['ema']" + jax.tree_util.keystr(path)])
     with pytest.raises(UserError, match=rf"no checkpoint of step {STEPS + 1}; it has {first}, .*{STEPS}\."):
         pipeline.load(str(folder), step=STEPS + 1)
+
+
+def test_an_export_is_half_as_large_where_it_is_asked_for(uninterrupted, tmp_path):
+    folder = uninterrupted("dmd")[0]
+    made = [exports.export(str(folder), str(tmp_path / f"{dtype}"), dtype=dtype) for dtype in (None, "bfloat16")]
+    whole, half = (load_file(out / "transformer" / "diffusion_pytorch_model.safetensors") for out in made)
+    assert {leaf.dtype for leaf in whole.values()} == {np.dtype(np.float32)} and whole.keys() == half.keys()
+    for name, leaf in half.items():
+        assert leaf.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(leaf, whole[name].astype(jnp.bfloat16), err_msg=name)
 
 
 def test_an_exported_run_is_the_run(uninterrupted, tmp_path):

@@ -14,14 +14,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lora", choices=("diffusers", "comfyui", "flashjax"),
         help="of a LoRA run the adapter alone, with these names (default: merged with its base, a whole network)",
     )  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"),
+        help="of the weights (default: the run's, which is float32 where all parameters were trained)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
     from flashjax.commands import quiet
+    from flashjax.errors import refuse_options
     from flashjax.export import export, export_lora
 
     quiet()
     if args.lora:
+        refuse_options(args, {"dtype": None}, "with --lora")
         print(export_lora(args.workdir, args.out, args.lora, args.which, args.step))
     else:
-        print(export(args.workdir, args.out, args.which, args.step))
+        print(export(args.workdir, args.out, args.which, args.step, args.dtype))
