@@ -23,6 +23,7 @@ from flashjax.models import lora
 from flashjax.pipeline import describe
 from flashjax.weights import base_path, load_run
 
+
 def export(workdir: str, out: str, which: str = "ema", step: int | None = None, dtype: str | None = None) -> Path:
     """Writes ``out/transformer``, ``out/scheduler`` and ``out/card.json`` from a checkpoint of a run.
 

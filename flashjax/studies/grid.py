@@ -29,12 +29,12 @@ from flashjax.host import machine
 from flashjax.workdir import existing, identity
 
 # What a cell's numbers do not depend on: rooms, and files of others.
-OTHER_ROOMS = ("bench", "commands", "convert", "released")
-PAGES = (
-    "studies/contrasts.py",
-    "studies/kept.py",
-    "studies/page.py",
-    *(f"evaluate/{n}.py" for n in ("_page", "charts", "edits_page", "report", "theme")),
+OTHER_ROOMS = ("bench", "commands", "released")
+OTHER_FILES = (
+    *(f"{name}.py" for name in ("cli", "cost", "export", "hlo", "plan")),
+    *(f"convert/{name}.py" for name in ("command", "manifest", "oracles", "output", "pods", "verify", "writer")),
+    *(f"evaluate/{name}.py" for name in ("_page", "charts", "edits_page", "extractors", "report", "theme", "zoom")),
+    *(f"studies/{name}.py" for name in ("contrasts", "kept", "page")),
 )
 
 
@@ -208,7 +208,7 @@ def code_version() -> str:
     root, digest = Path(flashjax.__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        if name.split("/")[0] not in OTHER_ROOMS and name not in PAGES:
+        if name.split("/")[0] not in OTHER_ROOMS and name not in OTHER_FILES:
             digest.update(f"{name}\n{_statements(path.read_text())}\n".encode())
     return digest.hexdigest()[:16]
 

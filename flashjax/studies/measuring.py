@@ -3,6 +3,7 @@ what only a whole set of pictures has, as a list of one value."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import numbers
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from flashjax.workdir import existing
 SHOWN = 12  # pictures of a cell in the report
 DIVERSITY_PROMPTS, DIVERSITY_SEEDS = 18, 8
 KEEP = ".cache/pictures"  # of models that are there already, which are drawn for every study
+OCR = "OCR"  # what reads words, with its version, beside the paths that a cell read
 CLASSIFIER = "weights/postcards_classifier"
 CURVES = ("watch/", "samples/")  # what a run measured of its own pictures on the way
 
@@ -42,20 +44,21 @@ def train_and_measure(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]
 
 
 def read(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Path to what lies there (`_lies_at`), of the sets that a cell is trained and measured on and of the classifier,
-    as far as they are here."""
-    return {path: told for path in _named(cell, settings) if (told := _lies_at(path)) is not None}
+    """Path to what lies there (`_lies_at`), of the sets that a cell is trained and measured on, of the teacher that it
+    is compared with and of the classifier, as far as they are here; and what reads words."""
+    lies = {path: told for path in _named(cell, settings) if (told := _lies_at(path)) is not None}
+    return lies | {OCR: ocr.reader()}
 
 
 def _named(cell: Cell, settings: Mapping[str, Any]) -> list[str]:
     paths = [source.path for source in cell.config.sources.values()] if cell.config is not None else []
-    paths += [settings[name] for name in ("data", "edit_data") if settings.get(name)]
+    paths += [settings[name] for name in ("data", "edit_data", "teacher") if settings.get(name)]
     return [*paths, settings.get("classifier_path", CLASSIFIER)]
 
 
 def _lies_at(path: str) -> Any:
     """Of a set what its manifest says, without hashes of files, since text states differ in their last bits from
-    machine to machine; of a classifier its content; None where there is nothing."""
+    machine to machine; of a classifier and a teacher its content; None where there is nothing."""
     if Path(path).is_dir():
         return content(path)
     if not Path(path).with_suffix(".json").is_file():
@@ -68,6 +71,8 @@ def check_read(every: Sequence[Cell], settings: Mapping[str, Any]) -> None:
     another finished cell: their contrasts would compare prompts that are not the same."""
     paths = dict.fromkeys(path for cell in every for path in _named(cell, settings))
     known = {path: (told, "what is there now") for path in paths if (told := _lies_at(path)) is not None}
+    with contextlib.suppress(UserError):  # where it is not installed cells are listed, and none is measured
+        known[OCR] = ocr.reader(), "what is there now"
     for cell in every:
         for path, told in (cell.result or {}).get("read", {}).items():
             other, whose = known.setdefault(path, (told, f"{cell.name}, seed {cell.seed}, read"))

@@ -34,22 +34,24 @@ def test_shipped_pages_can_be_gone_on_from(tmp_path):
 def test_pages_and_comments_do_not_decide_the_numbers(tmp_path, monkeypatch):
     """A study goes on after its page was mended or a sentence was, and begins anew after the code of its numbers was.
     """
-    copy, names = tmp_path / "flashjax", ("studies/page.py", "evaluate/charts.py", "bench/rubrics.py")
-    for name in ("__init__.py", "flow.py", "studies/measuring.py", *names):
+    copy, names = tmp_path / "flashjax", (*grid.OTHER_FILES, "bench/rubrics.py")
+    decide = ("studies/measuring.py", "convert/table.py")
+    for name in ("__init__.py", "flow.py", *decide, *names):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(Path(grid.flashjax.__file__).parent / name, copy / name)
     monkeypatch.setattr(grid.flashjax, "__file__", str(copy / "__init__.py"))
     versions = [code_version()]
-    for name in (*names, "studies/measuring.py"):
+    for name in (*names, *decide):
         (copy / name).write_text((copy / name).read_text() + "\nCHANGED = True\n")
         versions.append(code_version())
-    assert len(set(versions[:4])) == 1
-    assert versions[4] != versions[0]
+    *others, _, last = versions
+    assert len(set(others)) == 1
+    assert len(set(versions)) == 1 + len(decide)
     said = (copy / "flow.py").read_text()
     again = said.replace('"""', '"""Now: ', 1)
     for text, same in ((f"# changed\n{said}", True), (again, True), (f"{said}x = 1", False)):
         (copy / "flow.py").write_text(text)
-        assert (code_version() == versions[4]) is same
+        assert (code_version() == last) is same
 
 
 def test_a_study_goes_on_elsewhere_and_under_later_code(tmp_path, monkeypatch, capsys):

@@ -152,7 +152,10 @@ def test_finished_cells_have_to_have_read_the_same(tmp_path, monkeypatch):
     (tmp_path / "judge" / "weights").write_text("x")
     manifest = dict(count=450, split="heldout", sha256="of this machine", bytes=3)
     (tmp_path / "heldout.json").write_text(json.dumps(manifest))
-    settings = dict(data="heldout.arrayrecord", classifier_path="judge")
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "weights").write_text("t")
+    settings = dict(data="heldout.arrayrecord", classifier_path="judge", teacher="teacher")
+    monkeypatch.setattr(measuring.ocr, "reader", lambda: "one that reads 1.0")
 
     def cell(name, **given):
         return types.SimpleNamespace(name=name, seed=0, config=None, result=given or None)
@@ -163,11 +166,15 @@ def test_finished_cells_have_to_have_read_the_same(tmp_path, monkeypatch):
     other = given | {"heldout.arrayrecord": dict(count=900, split="heldout")}
     with pytest.raises(UserError, match=r"cell b, seed 0, read another heldout.arrayrecord .*\(it differs in count\)"):
         measuring.check_read([cell("a", read=given), cell("b", read=other)], settings)
-    (tmp_path / "judge" / "weights").write_text("trained anew")
-    with pytest.raises(UserError, match="cell a, seed 0, read another judge than what is there now"):
-        measuring.check_read([cell("a", read=given)], settings)
+    for path in ("judge", "teacher"):  # a distance to another teacher is another figure
+        before = (tmp_path / path / "weights").read_text()
+        (tmp_path / path / "weights").write_text("trained anew")
+        with pytest.raises(UserError, match=f"cell a, seed 0, read another {path} than what is there now"):
+            measuring.check_read([cell("a", read=given)], settings)
+        (tmp_path / path / "weights").write_text(before)
+    with pytest.raises(UserError, match="cell b, seed 0, read another OCR than what is there now"):
+        measuring.check_read([cell("b", read=given | {"OCR": "one that reads 0.9"})], settings)
     (tmp_path / "heldout.json").unlink()  # another machine, that only makes the page
-    del given["judge"], other["judge"]
     measuring.check_read([cell("a", read=given)], settings)
     with pytest.raises(UserError, match="cell b, seed 0, read another heldout.arrayrecord than a, seed 0, read"):
         measuring.check_read([cell("a", read=given), cell("b", read=other)], settings)
