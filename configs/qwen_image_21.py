@@ -89,7 +89,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def _specialists(distill: ConfigDict) -> None:
-    """Teachers of portraits and of words, made from the base by further training: they speak in the last two steps."""
+    """Teachers of portraits and of words, made from the base by further training (configs/specialist.py): they speak in
+    the last two steps."""
     for name in ("portrait", "text"):
         teacher = f"{name}_teacher"
         distill.teachers[teacher] = ConfigDict(dict(weights=f"Qwen-Image-2.1-{name}/transformer"))

@@ -236,7 +236,8 @@ def check_latents(config: ConfigDict, model_config: Any, manifests: Mapping[str,
                 f"{model_config.context_dim}; prepare it with the encoder of this model."
             )
         stored = manifest.get("autoencoder") or latents.PIXELS.name
-        if (manifest["size"] or manifest.get("source_size")) and stored != made.name:
+        pictured = manifest["size"] or manifest.get("source_size")
+        if pictured and looks(config, manifest) and stored != made.name:
             raise UserError(
                 f"{path} holds pictures as {stored}, and config.autoencoder is {made.name}; prepare it with that one."
             )
@@ -246,6 +247,11 @@ def check_latents(config: ConfigDict, model_config: Any, manifests: Mapping[str,
                 f"Every record of {path} has its own null; take the negative prompts out of config.distill.teachers."
             )
     return made
+
+
+def looks(config: ConfigDict, manifest: Mapping[str, Any]) -> bool:
+    """Whether the pictures of a data set matter: distillation reads none of those that prompts ask for."""
+    return config.objective == "flow_matching" or manifest.get("task") == "edit"
 
 
 class Edited(NamedTuple):
@@ -278,7 +284,7 @@ def check_data(manifest: dict, path: str, config: ConfigDict) -> None:
     """Raises UserError where the data set cannot serve the configuration: before anything is compiled."""
     longest, limit, batch = manifest["max_text_tokens"], config.max_text_tokens, config.batch_size
     size = manifest["size"] or config.image_size
-    if size != config.image_size:
+    if size != config.image_size and looks(config, manifest):
         raise UserError(f"{path} has pictures of {size} px; set config.image_size from {config.image_size} to {size}.")
     source, stride = manifest.get("source_size") or config.image_size, latents.of(config).stride
     if source % stride:

@@ -1,17 +1,18 @@
-"""Text states of a released family in a data set: what the denoiser is given when a picture is drawn, and what training
-says itself, from the set."""
+"""Text states of a released family in a data set, and latents of pictures: what the denoiser is given when a picture is
+drawn, what it learns from, and what training says itself, from the set."""
 
 import dataclasses
 import json
 from types import SimpleNamespace
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
 import tiny_pipelines
 from PIL import Image
 
-from flashjax import cli, models, pictures, released, settings
+from flashjax import checkpoint, cli, models, paths, pictures, released, settings, train, weights
 from flashjax import config as configs
 from flashjax.data import said
 from flashjax.data.loader import make_loader
@@ -20,7 +21,7 @@ from flashjax.data.mixture import Mixture, open_sources
 from flashjax.data.records import RecordSource
 from flashjax.errors import UserError
 from flashjax.evaluate import watch
-from flashjax.models import editing, text
+from flashjax.models import editing, lora, text
 
 TEXTS = ["a red fox", "a very red fox in the snow", "a fox", *(f"a red {'very ' * i}fox" for i in range(8))]
 
@@ -89,6 +90,125 @@ def test_a_set_of_another_encoder_is_told(made):
 
 
 @pytest.fixture(scope="module")
+def shown(made):
+    """(the picture, the set) of rows with pictures of 48 px, one of which cannot be read, prepared at 64 px."""
+    folder = made[1].parent / "shown"
+    folder.mkdir()
+    pixels = np.kron(np.random.default_rng(0).integers(0, 256, (4, 4, 3)), np.ones((12, 12, 1))).astype(np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    (folder / "bad.png").write_bytes(b"not a picture")
+    rows = [dict(prompt=prompt, category="fox", image="a.png") for prompt in TEXTS]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, [rows[0] | dict(image="bad.png"), *rows])))
+    assert cli.main([*_words(made, folder), "--skip-limit", "1"]) == 0
+    larger = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
+    return np.asarray(larger), folder / "prompts.arrayrecord"
+
+
+def _words(made, folder, size=64):
+    words = ["prepare", "--from", f"{folder}/rows.jsonl", "--out", f"{folder}", "--size", f"{size}"]
+    return [*words, "--encoder", made[0], "--encoder-weights", f"{made[1]}"]
+
+
+def test_a_picture_to_learn_from_is_stored_as_latents(made, shown):
+    """Of the family's autoencoder, as those of edits are; texts are those of the same prompts without pictures."""
+    (pixels, path), model = shown, released.load(made[1], keep=True)
+    source, plain, manifest = RecordSource(path), RecordSource(made[2]), read_manifest(path)
+    part = model.autoencoder
+    expected = part.module.autoencoder(part.config).encode(part.params, pixels[None] / np.float32(127.5) - 1)[0]
+    for i in range(len(TEXTS)):
+        assert source[i]["caption"] == plain[i]["caption"]
+        assert source[i]["image"].dtype == np.float16
+        np.testing.assert_allclose(source[i]["image"], expected, rtol=2**-10, atol=1e-4)
+        np.testing.assert_array_equal(source[i]["text"], plain[i]["text"])
+    told = {name: manifest.get(name) for name in ("task", "size", "autoencoder", "count", "own_nulls")}
+    assert told == dict(task="t2i", size=64, autoencoder=part.name, count=len(TEXTS), own_nulls=None)
+    assert set(manifest["said"]) == {"", *pictures.PROMPTS}
+    assert [line.partition(":")[0] for line in manifest["skipped"]] == [f"row 1 of {path.parent}/rows.jsonl"]
+
+
+def test_one_network_is_in_memory_at_a_time(made, shown):
+    both = released.load_picture_encoder(made[1], made[0])
+    parts = (both.encoder.part, both.autoencoder)
+    for work, given, there in ((both.encode, ["a fox"], 0), (both.latents, shown[0], 1), (both.encode, ["a fox"], 0)):
+        work(given)
+        assert [part for part in parts if "params" in vars(part)] == [parts[there]]
+
+
+def test_pictures_that_cannot_be_encoded(made, shown, capsys, tmp_path):
+    folder = shown[1].parent
+    for words, told in (
+        (_words(made, folder, 60), "Pictures of 60 px do not fit the autoencoder; take a multiple of 16."),
+        (_words(made, folder), "of 1 rows cannot be read, and --skip-limit is 0: row 1 of"),
+        (_words(made, folder)[:5] + _words(made, folder)[7:], "size is 64, asked for 1024"),
+        ([*_words(made, folder), "--name", "new"], "of 1 rows cannot be read, and --skip-limit is 0: row 1 of"),
+    ):
+        assert cli.main(words) == 2
+        assert told in capsys.readouterr().err
+    rows = [dict(prompt="a fox", category="fox", image="../a.png"), dict(prompt="a hen", category="hen")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert cli.main(_words(made, tmp_path)) == 2
+    assert "row 2 of" in (said_ := capsys.readouterr().err) and "has no 'image', while others have one" in said_
+
+
+def _specialist(made, path, *changes):
+    """A run of the released pipeline on the set at ``path``, which trains adapters."""
+    model, manifest = released.load(made[1]), read_manifest(path)
+    file = f"--config=configs/specialist.py:model={made[0].removeprefix('flux2_')},of=fox,tiny"
+    config = configs.load([file, f"--config.sources.pictures.path={path}", "--config.mesh.fsdp=1", *changes])
+    with config.unlocked():
+        config.image_size, config.max_text_tokens, config.init = 64, 512, f"{made[1]}/transformer"
+        config.model.update(dict(in_channels=model.denoiser.config.in_channels, context_dim=manifest["text_width"]))
+        sizes = dataclasses.asdict(model.autoencoder.config)
+        config.autoencoder = dict(architecture=model.autoencoder.name, preset="tiny", weights="") | sizes
+    return config
+
+
+def test_a_specialist_learns_from_latents(made, shown, tmp_path, monkeypatch):
+    """Its adapters move, all of them; the released network beneath stays as it is, to the bit."""
+    config, seen, run_row = _specialist(made, shown[1], "--config.steps=3"), [], train.run_row
+
+    def watched(programs, table, step, state, teachers, batch):
+        stored = RecordSource(shown[1])[0]["image"].astype(np.float32)
+        assert all((latents == stored).all() for latents in np.asarray(batch["image"]))
+        done = run_row(programs, table, step, state, teachers, batch)
+        seen.append(checkpoint.digest(teachers[0]))
+        return done
+
+    monkeypatch.setattr(train, "run_row", watched)
+    folder = train.train(config, str(tmp_path / "run"))
+    model = models.architecture(config.model.architecture)
+    form = model.abstract(models.make_config(model, config.model))
+    base = weights.load_weights(config, form, config.init)
+    assert seen == [checkpoint.digest(base)] * 3
+    adapter, _, step = checkpoint.restore_params(folder / "checkpoints", "student")
+    begun = lora.init(lora.of(config), form, jax.random.key(config.seed))
+    assert (step, paths.flatten(adapter).keys()) == (3, paths.flatten(begun).keys())
+    for name, x in paths.flatten(begun).items():
+        assert (paths.flatten(adapter)[name] != x).any(), name
+
+
+def test_only_who_learns_from_pictures_minds_what_they_are(made, shown):
+    """Distillation reads the prompts of such a set, whatever the size and the autoencoder of its pictures."""
+    manifests = dict(pictures=read_manifest(shown[1]))
+    config = _specialist(made, shown[1], "--config.batch_size=2")
+    settings.check_data(manifests["pictures"], "a", config)
+    sizes = models.make_config(models.architecture(config.model.architecture), config.model)
+    settings.check_latents(config, sizes, manifests)
+    with config.unlocked():
+        config.image_size = 32
+    with pytest.raises(UserError, match="a has pictures of 64 px; set config.image_size from 32 to 64"):
+        settings.check_data(manifests["pictures"], "a", config)
+    manifests["pictures"] |= dict(autoencoder="vae_other")
+    with pytest.raises(UserError, match="holds pictures as vae_other, and config.autoencoder is vae_kl"):
+        settings.check_latents(config, sizes, manifests)
+    with config.unlocked():
+        config.objective = "dmd"
+        config.distill = dict(teachers=dict(base=dict(weights="random")), classes=("fox",))
+    settings.check_data(manifests["pictures"], "a", config)
+    settings.check_latents(config, sizes, manifests)
+
+
+@pytest.fixture(scope="module")
 def edits(tmp_path_factory):
     """(the folder of a pipeline that edits, a picture, the set which `flashjax prepare` encoded with it)."""
     folder = tmp_path_factory.mktemp("edits")
@@ -121,7 +241,7 @@ def test_an_edit_is_read_with_all_its_pictures(edits):
     """A record of two pictures has the states that the pipeline reads with both, and the latents of each."""
     folder, pixels, _ = edits
     model, pictures = released.load(folder, keep=True), dict(source=pixels, source_2=pixels[::-1].copy())
-    record = released.load_edit_encoder(folder, "qwen_image_edit_plus").record("a red fox", pictures)
+    record = released.load_picture_encoder(folder, "qwen_image_edit_plus").record("a red fox", pictures)
     plan = model.plan(["a red fox"], [Image.fromarray(x) for x in pictures.values()], guidance_scale=4.0)
     for name, rows in (("text", plan.rows), ("null", plan.negative)):
         states, lengths = model.encoder.states(rows, plan.seen)

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from flashjax import checkpoint, models, paths, recipe, settings, train, weights
+from flashjax import checkpoint, export, models, paths, recipe, settings, train, weights
 from flashjax import config as configs
 from flashjax.data import prepare
-from flashjax.models import latents, lora, prompts, text
+from flashjax.models import latents, lora, prompts, qwen_image_21, text
 
 FAMILIES = dict(qwen_image_21="qwen_image_21", qwen_image="qwen_image", klein="flux2_klein", z_image="z_image")
 
@@ -83,3 +83,43 @@ def test_a_tiny_run_goes_from_end_to_end(name, data, tmp_path, monkeypatch):
         begun = weights.random(model.abstract(models.make_config(model, config.model)))
         moved = [(paths.flatten(begun)[path] != x).any() for path, x in paths.flatten(params).items()]
         assert np.mean(moved) > 0.9
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_specialist_is_of_the_teacher_that_it_stands_beside(name):
+    """The same network, weights and latents, adapters of the same kernels, and the guidance that the teacher has."""
+    own = configs.load([f"--config=configs/specialist.py:model={name}"])
+    other = configs.load([f"--config=configs/{name}.py:lora"])
+    settings.check_settings(own)
+    settings.check_settings(configs.load([f"--config=configs/specialist.py:model={name},rank=0"]))
+    assert (own.model, own.autoencoder) == (other.model, other.autoencoder)
+    assert own.init == other.distill.teachers.base.weights
+    assert (own.sample.guidance_scale,) == other.distill.guidance.scales
+    model = models.architecture(own.model.architecture)
+    whole = model.abstract(models.make_config(model, own.model))
+    assert lora.form(lora.of(own), whole) == lora.form(lora.of(other), whole)
+
+
+def test_a_tiny_specialist_becomes_a_teacher(tmp_path, monkeypatch):
+    """A run on pictures of one category, whose adapter stands beside the same base as its factors."""
+    monkeypatch.setattr(text, "default_encoder", lambda: types.SimpleNamespace(encode=encode, tokens=tokens))
+    asked = dict(split="train", count_per_category=8, seed=0, encode=encode, progress=False)
+    path = prepare.prepare(tmp_path, **asked, size=32)
+    file = ["--config=configs/specialist.py:tiny,of=text", f"--config.sources.pictures.path={path}"]
+    folder = train.train(configs.load([*file, "--config.mesh.fsdp=1"]), str(tmp_path / "run"))
+    assert [file.name for file in (folder / "samples").iterdir()] == ["step_000006.png"]
+    assert "text          100.00% of 8 records" in (folder / "step_table.txt").read_text()
+    adapter = export.export_lora(str(folder), str(tmp_path / "adapter"), "flashjax").parent
+    teachers = {"base": {"weights": "random"}, "signs": {"weights": f"{adapter}"}}
+    table = "{'text': {'signs': (0, 0, 0.5, 1)}}"
+    config = ["--config=configs/qwen_image_21.py:tiny,lora,edit", f"--config.distill.teachers={teachers}"]
+    config = configs.load([*config, f"--config.distill.guidance_table={table}"])
+    settings.check_settings(config)
+    base = weights.random(qwen_image_21.abstract(models.make_config(qwen_image_21, config.model)))
+    trained, _, _ = checkpoint.restore_params(folder / "checkpoints", "ema")
+    scale = 64.0 / 4 / lora.of(config).scale
+    for weights_ in (adapter, folder):
+        found = weights.load_specialist(config, base, str(weights_))
+        assert lora.is_adapter(found)
+        for name, x in paths.flatten(found).items():
+            np.testing.assert_array_equal(x, paths.flatten(trained)[name] * (scale if name.endswith("/b") else 1))

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "training never shows; heldout_words: signs with words that it never shows (default train)",
     )  # fmt: skip
     parser.add_argument("--count", type=int, help="postcards a category (default 2000)")
-    parser.add_argument("--size", type=in_pixels, help="side of the pictures in pixels (default 32)")
+    parser.add_argument(
+        "--size", type=in_pixels, help="side of the pictures in pixels (default 32; with --encoder 1024)"
+    )
     parser.add_argument(
         "--edits", action="store_true", default=None, help="pictures, instructions, results: SPLIT_edits"
     )
@@ -33,15 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("prompts of your own")
     own.add_argument(
         "--from", dest="files", nargs="+", metavar="FILE",
-        help=".jsonl or .parquet with prompt and category a row; with the path of a picture as source, or a list of "
-        "several, edits",
+        help=".jsonl or .parquet with prompt and category a row; with the path of a picture as image, one to learn "
+        "from; with one as source, or a list of several, edits",
     )  # fmt: skip
     own.add_argument("--source-size", type=in_pixels, help="side of the pictures to edit in pixels (default: --size)")
     own.add_argument("--name", help="of the set in --out (default prompts)")
     own.add_argument(
-        "--encoder", help="write the text states of a released family, such as qwen_image_21 (default: MiniLM's)"
+        "--encoder",
+        help="write the text states of a released family, such as qwen_image_21, and pictures as latents of its "
+        "autoencoder (default: MiniLM's, and pixels)",
+    )  # fmt: skip
+    own.add_argument(
+        "--encoder-weights", metavar="DIR", help="its pipeline's folder: text_encoder/, tokenizer/; for pictures vae/"
     )
-    own.add_argument("--encoder-weights", metavar="DIR", help="its pipeline's folder: text_encoder/, tokenizer/")
     own.add_argument("--also", nargs="+", default=[], metavar="TEXT", help="encode negative prompts of teachers too")
     own.add_argument(
         "--skip-limit", type=non_negative, help="rows to leave out whose pictures cannot be read (default 0)"
@@ -64,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
             setattr(args, name, value)
     if args.size is not None and args.prompts_only:
         raise UserError("--size is for pictures, and --prompts-only makes none; leave one of them out.")
-    args.size = args.size or 32
+    args.size = args.size or (1024 if args.encoder else 32)
     if not args.files:
         return _postcards(args)
     if not args.name or Path(args.name).name != args.name:
@@ -95,22 +101,33 @@ def _encoder(args: argparse.Namespace) -> dict:
     from flashjax.errors import UserError
     from flashjax.pictures import PROMPTS
 
-    encoder_name = f"{args.encoder} of {args.encoder_weights}"
     encoder = released.load_encoder(args.encoder_weights, args.encoder)
-    # All rows of a set are edits, or none, which prepare_prompts checks: the first one tells.
-    first = next((row for file in args.files for row in read_rows(Path(file))), None)
+    # All rows of a set are edits or none, all have pictures or none, which prepare_prompts checks: the first one tells.
+    first = next((row["pictures"] for file in args.files for row in read_rows(Path(file))), {})
+    named = dict(encoder_name=f"{args.encoder} of {args.encoder_weights}")
     fewest, most = released.FAMILIES[args.encoder].references
-    if fewest or (first and sources(first["pictures"]) and most != 0):
+    if fewest or (sources(first) and most != 0):
         if args.also:
             raise UserError("Every edit has a null of its own; leave --also out.")
-        seeing = released.load_edit_encoder(args.encoder_weights, args.encoder)
-        stride = seeing.autoencoder.config.stride
-        if wrong := [size for size in (args.size, args.source_size or args.size) if size % stride]:
-            raise UserError(f"Pictures of {wrong[0]} px do not fit the autoencoder; take a multiple of {stride}.")
-        named = dict(encoder_name=encoder_name, autoencoder=seeing.autoencoder.name)
-        return dict(encode=seeing.encoder.encode, see=seeing.record, **named)
-    said = {"": encoder.rules.null} | {text: text for text in (*PROMPTS, *args.also)}
-    return dict(encode=encoder.encode, encoder_name=encoder_name, said=said)
+        both = _picture_encoder(args)
+        return named | dict(encode=both.encode, see=both.record, autoencoder=both.autoencoder.name)
+    named["said"] = {"": encoder.rules.null} | {text: text for text in (*PROMPTS, *args.also)}
+    if "image" in first:
+        both = _picture_encoder(args)
+        return named | dict(encode=both.encode, latents=both.latents, autoencoder=both.autoencoder.name)
+    return named | dict(encode=encoder.encode)
+
+
+def _picture_encoder(args: argparse.Namespace):
+    """The encoder with the autoencoder of the family. Raises UserError for sizes that do not fit it."""
+    from flashjax import released
+    from flashjax.errors import UserError
+
+    both = released.load_picture_encoder(args.encoder_weights, args.encoder)
+    stride = both.autoencoder.config.stride
+    if wrong := [size for size in (args.size, args.source_size or args.size) if size % stride]:
+        raise UserError(f"Pictures of {wrong[0]} px do not fit the autoencoder; take a multiple of {stride}.")
+    return both
 
 
 def _postcards(args: argparse.Namespace) -> None:

@@ -1,4 +1,5 @@
 """Prompts of one's own, from JSON lines or Parquet, to a set that training reads; with pictures to edit, one of edits.
+Pictures are stored as pixels, or as the latents of a released family's autoencoder.
 
 A row has ``prompt`` and ``category``, and may have ``source``, the path of a picture to edit or a list of several, and
 ``image``, that of the picture that the prompt asks for; paths are relative to the file that names them.
@@ -29,55 +30,44 @@ from flashjax.upright import UNREADABLE, upright
 __all__ = ["prepare_prompts", "read_rows", "read_square"]
 
 See = Callable[[str, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+Latents = Callable[[np.ndarray], np.ndarray]
 
 
 def prepare_prompts(
     out_dir: str | Path, files: Sequence[str | Path], *, name: str, size: int, encode: Encode, encoder_name: str,
     skip_limit: int = 0, progress: bool = True, said: Mapping[str, str] | None = None,
-    see: See | None = None, autoencoder: str | None = None, source_size: int | None = None,
+    see: See | None = None, latents: Latents | None = None, autoencoder: str | None = None,
+    source_size: int | None = None,
 ) -> Path:  # fmt: skip
     """Writes `<name>.arrayrecord` and its manifest, unless the folder holds exactly that set; returns the record file.
 
     Pictures are cut square about their middle and resized to ``size``, those to edit to ``source_size`` (None: too);
     of these every row of a set has as many. Rows whose pictures cannot be read are left out and listed in the manifest
     as ``skipped``, ``skip_limit`` of them at the most. ``said``: texts that training says itself (data.said), by what
-    it calls them; they stand behind the rows. ``see``: an encoder of edits (released.EditEncoder.record), which gives
-    latents of ``autoencoder``. Raises PrepareError.
+    it calls them; they stand behind the rows. ``see``: an encoder of edits (released.PictureEncoder.record), which
+    gives latents of ``autoencoder``, as ``latents`` does of the pictures that prompts ask for. Raises PrepareError.
     """
     rows = sorted((row for file in files for row in read_rows(Path(file))), key=lambda row: row["category"])
     if not rows:
         raise PrepareError(f"There are no prompts in {', '.join(map(str, files))}.")
-    edits = [row for row in rows if _sources(row)]
-    if edits and len(edits) < len(rows):
-        missing = next(row for row in rows if not _sources(row))
-        raise PrepareError(f"{missing['where']} is an edit record without its image, while others have a 'source'.")
-    if other := next((row for row in edits if len(_sources(row)) != len(_sources(edits[0]))), None):
-        counts = [len(_sources(row)) for row in (other, edits[0])]
-        raise PrepareError(f"{other['where']} has {counts[0]} pictures to edit and {edits[0]['where']} {counts[1]}; "
-                           "all rows of a set need as many: make two sets.")
-    pictured = sum("image" in row["pictures"] for row in rows)
-    if 0 < pictured < len(rows):
-        missing = next(row for row in rows if "image" not in row["pictures"])
-        raise PrepareError(f"{missing['where']} has no 'image', while others have one; make two sets.")
+    _check_together(rows)
+    edits, pictured = bool(_sources(rows[0])), "image" in rows[0]["pictures"]
     if edits and said is not None:
-        raise PrepareError(f"{encoder_name} is for prompts alone, and {edits[0]['where']} has a picture to edit.")
+        raise PrepareError(f"{encoder_name} is for prompts alone, and {rows[0]['where']} has a picture to edit.")
     if source_size and not edits:
         raise PrepareError(f"--source-size is for edits, and {rows[0]['where']} has no 'source'.")
     if see and not edits:
         raise PrepareError(f"{encoder_name} is for edits, and {rows[0]['where']} has no 'source'.")
-    names = [Path(file).name for file in files]
-    called = [name if names.count(name) == 1 else str(file) for name, file in zip(names, files, strict=True)]
-    hashes = [sha256_of(Path(file)) for file in files]
     request = {
         "what": "prompts", "split": name, "task": "edit" if edits else "t2i", "encoder": encoder_name,
-        "files": dict(zip(called, hashes, strict=True)),
-        "size": size if pictured else None,
+        "files": _hashes(files), "size": size if pictured else None,
     }  # fmt: skip
-    request |= dict(source_size=source_size or size, sources=len(_sources(edits[0]))) if edits else {}
+    request |= dict(source_size=source_size or size, sources=len(_sources(rows[0]))) if edits else {}
     paths = sorted({path for row in rows for path in row["pictures"].values()})
     request |= dict(pictures=_looks(paths)) if paths else {}
     request |= dict(said=dict(said)) if said is not None else {}
-    request |= dict(autoencoder=autoencoder, own_nulls=True) if see else {}
+    request |= dict(autoencoder=autoencoder) if see or latents else {}
+    request |= dict(own_nulls=True) if see else {}
     folder, skipped = Path(out_dir), []
     path, manifest = folder / f"{name}.arrayrecord", folder / f"{name}.json"
     if already_there(path, manifest, request):
@@ -90,13 +80,37 @@ def prepare_prompts(
     names, stats = [row["category"] for row in kept], {"max_text_tokens": 0, "text_width": None}
     stats["categories"] = list(dict.fromkeys(names))
     stats["ranges"] = {c: [names.index(c), names.index(c) + names.count(c)] for c in stats["categories"]}
-    read = functools.partial(_pictures, size=size, source_size=source_size or size)
+    read = functools.partial(_pictures, size=size, source_size=source_size or size, latents=latents)
     made = _seen(kept, read, see, stats) if see else _records(kept, read, encode, stats)
     behind = _said(said or {}, len(kept), encode, stats)
     bar = tqdm.tqdm(itertools.chain(made, behind), total=len(kept), disable=not progress, unit="prompt")
     records.write_records(path, bar)
     write_manifest(manifest, request, len(kept), path, stats | dict(skipped=skipped))
     return path
+
+
+def _check_together(rows: Sequence[Mapping]) -> None:
+    """Raises PrepareError for rows that cannot stand in one set: all have as many pictures to edit, and all or none one
+    that the prompt asks for."""
+    edits = [row for row in rows if _sources(row)]
+    if edits and len(edits) < len(rows):
+        missing = next(row for row in rows if not _sources(row))
+        raise PrepareError(f"{missing['where']} is an edit record without its image, while others have a 'source'.")
+    if other := next((row for row in edits if len(_sources(row)) != len(_sources(edits[0]))), None):
+        counts = [len(_sources(row)) for row in (other, edits[0])]
+        raise PrepareError(f"{other['where']} has {counts[0]} pictures to edit and {edits[0]['where']} {counts[1]}; "
+                           "all rows of a set need as many: make two sets.")
+    pictured = sum("image" in row["pictures"] for row in rows)
+    if 0 < pictured < len(rows):
+        missing = next(row for row in rows if "image" not in row["pictures"])
+        raise PrepareError(f"{missing['where']} has no 'image', while others have one; make two sets.")
+
+
+def _hashes(files: Sequence[str | Path]) -> dict[str, str]:
+    """What each file is called, by its name where no other has it, and its sha256."""
+    names = [Path(file).name for file in files]
+    called = [name if names.count(name) == 1 else str(file) for name, file in zip(names, files, strict=True)]
+    return dict(zip(called, (sha256_of(Path(file)) for file in files), strict=True))
 
 
 def _looks(paths: Sequence[str]) -> str:
@@ -110,9 +124,12 @@ def _sources(row: Mapping[str, Any]) -> list[str]:
     return records.sources(row["pictures"])
 
 
-def _pictures(row: Mapping[str, Any], size: int, source_size: int) -> dict[str, np.ndarray]:
+def _pictures(
+    row: Mapping[str, Any], size: int, source_size: int, latents: Latents | None
+) -> dict[str, np.ndarray]:
     found = row["pictures"]
-    return {key: read_square(path, size if key == "image" else source_size) for key, path in found.items()}
+    made = {key: read_square(path, size if key == "image" else source_size) for key, path in found.items()}
+    return {key: latents(picture) for key, picture in made.items()} if latents else made
 
 
 def _seen(rows: Sequence[Mapping], read: Callable, see: See, stats: dict) -> Iterator[dict[str, Any]]:

@@ -215,6 +215,8 @@ def load_cards(data: str, limit: int | None = None, kind: str = "data") -> list[
     keys, command = KINDS[kind]
     if "image" not in source[0]:
         raise UserError(f"{data} holds prompts only; `{command}`, without --prompts-only, makes what is measured here.")
+    if source[0]["image"].dtype != np.uint8:
+        raise UserError(f"{data} holds pictures as latents; prepare it without --encoder to measure on it.")
     # An edit has a caption and a picture too, but its picture is not what the caption says.
     if not keys <= source[0].keys() or (kind != "edit_data" and "source" in source[0]):
         raise UserError(f"{data} holds records of another kind; `{command}` makes those that are measured here.")

@@ -8,8 +8,8 @@ request is found by ``load`` and ``Released.plan``, before a weight is read.
 from flashjax.released.drawing import Plan, Released
 from flashjax.released.encoding import Encoder
 from flashjax.released.families import FAMILIES, Family, read_picture
-from flashjax.released.folder import load, load_edit_encoder, load_encoder
+from flashjax.released.folder import load, load_encoder, load_picture_encoder
 
 __all__ = [
-    "FAMILIES", "Encoder", "Family", "Plan", "Released", "load", "load_edit_encoder", "load_encoder", "read_picture",
+    "FAMILIES", "Encoder", "Family", "Plan", "Released", "load", "load_encoder", "load_picture_encoder", "read_picture",
 ]  # fmt: skip

@@ -89,11 +89,22 @@ class Encoder:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class EditEncoder:
-    """An encoder, with the autoencoder whose latents of pictures to edit the denoiser is given; most see them too."""
+class PictureEncoder:
+    """An encoder, with the autoencoder whose latents of pictures the denoiser learns to make, or is given to edit; most
+    encoders see the latter too."""
 
     encoder: Encoder
     autoencoder: Part
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """As `Encoder.encode`, without the autoencoder in memory."""
+        self.autoencoder.drop()
+        return self.encoder.encode(texts)
+
+    def latents(self, picture: np.ndarray) -> np.ndarray:
+        """Of uint8 [H, W, 3], float16 [h, w, C], which are of the size of 1; without the encoder in memory."""
+        self.encoder.part.drop()
+        return self._latents(picture)
 
     def record(self, prompt: str, pictures: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """What a record of an edit holds, of ``pictures`` uint8 [H, W, 3] with "source" among them, and "source_2" and

@@ -11,7 +11,7 @@ from flashjax.convert import detect
 from flashjax.errors import UserError
 from flashjax.models import checks, prompts
 from flashjax.released.drawing import Released
-from flashjax.released.encoding import EditEncoder, Encoder, Part
+from flashjax.released.encoding import Encoder, Part, PictureEncoder
 from flashjax.released.families import FAMILIES, Family
 
 _DISTILLED = dict(steps=4, guidance_scale=1.0)  # what is_distilled in FLUX.2-klein's model_index.json stands for
@@ -49,10 +49,10 @@ def load_encoder(folder: str | Path, name: str) -> Encoder:
     return Encoder(rules, _part(folder, "text_encoder", rules.encoder, **rules.settings), tokenizer)
 
 
-def load_edit_encoder(folder: str | Path, name: str) -> EditEncoder:
-    """``load_encoder`` of a family that edits, with the autoencoder in vae/."""
+def load_picture_encoder(folder: str | Path, name: str) -> PictureEncoder:
+    """``load_encoder``, with the autoencoder in vae/."""
     encoder = load_encoder(folder, name)
-    return EditEncoder(encoder, _part(Path(folder), "vae", FAMILIES[name].autoencoder))
+    return PictureEncoder(encoder, _part(Path(folder), "vae", FAMILIES[name].autoencoder))
 
 
 def _defaults(family: Family, index: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str, Any]:

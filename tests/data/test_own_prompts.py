@@ -174,6 +174,19 @@ def test_a_damaged_picture_is_skipped_whatever_pillow_raises_for_it(tmp_path, mo
             prepared(tmp_path, file, name=type(error).__name__)
 
 
+def test_pictures_as_latents_are_another_set(tmp_path):
+    Image.new("RGB", (8, 8), (200, 10, 10)).save(tmp_path / "a.png")
+    file = write(tmp_path, [dict(prompt=n, category="c", image="a.png") for n in "ab"])
+    latents = dict(latents=lambda x: x[::4, ::4].astype(np.float16) / 2, autoencoder="halves")
+    path = prepared(tmp_path, file, **latents)
+    assert (read_manifest(path)["autoencoder"], read_manifest(path)["size"]) == ("halves", 8)
+    np.testing.assert_array_equal(records.RecordSource(path)[1]["image"], np.full((2, 2, 3), (100, 5, 5), np.float16))
+    assert prepared(tmp_path, file, **latents) == path
+    prepared(tmp_path, file, name="pixels")
+    with pytest.raises(PrepareError, match="already holds another set .*autoencoder is None, asked for halves"):
+        prepared(tmp_path, file, **latents, name="pixels")
+
+
 def test_some_rows_with_pictures_and_some_without_are_two_sets(tmp_path):
     """In one batch they cannot stand side by side."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")

@@ -19,6 +19,7 @@ from flashjax import config as configs
 from flashjax import metrics as run_metrics
 from flashjax.data import prepare
 from flashjax.data.prompts import prepare_prompts
+from flashjax.data.records import write_records
 from flashjax.distill.state import TrainState
 from flashjax.errors import UserError
 from flashjax.evaluate import study, suite
@@ -215,11 +216,15 @@ def test_edits_from_the_command_line(given, tmp_path, capsys):
     )
 
 
-def test_the_guidance_of_a_teacher_is_measured_on_any_pictures_with_their_prompts(given):
+def test_the_guidance_of_a_teacher_is_measured_on_any_pictures_with_their_prompts(given, tmp_path):
     assert len(study.load_cards(str(given / "own.arrayrecord"), kind="pictures")) == 3
     for edits in ("own_edits", "heldout_edits"):
         with pytest.raises(UserError, match="holds records of another kind"):
             study.load_cards(str(given / f"{edits}.arrayrecord"), kind="pictures")
+    latents = tmp_path / "latents.arrayrecord"
+    write_records(latents, [dict(caption="a fox", image=np.zeros((2, 2, 4), np.float16))])
+    with pytest.raises(UserError, match="holds pictures as latents; prepare it without --encoder"):
+        study.load_cards(str(latents), kind="pictures")
 
 
 def test_a_caption_over_the_limit_is_told_before_anything_is_drawn(given, tmp_path, capsys, monkeypatch):
