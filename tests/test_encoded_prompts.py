@@ -187,6 +187,17 @@ def test_a_specialist_learns_from_latents(made, shown, tmp_path, monkeypatch):
         assert (paths.flatten(adapter)[name] != x).any(), name
 
 
+@pytest.mark.long  # another run; that of adapters reads the same records
+def test_a_specialist_may_be_trained_whole(made, shown, tmp_path):
+    config = _specialist(made, shown[1], "--config.steps=2", "--config.lora.rank=0")
+    folder = train.train(config, str(tmp_path / "run"))
+    found, _, _ = checkpoint.restore_params(folder / "checkpoints", "student")
+    model = models.architecture(config.model.architecture)
+    base = weights.load_weights(config, model.abstract(models.make_config(model, config.model)), config.init)
+    moved = [(paths.flatten(found)[name] != x).any() for name, x in paths.flatten(base).items()]
+    assert np.mean(moved) > 0.9
+
+
 def test_only_who_learns_from_pictures_minds_what_they_are(made, shown):
     """Distillation reads the prompts of such a set, whatever the size and the autoencoder of its pictures."""
     manifests = dict(pictures=read_manifest(shown[1]))
