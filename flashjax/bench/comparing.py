@@ -118,21 +118,22 @@ def _all(own: Measured, other: Measured, seed: int) -> list[tuple]:
     """The figures of a system, without its name and category."""
     rows = []
     for name in own.features:
-        rows += _distances(name, own.features[name], other.features[name]) + _diversity(name, own, other, seed)
+        rows += _distances(name, own, other) + _diversity(name, own, other, seed)
     return rows + _levels(own, seed) + _changes(own, other, seed)
 
 
-def _distances(name: str, ours: np.ndarray, theirs: np.ndarray) -> list[tuple]:
+def _distances(name: str, own: Measured, other: Measured) -> list[tuple]:
+    ours, theirs = own.features[name], other.features[name]
     if ours.shape[1:] != theirs.shape[1:]:
         raise UserError(f"The features of {name} are {list(ours.shape)} and {list(theirs.shape)}; take one network.")
     n = min(len(ours), len(theirs))
     near = distributions.precision_recall(theirs, ours, _NEIGHBOUR) if n > _NEIGHBOUR else (None, None)
-    pair = n > 1
+    several = len(set(own.prompts)) > 1  # CMMD leaves pairs of one prompt out
     # The kernel of CMMD is meant for features of length 1, as CLIP's are.
     unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (ours, theirs)]
     found = dict(
-        cmmd=distributions.cmmd(*unit) if pair else None,
-        frechet=metrics.frechet_distance(ours, theirs) if pair else None,
+        cmmd=distributions.cmmd(*unit, groups=(own.prompts, other.prompts)) if several else None,
+        frechet=metrics.frechet_distance(ours, theirs) if n > 1 else None,
         precision=near[0], recall=near[1],
     )  # fmt: skip
     few = n <= ours.shape[1]

@@ -6,6 +6,7 @@ Fréchet distance is in ``metrics``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,10 @@ __all__ = ["PrecisionRecall", "cmmd", "high_frequency", "patches", "precision_re
 _CHUNK = 1024  # rows of a kernel matrix at a time
 
 
-def cmmd(a: np.ndarray, b: np.ndarray, sigma: float = 10.0, scale: float = 1000.0) -> float:
+def cmmd(
+    a: np.ndarray, b: np.ndarray, sigma: float = 10.0, scale: float = 1000.0,
+    groups: tuple[Sequence, Sequence] | None = None,
+) -> float:  # fmt: skip
     """The squared maximum mean discrepancy with a Gaussian kernel exp(-|x - y|^2 / 2 sigma^2), times ``scale``.
 
     CMMD of Jayasumana et al. (2024) where features are CLIP's, each of length 1; sigma and scale are theirs. This is
@@ -25,16 +29,36 @@ def cmmd(a: np.ndarray, b: np.ndarray, sigma: float = 10.0, scale: float = 1000.
 
     Args:
         a, b: [N, D] and [M, D], N and M at least 2.
+        groups: the prompt of each row of a and of b, where both sets are drawn from the same prompts. Pictures of one
+            prompt are alike, and with one seed a prompt such pairs are between the sets alone, which would look nearer
+            than they are: they are left out everywhere. Without groups, all rows are taken for independent.
     """
     a, b = _pair(a, b)
-    within = [(_kernel_sum(x, x, sigma) - len(x)) / (len(x) * (len(x) - 1)) for x in (a, b)]
-    return float(scale * (sum(within) - 2 * _kernel_sum(a, b, sigma) / (len(a) * len(b))))
+    of_a, of_b = _numbers(a, b, groups)
+    within = _kernel_mean(a, a, of_a, of_a, sigma) + _kernel_mean(b, b, of_b, of_b, sigma)
+    return float(scale * (within - 2 * _kernel_mean(a, b, of_a, of_b, sigma)))
 
 
-def _kernel_sum(a: np.ndarray, b: np.ndarray, sigma: float) -> float:
-    return sum(
-        float(np.exp(-_squared(a[i : i + _CHUNK], b) / (2 * sigma**2)).sum()) for i in range(0, len(a), _CHUNK)
-    )
+def _numbers(a: np.ndarray, b: np.ndarray, groups: tuple[Sequence, Sequence] | None) -> tuple[np.ndarray, np.ndarray]:
+    """The group of each row of both as a number; without groups, each row is one of its own."""
+    if groups is None:
+        return np.arange(len(a)), len(a) + np.arange(len(b))
+    if [len(a), len(b)] != [len(g) for g in groups]:
+        raise UserError(f"Groups of {[len(g) for g in groups]} rows do not fit features of {[len(a), len(b)]}.")
+    numbers = np.unique(np.concatenate([np.asarray(g) for g in groups]), return_inverse=True)[1]
+    return numbers[: len(a)], numbers[len(a) :]
+
+
+def _kernel_mean(a: np.ndarray, b: np.ndarray, of_a: np.ndarray, of_b: np.ndarray, sigma: float) -> float:
+    """Over the pairs of different groups."""
+    total, count = 0.0, 0
+    for i in range(0, len(a), _CHUNK):
+        apart = of_a[i : i + _CHUNK, None] != of_b
+        total += float(np.exp(-_squared(a[i : i + _CHUNK], b) / (2 * sigma**2)).sum(where=apart))
+        count += int(apart.sum())
+    if not count:
+        raise UserError("CMMD needs pictures of two prompts or more in each set.")
+    return total / count
 
 
 class PrecisionRecall(NamedTuple):

@@ -149,9 +149,10 @@ def _to_teacher(own: Mapping[str, Any], reference: Mapping[str, Any], kinds: Seq
     # The kernel of CMMD is meant for features of length 1, as CLIP's are.
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (ours, theirs)]
     near = distributions.precision_recall(theirs, ours, _NEIGHBOUR) if len(ours) > _NEIGHBOUR else None
+    prompts = range(len(ours))  # row i of either set is of prompt i
     return {
         "frechet_to_teacher": metrics.frechet_distance(ours, theirs),
-        "cmmd_to_teacher": distributions.cmmd(*unit),
+        "cmmd_to_teacher": distributions.cmmd(*unit, groups=(prompts, prompts)),
         "precision": near and near.precision,
         "recall": near and near.recall,
         "proportion_shift": metrics.proportion_shift(own["seen"], reference["seen"], kinds),

@@ -33,11 +33,12 @@ def rows(told, **wanted) -> dict:
     return {r["metric"]: r for r in found}
 
 
-def cmmd(a, b):
+def cmmd(a, b, prompts):
+    """Over pairs of different prompts, which both sets share."""
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
-    aa, bb, ab = (rbf_kernel(*pair, gamma=1 / 200) for pair in ((a, a), (b, b), (a, b)))
-    off = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (aa, bb)]
-    return 1000 * (sum(off) - 2 * ab.mean())
+    apart = np.array([[p != q for q in prompts] for p in prompts])
+    aa, bb, ab = (rbf_kernel(*pair, gamma=1 / 200)[apart].mean() for pair in ((a, a), (b, b), (a, b)))
+    return 1000 * (aa + bb - 2 * ab)
 
 
 def frechet(a, b):
@@ -58,8 +59,8 @@ def test_distances_overall_and_by_category(kind):
     keep = [kind in ("", CATEGORY[p]) for p in systems["student"].prompts]
     ours, theirs = (systems[name].features["net"][keep] for name in ("student", "teacher"))
     expected = dict(
-        cmmd=cmmd(ours, theirs), frechet=frechet(ours, theirs), precision=among(ours, theirs),
-        recall=among(theirs, ours),
+        cmmd=cmmd(ours, theirs, [p for p in PROMPTS for _ in (0, 1) if kind in ("", CATEGORY[p])]),
+        frechet=frechet(ours, theirs), precision=among(ours, theirs), recall=among(theirs, ours),
     )  # fmt: skip
     for metric, value in expected.items():
         assert found[metric]["value"] == pytest.approx(value, abs=1e-6), metric
@@ -125,6 +126,7 @@ def test_an_interval_of_one_prompt_is_none():
     told = compare(dict(teacher=made(prompts=one), student=made(prompts=one)), "teacher", CATEGORY)
     found = rows(told, system="student", category="")
     assert [found["contrast"][k] for k in ("low", "high", "n")] == [None, None, 1]
+    assert found["cmmd"]["value"] is None  # no pair of two prompts
     assert found["precision"]["value"] is None  # two pictures have no third neighbour
     assert told["categories"] == ["a"]
     assert {r["category"] for r in told["rows"]} == {""}  # one category would say the same twice

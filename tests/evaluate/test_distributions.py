@@ -31,6 +31,49 @@ def test_cmmd_is_unbiased():
     assert np.std(found) / np.sqrt(2000) < 4
 
 
+def test_cmmd_of_shared_prompts_is_unbiased():
+    """Each set has one picture of each of 12 prompts, near its prompt's: with their pairs in, 0 would be about -100."""
+
+    def found(groups):
+        prompts = RNG.normal(size=(12, 3))
+        return distributions.cmmd(*(prompts + RNG.normal(0, 0.3, (2, 12, 3))), 1.0, groups=groups)
+
+    left_out, kept = ([found(groups) for _ in range(2000)] for groups in ((range(12), range(12)), None))
+    assert abs(np.mean(left_out)) < 4 * np.std(left_out) / np.sqrt(2000) < 6
+    assert np.mean(kept) < -60
+
+
+def test_cmmd_of_groups_is_a_plain_loop():
+    """Several seeds of a prompt, not the same number everywhere, in any order; more rows than are taken at a time."""
+    names = [list("baabc"), list("cdab")]
+    a, b = (RNG.normal(size=(len(of), 3)) for of in names)
+
+    def mean(x, y, of_x, of_y):
+        pairs = [(p, q) for p, g in zip(x, of_x, strict=True) for q, h in zip(y, of_y, strict=True) if g != h]
+        return np.mean([math.exp(-sum((p - q) ** 2) / 2) for p, q in pairs])
+
+    within = mean(a, a, names[0], names[0]) + mean(b, b, names[1], names[1])
+    expected = 1000 * (within - 2 * mean(a, b, *names))
+    assert distributions.cmmd(a, b, 1.0, groups=names) == pytest.approx(expected, abs=1e-9)
+    many = RNG.normal(size=(1500, 2))
+    groups = RNG.integers(0, 5, 1500)
+    k, apart = rbf_kernel(many, many, gamma=0.5), groups[:, None] != groups
+    kb = rbf_kernel(many, a[:, :2], gamma=0.5)[groups[:, None] != np.arange(5)].mean()
+    small = rbf_kernel(a[:, :2], gamma=0.5)
+    small = (small.sum() - 5) / 20
+    found = distributions.cmmd(many, a[:, :2], 1.0, groups=(groups, range(5)))
+    assert found == pytest.approx(1000 * (k[apart].mean() + small - 2 * kb), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("groups", "sentence"),
+    [(("ab", "abc"), r"\[2, 3\] rows do not fit features of \[2, 2\]"), (("aa", "ab"), "two prompts or more")],
+)
+def test_groups_that_do_not_serve(groups, sentence):
+    with pytest.raises(UserError, match=sentence):
+        distributions.cmmd(np.eye(2), np.eye(2), groups=tuple(map(list, groups)))
+
+
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_precision_and_recall_are_those_of_scikit_learns_neighbours(k):
     real, made = RNG.normal(size=(1300, 4)), RNG.normal(0.5, 0.6, size=(400, 4))
