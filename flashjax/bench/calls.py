@@ -46,7 +46,7 @@ class Judge:
             they are who is asked: part of the cache's key, where the name is not.
         reply_format: "json_schema" (strict), "json_object", or "text" for servers that know neither.
         concurrency: calls in flight. per_minute: calls started a minute, 0 for no limit. timeout: seconds.
-        tries: of a call that got no reply. prices: needed for a budget.
+        tries: of a call that got no reply; a busy endpoint uses up none for some minutes. prices: needed for a budget.
     """
 
     name: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ __all__ = ["Endpoint", "Reply", "Try"]
 _AGAIN = (408, 409, 425, 429)  # with all from 500 on: the state of the server, not of the question
 _UNSENT, _UNSEEN = 0, -1  # in a status's place: the request did not get there; what became of it is unknown
 _LOST = (_UNSEEN, 502, 504, 520, 524)  # the model may have answered, and a proxy says that it did not hear it
+_BUSY = (429, 503)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds between tries, doubled each time
+_GRACE = 300.0  # seconds in which an endpoint that is busy, or is being started anew, uses up no tries
 _CONNECT = 30.0  # seconds until a connection stands, name and encryption included
 _PATIENCE = 600.0  # the longest Retry-After that is waited for
 _LARGEST = 4 << 20  # bytes of a reply
@@ -41,8 +44,8 @@ class Reply(NamedTuple):
 
 
 class Try(NamedTuple):
-    """``status``: of HTTP, or _UNSENT or _UNSEEN. ``wait``: Retry-After in seconds. ``trouble``: what was wrong.
-    ``body``: of a complete reply."""
+    """``status``: of HTTP, or _UNSENT or _UNSEEN. ``wait``: seconds until the endpoint wants to be asked again, if it
+    says so. ``trouble``: what was wrong. ``body``: of a complete reply."""
 
     status: int
     wait: float | None
@@ -62,8 +65,10 @@ class Endpoint:
     """Use it with ``async with``; ``ask`` is called by ``judge.concurrency`` tasks at once."""
 
     def __init__(self, judge: Judge) -> None:
-        self.judge = judge
+        self.judge, self._grace = judge, max(_GRACE, judge.timeout)
         self._next_start = self._not_before = 0.0
+        self._answers, self._heard = False, time.monotonic()  # since then it has been busy, and nothing else
+        self._held, self._strikes = 0.0, 0  # when all calls were last made to wait, and how often in a row
 
     async def __aenter__(self) -> Endpoint:
         import aiohttp
@@ -81,36 +86,45 @@ class Endpoint:
         await self._session.close()
 
     async def ask(self, key: str, data: bytes, admit: Admit, settle: Settle) -> Reply:
-        """Asks until there is a complete reply, ``judge.tries`` times at most.
+        """Asks until there is a complete reply, ``judge.tries`` times at most; tries that a busy endpoint turns away do
+        not count for some minutes.
 
         Args:
             key, data: of the call, and the body of its request.
             admit: awaited before every try; where it says no, no further one is made.
             settle: called with every try that was admitted, when it has ended.
         """
-        begun, trouble, unseen, made, excused = time.monotonic(), "", 0, 0, 0
-        while made - excused < self.judge.tries:
+        begun, trouble, unseen, made, counted = time.monotonic(), "", 0, 0, 0
+
+        def ended(kind: str, trouble: str, barred: bool = False, body: dict[str, Any] | None = None) -> Reply:
+            return Reply(kind, body, trouble, made, time.monotonic() - begun, unseen, barred)
+
+        while counted < self.judge.tries:
             # In this order: what still waits for its turn was not sent, and is not in doubt if the run is killed.
             await self._pace()
             if not await admit():
-                return Reply("failed", None, trouble, made, time.monotonic() - begun, unseen)
-            one = await self._once(key, data)
+                return ended("failed", trouble)
+            sent, one = time.monotonic(), await self._once(key, data)
             settle(one)
-            made += 1
-            trouble, unseen = one.trouble, unseen + one.unseen
+            made, unseen, trouble, busy = made + 1, unseen + one.unseen, one.trouble, self._heed(one)
             if one.body is not None:
-                return Reply("reply", one.body, "", made, time.monotonic() - begun, unseen)
-            if one.status not in (_UNSENT, _UNSEEN, *_AGAIN) and one.status < 500:
-                kind, trouble, barred = self._verdict(one.status, trouble)
-                return Reply(kind, None, trouble, made, time.monotonic() - begun, unseen, barred)
-            if one.wait is not None and one.wait > _PATIENCE:
-                trouble = self._later(one.wait, trouble)
-                return Reply("failed", None, trouble, made, time.monotonic() - begun, unseen, True)
-            # One that says when to come back is alive, and most of those in flight come back at once.
-            excused += bool(one.wait) and time.monotonic() - begun < self.judge.timeout
-            if made - excused < self.judge.tries:
-                await self._pause(made - excused, one.wait)
-        return Reply("failed", None, trouble, made, time.monotonic() - begun, unseen)
+                return ended("reply", "", body=one.body)
+            if last := self._last(one, busy):
+                return ended(*last)
+            counted += not (busy and time.monotonic() - begun < self._grace)
+            if counted < self.judge.tries:
+                await self._pause(one, busy, counted, sent)
+        return ended("failed", trouble)
+
+    def _heed(self, one: Try) -> bool:
+        """Whether the endpoint turned this try away as it would any other now, which is kept in mind. Where nobody
+        listens at an address that answered before, it is being started anew; one that never answered is more likely
+        misspelt."""
+        self._answers |= one.status != _UNSENT
+        busy = bool(one.wait) or one.status in _BUSY or (one.status == _UNSENT and self._answers)
+        if not busy or one.wait:  # one that says when to come back is alive
+            self._heard, self._strikes = time.monotonic(), 0
+        return busy
 
     async def _pace(self) -> None:
         """Waits for this call's turn: the rate limit, and a pause that the endpoint asked for."""
@@ -123,13 +137,16 @@ class Endpoint:
         if self.judge.per_minute:
             self._next_start = time.monotonic() + 60 / self.judge.per_minute
 
-    async def _pause(self, tried: int, wait: float | None) -> None:
-        """Retry-After holds for all calls to this endpoint; without it, or where it is over, this call backs off, with
-        jitter."""
-        if wait:
-            self._not_before = max(self._not_before, time.monotonic() + wait)
-            return
-        await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1)) * random.uniform(0.5, 1.0))
+    async def _pause(self, one: Try, busy: bool, counted: int, sent: float) -> None:
+        """A busy endpoint is left alone by all calls, for as long as it wants, or else for longer each time; any other
+        trouble is this call's, which backs off."""
+        if not busy:
+            await asyncio.sleep(_backoff(counted))
+        elif one.wait:
+            self._not_before = max(self._not_before, time.monotonic() + one.wait)
+        elif sent >= self._held:  # what was sent before all were made to wait says nothing new
+            self._held, self._strikes = time.monotonic(), self._strikes + 1
+            self._not_before = max(self._not_before, self._held + _backoff(self._strikes))
 
     async def _once(self, key: str, data: bytes) -> Try:
         try:
@@ -143,7 +160,7 @@ class Endpoint:
         except (self._http.ClientError, ConnectionError) as error:
             return Try(_UNSEEN, None, self._hidden(f"the connection broke ({type(error).__name__}: {error})"))
         if answer.status != 200:
-            return Try(answer.status, retry_after(answer.headers), self._complaint(answer.status, content))
+            return self._turned_away(answer.status, retry_after(answer.headers), content)
         return self._complete(content)
 
     def _posted(self, key: str, data: bytes):
@@ -160,7 +177,7 @@ class Endpoint:
         try:
             body = json.loads(content)
             if status := _status_within(body):
-                return Try(status, None, self._complaint(status, content))
+                return self._turned_away(status, None, content)
             choice = body["choices"][0]
             if is_filter(choice.get("finish_reason")) and choice.get("message") is None:
                 choice["message"] = {}  # Gemini's
@@ -169,6 +186,22 @@ class Endpoint:
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             return Try(_UNSEEN, None, f"the reply is no chat completion ({type(error).__name__})")
         return Try(200, None, "", body)
+
+    def _turned_away(self, status: int, wait: float | None, content: bytes) -> Try:
+        error = _error(content)
+        told = " ".join(f"{error.get('code') or ''} {error.get('message') or ''}".split())
+        return Try(status, _delay(error) if wait is None else wait, self._hidden(f"status {status}: {told}"))
+
+    def _last(self, one: Try, busy: bool) -> tuple[str, str, bool] | None:
+        """(kind, trouble, barred) where another try is not worth it."""
+        if one.status not in (_UNSENT, _UNSEEN, *_AGAIN) and one.status < 500:
+            return self._verdict(one.status, one.trouble)
+        if one.wait is not None and one.wait > _PATIENCE:
+            return "failed", self._later(one.wait, one.trouble), True
+        if busy and time.monotonic() - self._heard > self._grace:
+            told = f"The endpoint {self.judge.url} has turned judge {self.judge.name} away for {self._grace / 60:.0f} "
+            return "failed", f"{told}minutes ({one.trouble}); start again later.", True
+        return None
 
     def _verdict(self, status: int, trouble: str) -> tuple[str, str, bool]:
         """(kind, trouble, barred) of a reply, from a status that is not worth another try."""
@@ -188,14 +221,6 @@ class Endpoint:
         told = f"The endpoint {judge.url} wants judge {judge.name} to come back in {wait / 60:.0f} minutes ({trouble})"
         return f"{told}; start again then."
 
-    def _complaint(self, status: int, content: bytes) -> str:
-        try:
-            error = json.loads(content)["error"]
-            told = f"{error.get('code') or ''} {error.get('message') or ''}" if isinstance(error, dict) else str(error)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            told = content.decode("utf-8", "replace")
-        return self._hidden(f"status {status}: {' '.join(told.split())}")
-
     def _hidden(self, text: str) -> str:
         return clean(self.judge.key.hide(text), 300)
 
@@ -205,6 +230,33 @@ def _status_within(body: Any) -> int:
     error = body.get("error") if isinstance(body, dict) and not body.get("choices") else None
     code = error.get("code") if isinstance(error, dict) else None
     return code if type(code) is int and 400 <= code < 600 else 0
+
+
+def _error(content: bytes) -> dict[str, Any]:
+    """The error that a reply tells; with its text as the message where it tells none."""
+    text = content.decode("utf-8", "replace")
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return dict(message=text)
+    body = body[0] if isinstance(body, list) and body else body  # Gemini's
+    error = body.get("error", text) if isinstance(body, dict) else text
+    return error if isinstance(error, dict) else dict(message=str(error))
+
+
+def _delay(error: Mapping[str, Any]) -> float | None:
+    """Seconds until the next try as Google's RetryInfo has them, "37s"; None without one."""
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        text = detail.get("retryDelay") if isinstance(detail, dict) else None
+        if isinstance(text, str) and (wait := _seconds(text.removesuffix("s"))) is not None:
+            return wait
+    return None
+
+
+def _backoff(tried: int) -> float:
+    """Seconds, with jitter."""
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1)) * random.uniform(0.5, 1.0)
 
 
 async def _read(answer) -> bytes:
@@ -221,11 +273,18 @@ async def _read(answer) -> bytes:
 def retry_after(headers) -> float | None:
     """Seconds of a Retry-After header: a number or a date; None without one or with nonsense."""
     text = headers.get("retry-after", "").strip()
+    if (wait := _seconds(text)) is not None:
+        return wait
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):  # the last of a year of twenty digits
+        return None
+
+
+def _seconds(text: str) -> float | None:
+    """A number from 0 on, which what lies below is taken for; None for what is no number, or no finite one."""
     try:
         wait = float(text)
     except ValueError:
-        try:
-            wait = parsedate_to_datetime(text).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, wait) if wait == wait and abs(wait) != float("inf") else None
+        return None
+    return max(0.0, wait) if math.isfinite(wait) else None

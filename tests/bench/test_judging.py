@@ -215,8 +215,9 @@ def test_what_waits_for_its_turn_is_not_in_doubt(tmp_path, picture):
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("2", 2.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("inf", None), ("soon", None), ("", None)],
-)
+    [("2", 2.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("inf", None), ("soon", None), ("", None),
+     ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None)],
+)  # fmt: skip
 def test_retry_after(value, seconds):
     assert endpoint.retry_after({"retry-after": value}) == seconds
 
@@ -230,9 +231,96 @@ def test_a_retry_after_that_is_over_is_no_leave_to_hammer(monkeypatch, wait):
         slept.append(seconds)
 
     monkeypatch.setattr(endpoint.asyncio, "sleep", sleep)
-    asyncio.run(endpoint.Endpoint(make_judge("http://h/v1"))._pause(3, wait))
+    asyncio.run(endpoint.Endpoint(make_judge("http://h/v1"))._pause(endpoint.Try(500, wait, ""), False, 3, 0.0))
     assert slept
     assert 0.5 <= slept[0] / (4 * endpoint._FIRST_PAUSE) <= 1
+
+
+@pytest.mark.parametrize("wait", [None, 0.0])
+def test_a_busy_endpoint_is_left_alone_by_all_calls(monkeypatch, wait):
+    """For longer each time, but once for all that were on their way together."""
+    now = [1000.0]
+    monkeypatch.setattr(endpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(endpoint.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(endpoint, "_FIRST_PAUSE", 0.5)
+    one, pauses, busy = endpoint.Endpoint(make_judge("http://h/v1")), [], endpoint.Try(429, wait, "")
+    for _ in range(9):
+        sent, now[0] = now[0], now[0] + 0.1
+        for _ in range(3):
+            assert one._heed(busy)
+            asyncio.run(one._pause(busy, True, 0, sent))
+        pauses.append(round(one._not_before - now[0], 6))
+        now[0] = one._not_before
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def asked_of(tries, **fields):
+    """The reply of an endpoint whose tries end so, after one that was answered."""
+    told = iter([endpoint.Try(200, None, "", {}), *tries])
+
+    class Scripted(endpoint.Endpoint):
+        async def _once(self, key, data):
+            return next(told)
+
+    async def admit():
+        return True
+
+    async def both():
+        one = Scripted(make_judge("http://h/v1", tries=2, **fields))
+        await one.ask("a", b"", admit, lambda one: None)
+        return await one.ask("b", b"", admit, lambda one: None)
+
+    return asyncio.run(both())
+
+
+@pytest.mark.parametrize("status", [429, 503, endpoint._UNSENT])
+def test_what_is_busy_or_starts_anew_uses_up_no_try(monkeypatch, status):
+    monkeypatch.setattr(endpoint, "_FIRST_PAUSE", 1e-4)
+    busy = [endpoint.Try(status, None, "away")] * 8
+    assert asked_of([*busy, endpoint.Try(200, None, "", {})]).tries == 9
+    failed = asked_of([*busy, *[endpoint.Try(500, None, "broken")] * 2])
+    assert (failed.kind, failed.tries, failed.trouble, failed.barred) == ("failed", 10, "broken", False)
+
+
+def test_what_is_busy_for_minutes_stops_its_judge(monkeypatch):
+    monkeypatch.setattr(endpoint, "_GRACE", 0.2)
+    failed = asked_of([endpoint.Try(429, None, "status 429: no quota")] * 1000, timeout=0.1)
+    assert 2 < failed.tries < 50
+    assert failed.barred
+    assert failed.trouble == (
+        "The endpoint http://h/v1 has turned judge j away for 0 minutes (status 429: no quota); start again later."
+    )
+
+
+def test_a_server_that_is_overloaded_for_a_while_loses_no_call(tmp_path, picture):
+    begun = []
+
+    def script(request, nth):
+        begun.append(time.monotonic())
+        return "503" if begun[-1] - begun[0] < 0.5 else "good"
+
+    with Running(FakeJudge(script)) as server:
+        rows, _ = run(make_calls(make_judge(server.url, tries=1), picture, 12), tmp_path)
+    assert {r["outcome"] for r in rows} == {"scored"}
+
+
+@pytest.mark.parametrize("form", ["%s", "[%s]"])
+def test_a_delay_in_the_body_is_waited_for(tmp_path, picture, form):
+    """As Google has it, alone or in a list."""
+    info = dict(details=[{"@type": "type.googleapis.com/google.rpc.Help"}, dict(retryDelay="0.3s")])
+    data = (form % json.dumps(dict(error=dict(code=429, message="quota") | info))).encode()
+    with Running(FakeJudge(lambda r, n: (429, data) if len(server.requests) == 1 else "good")) as server:
+        run(make_calls(make_judge(server.url, concurrency=1, tries=1), picture, 2), tmp_path)
+        assert server.starts[1] - server.starts[0] > 0.29
+
+
+@pytest.mark.parametrize(
+    ("details", "wait"),
+    [([dict(retryDelay="37s")], 37.0), ([dict(retryDelay="1.5s")], 1.5), ([dict(retryDelay="soon")], None),
+     ([dict(retryDelay=3)], None), ([7], None), ("37s", None), (None, None)],
+)  # fmt: skip
+def test_delays_in_bodies(details, wait):
+    assert endpoint._delay(dict(details=details)) == wait
 
 
 def test_a_limited_rate_loses_no_call(tmp_path, picture):
