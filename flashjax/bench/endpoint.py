@@ -20,6 +20,12 @@ _AGAIN = (408, 409, 425, 429)  # with all from 500 on: the state of the server, 
 _UNSENT, _UNSEEN = 0, -1  # in a status's place: the request did not get there; what became of it is unknown
 _LOST = (_UNSEEN, 502, 504, 520, 524)  # the model may have answered, and a proxy says that it did not hear it
 _BUSY = (429, 503)
+_FILTERS = ("content_filter", "content_policy", "moderation", "safety", "data_inspection")  # codes begin so
+_FILTERED = (
+    "content_filter", "content filter", "content management policy", "content_policy", "content policy",
+    "content moderation", "requires moderation", "safety system", "safety filter", "input was flagged",
+    "prompt was flagged",
+)  # fmt: skip
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds between tries, doubled each time
 _GRACE = 300.0  # seconds in which an endpoint that is busy, or is being started anew, uses up no tries
 _CONNECT = 30.0  # seconds until a connection stands, name and encryption included
@@ -45,12 +51,14 @@ class Reply(NamedTuple):
 
 class Try(NamedTuple):
     """``status``: of HTTP, or _UNSENT or _UNSEEN. ``wait``: seconds until the endpoint wants to be asked again, if it
-    says so. ``trouble``: what was wrong. ``body``: of a complete reply."""
+    says so. ``trouble``: what was wrong. ``body``: of a complete reply. ``filtered``: by a content filter, before the
+    model."""
 
     status: int
     wait: float | None
     trouble: str
     body: dict[str, Any] | None = None
+    filtered: bool = False
 
     @property
     def unseen(self) -> bool:
@@ -190,12 +198,13 @@ class Endpoint:
     def _turned_away(self, status: int, wait: float | None, content: bytes) -> Try:
         error = _error(content)
         told = " ".join(f"{error.get('code') or ''} {error.get('message') or ''}".split())
-        return Try(status, _delay(error) if wait is None else wait, self._hidden(f"status {status}: {told}"))
+        wait = _delay(error) if wait is None else wait
+        return Try(status, wait, self._hidden(f"status {status}: {told}"), filtered=_is_filtered(error))
 
     def _last(self, one: Try, busy: bool) -> tuple[str, str, bool] | None:
         """(kind, trouble, barred) where another try is not worth it."""
         if one.status not in (_UNSENT, _UNSEEN, *_AGAIN) and one.status < 500:
-            return self._verdict(one.status, one.trouble)
+            return self._verdict(one)
         if one.wait is not None and one.wait > _PATIENCE:
             return "failed", self._later(one.wait, one.trouble), True
         if busy and time.monotonic() - self._heard > self._grace:
@@ -203,17 +212,16 @@ class Endpoint:
             return "failed", f"{told}minutes ({one.trouble}); start again later.", True
         return None
 
-    def _verdict(self, status: int, trouble: str) -> tuple[str, str, bool]:
-        """(kind, trouble, barred) of a reply, from a status that is not worth another try."""
-        judge = self.judge
-        if any(word in trouble.lower() for word in ("content_filter", "content_policy", "safety", "moderation")):
-            return "refused", trouble, False
-        if status in (401, 403):
+    def _verdict(self, one: Try) -> tuple[str, str, bool]:
+        """(kind, trouble, barred) of a status that is not worth another try."""
+        judge, status, trouble = self.judge, one.status, one.trouble
+        # A filter has seen the question, which neither a wrong key nor a wrong address gets to.
+        if status == 401 or (status == 403 and not one.filtered):
             return "failed", f"The endpoint {judge.url} refuses the key of judge {judge.name} ({trouble}).", True
         if status in (404, 405) or 300 <= status < 400:
             told = f"The endpoint {judge.url} has no model {judge.model}, or is no OpenAI-compatible API ({trouble}); "
             return "failed", f"{told}mend url and model of judge {judge.name}.", True
-        return "rejected", trouble, False
+        return "refused" if one.filtered else "rejected", trouble, False
 
     def _later(self, wait: float, trouble: str) -> str:
         """Of a quota of the day, say: a run that stands still for hours tells nobody why."""
@@ -242,6 +250,14 @@ def _error(content: bytes) -> dict[str, Any]:
     body = body[0] if isinstance(body, list) and body else body  # Gemini's
     error = body.get("error", text) if isinstance(body, dict) else text
     return error if isinstance(error, dict) else dict(message=str(error))
+
+
+def _is_filtered(error: Mapping[str, Any]) -> bool:
+    """Whether an error is a content filter's, by its code or type, or by the phrases that providers have for it: a mere
+    "safety" is in names of projects and parameters too."""
+    kinds = [str(error.get(name)).lower() for name in ("code", "type")]
+    message = str(error.get("message")).lower()
+    return any(kind.startswith(_FILTERS) for kind in kinds) or any(phrase in message for phrase in _FILTERED)
 
 
 def _delay(error: Mapping[str, Any]) -> float | None:

@@ -78,6 +78,31 @@ def test_a_content_filter_in_front_of_the_model_is_a_refusal(tmp_path, picture, 
     assert rows[0]["reason"] == f"status {status}: {code} flagged"
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "outcome"),
+    [
+        (400, dict(message="Unrecognized request argument supplied: safety_identifier"), "rejected"),
+        (400, dict(code="unknown_parameter", message="Unknown parameter: 'moderation'."), "rejected"),
+        (401, dict(message="Invalid key for project safety-eval"), "failed"),
+        (401, dict(code="moderation", message="no key"), "failed"),
+        (403, dict(message="project moderation-eval has no access"), "failed"),
+        (404, dict(message="no model safety-judge"), "failed"),
+        (403, dict(code=403, message="m requires moderation on R. Your input was flagged for violence."), "refused"),
+        (400, dict(message="triggering Azure OpenAI's content management policy"), "refused"),
+        (400, dict(type="content_policy_violation", message="no"), "refused"),
+        (400, dict(code="moderation_blocked", message="Rejected by our safety system."), "refused"),
+        (400, dict(code="data_inspection_failed", message="inappropriate"), "refused"),
+        (422, "stopped by a safety filter", "refused"),
+    ],
+)  # fmt: skip
+def test_a_word_of_safety_makes_no_refusal(tmp_path, picture, status, error, outcome):
+    """A refusal stays in the journal for ever; a wrong key or parameter is mended."""
+    data = json.dumps(dict(error=error)).encode()
+    with Running(FakeJudge(lambda r, n: (status, data))) as server:
+        rows, _ = run(make_calls(make_judge(server.url), picture, 1), tmp_path)
+    assert [r["outcome"] for r in rows] == [outcome]
+
+
 def test_a_picture_that_is_gone_stops_its_own_call_alone(tmp_path, picture):
     """What is on its way is paid for, and is not called back."""
     Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(tmp_path / "b.png")
