@@ -221,13 +221,18 @@ def _judgement(call: Call, body: Mapping[str, Any]) -> Row:
 
 
 def _usage(call: Call, body: Mapping[str, Any]) -> tuple[list[int], bool]:
-    """[input, output] tokens as the endpoint counted them, or else the most that they can be."""
+    """[input, output] tokens as the endpoint counted them, or else the most that they can be. Some leave what a model
+    thinks out of completion_tokens, and count it in total_tokens alone."""
     usage = body.get("usage")
     if isinstance(usage, dict):
-        found = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-        if all(type(n) is int and 0 <= n < 1 << 40 for n in found):
-            return found, True
+        asked, told, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
+        if _is_count(asked) and _is_count(told):
+            return [asked, max(told, total - asked) if _is_count(total) else told], True
     return list(call.tokens()), False
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 40
 
 
 def results(calls: Sequence[Call], journal: Journal, unasked: Mapping[str, str]) -> list[Row]:

@@ -13,7 +13,7 @@ import time
 
 import pytest
 from asking import PRICES, make_calls, make_judge, number, run
-from fake_judge import FakeJudge, Running
+from fake_judge import GOOD, FakeJudge, Running, completion
 
 from flashjax.bench import journal
 from flashjax.bench.journal import Journal
@@ -37,6 +37,18 @@ def test_a_budget_is_never_passed_and_what_was_paid_is_kept(tmp_path, picture):
         assert sum(server.seen.values()) == 60
     with pytest.raises(UserError, match="A budget needs prices"):
         run(make_calls(make_judge("http://a/v1"), picture, 1), tmp_path, budget=1.0)
+
+
+@pytest.mark.parametrize(
+    ("total", "paid"), [(1100, 100), (1700, 700), (900, 100), (None, 100), ("1700", 100), (True, 100), (-5, 100)]
+)
+def test_what_a_model_thinks_is_paid_for(tmp_path, picture, total, paid):
+    """Where it is in the total alone: 1000 tokens of the question and 100 of the reply."""
+    body = json.loads(completion(json.dumps(GOOD)))
+    body["usage"]["total_tokens"] = total
+    with Running(FakeJudge(lambda r, n: (200, json.dumps(body).encode()))) as server:
+        _, dollars = run(make_calls(make_judge(server.url, prices=PRICES), picture, 1), tmp_path)
+    assert dollars == pytest.approx((1000 * PRICES.input + paid * PRICES.output) / 1e6)
 
 
 def test_a_reply_without_usage_counts_at_its_highest(tmp_path, picture):
