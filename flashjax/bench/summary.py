@@ -23,6 +23,9 @@ _NO_CELL = dict(value=None, low=None, high=None, n=0)
 def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, Any]:
     """All figures, ready for JSON.
 
+    Args:
+        reference: the system that the others are compared with; without one, that of the pairs, if there are any.
+
     Returns:
         categories, judges, systems: in the order of the rows.
         prompts: how many there are. outcomes: system to outcome to the number of its pictures, over all judges.
@@ -33,10 +36,14 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
         differences: system against reference, by judge and category and overall, which is the mean of the categories
             as the average is: value, low, high, n, power.
         agreement, pairs, strengths, injection, drift: see the functions.
+
+    Raises:
+        UserError: there are no scores, or the pairs are against another reference.
     """
     points = [r for r in rows if r["kind"] == "point"]
     if not points:
         raise UserError("There are no scored pictures; run flashjax bench judge first.")
+    reference = _reference(rows, reference)
     judges, systems, categories = (list(dict.fromkeys(r[k] for r in points)) for k in ("judge", "system", "category"))
     means = {(s, j): mine for j in judges for s, mine in _fair(_of(points, judge=j), systems).items()}
     category = {r["prompt"]: r["category"] for r in points}
@@ -62,6 +69,17 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
         dollars=sum({r["key"]: r.get("dollars", 0.0) for r in rows}.values()),
         served={j: sorted({r["served"] for r in rows if r["judge"] == j and r.get("served")}) for j in judges},
     )  # fmt: skip
+
+
+def _reference(rows: Sequence[Row], wanted: str | None) -> str | None:
+    paired = {r["reference"] for r in _of(rows, kind="pair")}
+    reference = wanted or min(paired, default=None)
+    if paired - {reference}:
+        raise UserError(
+            f"The pairs were judged against {', '.join(sorted(paired))}, so that a report against {reference} would "
+            "leave them out; leave --reference out, or judge again with it."
+        )
+    return reference
 
 
 def _of(rows: Iterable[Row], **wanted) -> list[Row]:

@@ -10,7 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", required=True, nargs="+", metavar="NAME=DIR", help="as bench judge has them")
     parser.add_argument("--sources", help="folder of the source pictures of edits, as bench judge has it")
     parser.add_argument("--judged", required=True, help="folder that bench judge wrote (--out there)")
-    parser.add_argument("--reference", help="name of the system that all others are compared with")
+    parser.add_argument(
+        "--reference", help="name of the system that all others are compared with (default: that of the pairs)"
+    )
     parser.add_argument("--measures", help="measures.json of flashjax bench measure, shown as a table")
     parser.add_argument("--title", default="Judged pictures", help="the heading (default '%(default)s')")
     parser.add_argument("--out", required=True, help="report.html to write; .json and .csv go beside it")

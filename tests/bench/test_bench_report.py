@@ -243,6 +243,17 @@ def test_the_worst_is_first_and_figures_are_beside_the_page(judged):
     assert {(r["prompt"], r["value"]) for r in unscored} == {("p5", "")}
 
 
+def test_pairs_that_were_paid_for_are_in_every_report(judged, tmp_path, capsys):
+    folder = judged.parents[1]
+    systems = [f"{s}={folder / s}" for s in ("teacher", "student")]
+    asked = [f"--bench={folder}/bench.jsonl", "--pictures", *systems, f"--judged={folder}/judged"]
+    assert cli.main(["bench", "report", *asked, f"--out={tmp_path}/r.html"]) == 0
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(judged.with_suffix(".json").read_text())
+    assert cli.main(["bench", "report", *asked, f"--out={tmp_path}/s.html", "--reference=student"]) == 2
+    assert "The pairs were judged against teacher" in capsys.readouterr().err
+    assert not (tmp_path / "s.html").exists()
+
+
 @pytest.mark.parametrize("words", [100, 600])
 def test_eighteen_hundred_prompts_fit(tmp_path, monkeypatch, words):
     """Noise is the worst that can be compressed: thumbnails get smaller until all fit beside what judges said of them.

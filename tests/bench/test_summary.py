@@ -149,8 +149,10 @@ def test_pairs_are_those_with_the_reference(rows):
     points = [row("point", "strict", "other", str(i), 3.0) for i in range(40)]
     (student, _) = summarise(rows + points, "teacher")["pairs"][0], None
     assert student["wins"] == 10
-    told = [p for p in summarise(rows + points, "other")["pairs"] if p["system"] == "student"]
-    assert [p["wins"] for p in told] == [0, 0]  # nothing was asked of it and this reference
+    assert summarise(rows + points) == summarise(rows + points, "teacher")
+    with pytest.raises(UserError, match="judged against teacher, so that a report against other would leave them out"):
+        summarise(rows + points, "other")
+    assert summarise(points)["reference"] is None
 
 
 def test_a_judge_that_marks_a_defaced_picture_down_is_not_moved():
