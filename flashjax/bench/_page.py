@@ -104,21 +104,20 @@ Spent: {{ "%.2f" | format(told.dollars) }} US dollars
 {% if told.pairs | selectattr('rate') | list %}
 <h2>Pairs, both orders</h2>
 <div class="wide"><table><thead><tr><th class="name">Model</th><th class="name">Judge</th><th>Wins</th><th>Ties</th>
-<th>Losses</th><th>Flips</th><th>No answer</th><th>Win rate</th><th>95 % interval</th></tr></thead><tbody>
+<th>Losses</th><th>Flips</th><th>No answer</th><th>Win rate</th><th>95 % interval</th><th>Strength</th>
+<th>95 % interval</th></tr></thead><tbody>
 {% for p in told.pairs %}
 <tr><td class="name system">{{ p.system }}</td><td class="name">{{ p.judge }}</td>
 <td>{{ p.wins }}</td><td>{{ p.ties }}</td>
 <td>{{ p.losses }}</td><td>{{ p.flips }} ({{ p.flip_rate | share }})</td><td>{{ p.lost }}</td>
 {% if p.rate %}<td>{{ p.rate.value | share }}</td><td>{{ p.rate.low | share }} to {{ p.rate.high | share }}</td>
-{% else %}<td>\u2013</td><td>\u2013</td>{% endif %}</tr>
+<td>{{ p.strength.value | figure }}</td><td>{{ p.strength.low | figure }} to {{ p.strength.high | figure }}</td>
+{% else %}<td>\u2013</td><td>\u2013</td><td>\u2013</td><td>\u2013</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
-{% for judge, found in told.strengths.items() if found %}
-<p class="soft">Bradley-Terry, {{ judge }}: {% if found is string %}{{ found }}{% else %}
-{%- for name, value in found.items() %}
-{{ name }} {{ "%+.2f" | format(value) }}{{ "" if loop.last else ", " }}
-{%- endfor %}{% endif %}</p>
-{% endfor %}
+<p class="soft">Win rates are of all prompts together, whatever their category; ties and flips count half. The strength
+is Bradley and Terry's, over {{ told.reference }}: the log of the odds of winning, without an end where all are won, or
+lost.</p>
 {% endif %}
 """ + SECTION + """
 <h2>Can the judges be trusted?</h2>

@@ -7,7 +7,7 @@ Prompts are what is resampled: several seeds of a prompt are averaged first, bec
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +17,11 @@ from flashjax.evaluate.intervals import Interval
 
 __all__ = [
     "Verdicts",
-    "bradley_terry",
     "mean_interval",
     "moved",
     "power_note",
     "spearman",
+    "strength",
     "verdicts",
     "weighted_kappa",
 ]
@@ -119,34 +119,11 @@ def verdicts(pairs: Sequence[tuple[str | None, str | None]]) -> Verdicts:
     return Verdicts(*counted, len(pairs) - len(told), tuple(_WORTH[kind] for kind in told))
 
 
-def bradley_terry(games: Mapping[tuple[str, str], float], *, tolerance: float = 1e-12) -> dict[str, float]:
-    """Log strengths of systems, with mean 0, by maximum likelihood: a beats b with odds exp(strength a - strength b).
-
-    The minorise-maximise iteration of Hunter (2004).
-
-    Args:
-        games: (winner, loser) to the number of wins; a tie is half a win each way.
-
-    Raises:
-        UserError: some systems won or lost all games against the others: no finite strength is the most likely.
-    """
-    from scipy.sparse.csgraph import connected_components
-
-    names = sorted({name for pair in games for name in pair})
-    at = {name: i for i, name in enumerate(names)}
-    wins = np.zeros((len(names), len(names)))
-    for (winner, loser), count in games.items():
-        wins[at[winner], at[loser]] += count
-    if len(names) < 2 or connected_components(wins > 0, connection="strong")[0] > 1:
-        raise UserError("Some systems won or lost all their pairs, so that no finite strengths fit; judge more pairs.")
-    played, won, strength = wins + wins.T, wins.sum(1), np.ones(len(names))
-    for _ in range(100_000):
-        renewed = won / (played / np.add.outer(strength, strength)).sum(1)
-        renewed /= np.exp(np.log(renewed).mean())
-        moved, strength = np.abs(np.log(renewed / strength)).max(), renewed
-        if moved < tolerance:
-            return dict(zip(names, np.log(strength).tolist(), strict=True))
-    raise UserError("The strengths of the systems do not settle; judge more pairs.")
+def strength(rate: float | None) -> float | None:
+    """How much stronger than the reference a system is that wins at this rate: the log of the odds, which is Bradley
+    and Terry's most likely strength where all games are against one reference, whose own is 0. None of None, and of 0
+    or 1 (up to rounding), for which no finite strength is the most likely."""
+    return math.log(rate / (1 - rate)) if rate is not None and _EQUAL < rate < 1 - _EQUAL else None
 
 
 def power_note(*groups: Sequence[float]) -> str:

@@ -35,7 +35,7 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
         rank: system to its place by the average of all judges.
         differences: system against reference, by judge and category and overall, which is the mean of the categories
             as the average is: value, low, high, n, power.
-        agreement, pairs, strengths, injection, drift: see the functions.
+        agreement, pairs, injection, drift: see the functions.
 
     Raises:
         UserError: there are no scores, or the pairs are against another reference.
@@ -63,7 +63,6 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
         pairs=[
             _pairs(s, j, _of(rows, kind="pair", system=s, judge=j, reference=reference)) for s in others for j in judges
         ],
-        strengths={j: _strengths(_of(rows, kind="pair", judge=j)) for j in judges},
         injection=[_injection(j, points, _of(rows, kind="injection", judge=j)) for j in judges],
         drift=drift_of(rows),
         dollars=sum({r["key"]: r.get("dollars", 0.0) for r in rows}.values()),
@@ -165,39 +164,27 @@ def _agreement(a: str, b: str, points: Sequence[Row]) -> dict[str, Any]:
 
 
 def _paired(rows: Sequence[Row]) -> dict[tuple, list[str | None]]:
-    """(system, prompt, seed) to the winners of both orders."""
+    """(prompt, seed) to the winners of both orders, of one system and judge."""
     found: dict[tuple, list[str | None]] = defaultdict(lambda: [None, None])
     for row in rows:
         value = row["value"] if row["outcome"] == "scored" else None
-        found[row["system"], row["prompt"], row["seed"]][row["order"]] = value
+        found[row["prompt"], row["seed"]][row["order"]] = value
     return found
 
 
 def _pairs(system: str, judge: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """Wins, ties, losses, flips against the reference, and the win rate (ties and flips count half) by prompt."""
+    """Wins, ties, losses, flips against the reference, and the win rate (ties and flips count half) by prompt, all
+    prompts together whatever their category; ``strength`` is that of the rate and of its ends."""
     found = _paired(rows)
     told = statistics.verdicts([tuple(v) for v in found.values()])
     by = defaultdict(list)
-    for (_, prompt, _), score in zip([k for k, v in found.items() if None not in v], told.scores, strict=True):
+    for (prompt, _), score in zip([k for k, v in found.items() if None not in v], told.scores, strict=True):
         by[prompt].append(score)
     scores = [float(np.mean(v)) for v in by.values()]
     kept = dict(wins=told.wins, ties=told.ties, losses=told.losses, flips=told.flips, lost=told.lost)
     rate = _told(intervals.rate_interval(scores), len(scores)) if scores else None
-    return dict(system=system, judge=judge, flip_rate=told.flip_rate, rate=rate) | kept
-
-
-def _strengths(rows: Sequence[Row]) -> dict[str, float] | str | None:
-    """Bradley-Terry strengths of all systems and the reference, or the sentence why there are none."""
-    games: dict[tuple[str, str], float] = defaultdict(float)
-    reference = next((r["reference"] for r in rows), None)
-    for (system, _, _), pair in _paired(rows).items():
-        for worth in statistics.verdicts([tuple(pair)]).scores:
-            games[system, reference] += worth
-            games[reference, system] += 1 - worth
-    try:
-        return statistics.bradley_terry(games) if games else None
-    except UserError as error:
-        return str(error)
+    strength = rate and {k: statistics.strength(rate[k]) for k in ("value", "low", "high")}
+    return dict(system=system, judge=judge, flip_rate=told.flip_rate, rate=rate, strength=strength) | kept
 
 
 def _injection(judge: str, points: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:

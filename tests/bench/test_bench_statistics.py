@@ -189,29 +189,26 @@ def test_all_verdicts_of_two_orders():
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 10_000), st.integers(2, 6))
+@given(st.integers(0, 10_000), st.integers(1, 5))
 def test_strengths_are_those_of_logistic_regression(seed, count):
-    rng, names = np.random.default_rng(seed), [f"s{i}" for i in range(count)]
-    games = {(a, b): rng.integers(1, 30) + 0.5 * rng.integers(0, 2) for a in names for b in names if a != b}
+    """Of all games together, each against the reference, whose strength is 0."""
+    rng = np.random.default_rng(seed)
+    won, lost = (rng.integers(1, 30, count) + 0.5 * rng.integers(0, 2, count) for _ in range(2))
 
-    def loss(free):
-        s = dict(zip(names, [0.0, *free], strict=True))
-        return -sum(n * special.log_expit(s[a] - s[b]) for (a, b), n in games.items())
+    def loss(strengths):
+        return -(won * special.log_expit(strengths) + lost * special.log_expit(-strengths)).sum()
 
-    theirs = np.array([0.0, *optimize.minimize(loss, np.zeros(count - 1), method="BFGS", options={"gtol": 1e-7}).x])
-    ours = statistics.bradley_terry(games)
-    np.testing.assert_allclose([ours[n] for n in names], theirs - theirs.mean(), rtol=0, atol=1e-6)
-
-
-def test_two_systems_have_the_log_odds():
-    found = statistics.bradley_terry({("a", "b"): 30, ("b", "a"): 10})
-    assert found["a"] - found["b"] == pytest.approx(math.log(3), abs=1e-9)
+    theirs = optimize.minimize(loss, np.zeros(count), method="BFGS", options={"gtol": 1e-7}).x
+    ours = [statistics.strength(rate) for rate in won / (won + lost)]
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("games", [{}, {("a", "b"): 3}, {("a", "b"): 3, ("b", "a"): 1, ("a", "c"): 2}])
-def test_a_system_that_lost_all_has_no_finite_strength(games):
-    with pytest.raises(UserError, match="won or lost all their pairs"):
-        statistics.bradley_terry(games)
+def test_the_log_odds():
+    assert statistics.strength(0.75) == pytest.approx(math.log(3), abs=1e-9)
+    assert statistics.strength(0.5) == 0
+    assert [statistics.strength(rate) for rate in (0.0, 1.0, None)] == [None] * 3
+    for n in range(2, 500):  # the end of Wilson's interval is 1 up to rounding
+        assert statistics.strength(intervals.rate_interval([1.0] * n).high) is None
 
 
 def test_the_power_note():

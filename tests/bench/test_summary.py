@@ -59,7 +59,9 @@ def test_everything_adds_up(rows):
     assert [pairs[k] for k in ("wins", "losses", "flips", "ties", "lost")] == [10, 10, 10, 10, 0]
     assert pairs["rate"]["value"] == 0.5
     assert pairs["flip_rate"] == 0.25
-    assert s["strengths"]["strict"] == pytest.approx({"student": 0.0, "teacher": 0.0})
+    assert pairs["strength"]["value"] == 0
+    assert pairs["strength"]["high"] == pytest.approx(np.log(pairs["rate"]["high"] / (1 - pairs["rate"]["high"])))
+    assert pairs["strength"]["low"] == pytest.approx(-pairs["strength"]["high"])
     assert [p["moved"] for p in s["injection"]] == [False, True]
     assert s["drift"] == []
     assert s["dollars"] == pytest.approx(0.01 * len(rows))
@@ -153,6 +155,21 @@ def test_pairs_are_those_with_the_reference(rows):
     with pytest.raises(UserError, match="judged against teacher, so that a report against other would leave them out"):
         summarise(rows + points, "other")
     assert summarise(points)["reference"] is None
+
+
+def test_lopsided_pairs_have_strengths():
+    """One system that won all its pairs takes nobody else's strength, and 399 of 400 are no problem either."""
+    made = [row("point", "j", s, str(i), 3.0) for s in ("t", "all", "most") for i in range(400)]
+    for system in ("all", "most"):
+        for i in range(400):
+            won = ["BA", "AB"][system == "all" or i > 0]
+            made += [row("pair", "j", system, str(i), w, order=o, reference="t") for o, w in enumerate(won)]
+    every, most = ((p["strength"], p["rate"]) for p in summarise(made)["pairs"])
+    assert (every[0]["value"], every[0]["high"]) == (None, None)
+    assert every[0]["low"] == pytest.approx(np.log(every[1]["low"] / (1 - every[1]["low"])))
+    assert every[0]["low"] > 4
+    assert most[0]["value"] == pytest.approx(np.log(399))
+    assert 4 < most[0]["low"] < most[0]["value"] < most[0]["high"]
 
 
 def test_a_judge_that_marks_a_defaced_picture_down_is_not_moved():
