@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from flashjax.bench.comparing import METRICS, Row
+from flashjax.bench.plan import Pictures
+from flashjax.bench.prompts import Prompt, spread
 from flashjax.errors import UserError
-from flashjax.files import as_csv, read_object, write_whole
+from flashjax.files import as_csv, read_object, sha256_of, write_whole
 
-__all__ = ["SECTION", "read_measures", "table", "write_measures"]
+__all__ = ["SECTION", "origin", "read_measures", "table", "write_measures"]
 
 _FIELDS = [field.name for field in fields(Row)]
-_KEYS = ("reference", "systems", "categories", "rows", "warnings", "extractors", "reader")
+_KINDS = dict(
+    reference=str, systems=list, categories=list, rows=list, warnings=list, extractors=list, reader=str | None,
+    prompts=int, bench_sha256=str, pictures=dict,
+)  # fmt: skip
 
 SECTION = """
 {% if measured %}
@@ -46,12 +53,63 @@ def write_measures(folder: Path, told: Mapping[str, Any]) -> None:
     write_whole(folder / "measures.csv", as_csv(_FIELDS, rows).encode("utf-8", "replace"))
 
 
-def read_measures(path: str | Path) -> dict[str, Any]:
-    """What ``write_measures`` wrote. Raises UserError."""
+def origin(bench: str | Path, prompts: Sequence[Prompt], systems: Mapping[str, Pictures]) -> dict[str, Any]:
+    """Of what measures are: how many prompts of which file, and the pictures of each system, by content."""
+    shots = {
+        name: [[p.id, seed, found[p.id][seed].digest] for p in prompts for seed in sorted(found[p.id])]
+        for name, found in systems.items()
+    }
+    pictures = {name: hashlib.sha256(json.dumps(mine).encode()).hexdigest() for name, mine in shots.items()}
+    return dict(prompts=len(prompts), bench_sha256=sha256_of(Path(bench)), pictures=pictures)
+
+
+def read_measures(
+    path: str | Path, bench: str | Path, prompts: Sequence[Prompt], systems: Mapping[str, Pictures]
+) -> dict[str, Any]:
+    """What ``write_measures`` wrote, of these pictures.
+
+    Args:
+        bench, prompts: a file, and all its prompts. systems: name to pictures. Where these are of fewer prompts than
+            were measured, pictures are not compared.
+
+    Raises:
+        UserError: the file is damaged, or of another bench, other systems or other pictures.
+    """
     told = read_object(path, "flashjax bench measure writes it")
-    if set(_KEYS) - set(told) or not all(isinstance(r, dict) and sorted(r) == sorted(_FIELDS) for r in told["rows"]):
-        raise UserError(f"{path} is no measures.json of this flashjax bench measure.")
+    if wrong := _wrong(told):
+        raise UserError(f"{path} is no measures.json of this flashjax bench measure: {wrong}.")
+    measured, shared = spread(prompts, told["prompts"]), [name for name in told["pictures"] if name in systems]
+    known = {name: systems[name] for name in shared if all(p.id in systems[name] for p in measured)}
+    found = origin(bench, measured, known)
+    if told["bench_sha256"] != found["bench_sha256"]:
+        raise UserError(f"{path} is of another bench than {bench}; run flashjax bench measure with this one.")
+    if not shared:
+        raise UserError(f"{path} measures {', '.join(told['pictures'])}, and none of {', '.join(systems)}.")
+    if other := [name for name in known if told["pictures"][name] != found["pictures"][name]]:
+        raise UserError(f"{path} measures other pictures of {other[0]} than these; run flashjax bench measure again.")
     return told
+
+
+def _wrong(told: Mapping[str, Any]) -> str:
+    """What is wrong with measures; nothing is the empty string."""
+    if wrong := [name for name, kind in _KINDS.items() if name not in told or not isinstance(told[name], kind)]:
+        return f"its {wrong[0]} is missing, or of another kind"
+    if not all(isinstance(e, dict) and {"name", "sha256"} <= set(e) for e in told["extractors"]):
+        return "an extractor has no name or no sha256"
+    return next(filter(None, map(_wrong_row, told["rows"], itertools.repeat(told["systems"]))), "")
+
+
+def _wrong_row(row: Any, systems: Sequence[str]) -> str:
+    if not isinstance(row, dict) or sorted(row) != sorted(_FIELDS):
+        return "a row has other fields"
+    if not all(isinstance(row[name], str) for name in ("system", "category", "metric", "extractor", "unit")):
+        return "a row has a name that is no text"
+    if row["metric"] not in METRICS:
+        return f"it has the measure {row['metric']}, which is not known"
+    if row["system"] not in systems:
+        return f"it has a row of {row['system']}, which is none of its systems"
+    numbers = [row[name] for name in ("value", "low", "high") if row[name] is not None]
+    return "" if all(type(x) in (int, float) for x in numbers) else "a row has a figure that is no number"
 
 
 def table(told: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
 
     from flashjax import __version__
     from flashjax.bench import comparing, plan, prompts
-    from flashjax.bench._measures import write_measures
+    from flashjax.bench._measures import origin, write_measures
     from flashjax.errors import UserError
 
     bench = prompts.read_bench(args.bench, args.limit)
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     measured, reading = _measured(args, bench, systems, extractors, sources)
     told = comparing.compare(measured, args.reference, {p.id: p.category for p in bench})
     told["warnings"] += _about(measured[args.reference], extractors, reading)
-    facts = dict(flashjax=__version__, bench=args.bench, prompts=len(bench), **reading)
+    facts = dict(flashjax=__version__, bench=args.bench, **origin(args.bench, bench, systems), **reading)
     facts["extractors"] = [
         dict(name=e.name, sha256=e.sha256, dimensions=measured[args.reference].features[e.name].shape[1])
         for e in extractors

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> None:
     systems, judged = ({row[name] for row in points} for name in ("system", "prompt"))
     if args.reference and args.reference not in systems:
         raise UserError(f"--reference {args.reference} is none of the judged systems {', '.join(sorted(systems))}.")
-    bench = [p for p in prompts.read_bench(args.bench) if p.id in judged]
+    every = prompts.read_bench(args.bench)
+    bench = [p for p in every if p.id in judged]
     if unknown := sorted(judged - {p.id for p in bench}):
         raise UserError(f"{scores} judges {unknown[0]}, which is not in {args.bench}; give the bench that was judged.")
     pictures = plan.read_systems(args.pictures, bench)
@@ -56,6 +57,6 @@ def run(args: argparse.Namespace) -> None:
             )
     sources, command = plan.find_sources(bench, args.bench, args.sources), shlex.join(["flashjax", *sys.argv[1:]])
     told = dict(title=args.title, command=command, reference=args.reference)
-    measures = read_measures(args.measures) if args.measures else None
+    measures = read_measures(args.measures, args.bench, every, pictures) if args.measures else None
     write_report(args.out, rows, bench, pictures, sources=sources, measures=measures, **told)
     print(f"Report: {args.out}")

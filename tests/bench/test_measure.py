@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from tiny_onnx import network
 
 from flashjax import cli
-from flashjax.bench import measuring, report
+from flashjax.bench import _measures, measuring, report
 from flashjax.bench.calls import read_picture
 from flashjax.bench.prompts import Prompt, make_prompt
 from flashjax.data.postcards import lettering
@@ -95,6 +95,76 @@ def test_from_the_command_to_the_report(bench, capsys, monkeypatch, tmp_path):
     assert "Words rendered right (OCR)" in page
     assert cli.main([*argv, f"--measures={bench}/bench.jsonl", "--pictures", *systems]) == 2
     assert "is not valid JSON" in capsys.readouterr().err
+
+
+@pytest.fixture
+def reported(bench):
+    """What runs a report of the systems and prompts that were judged with measures, and the measures of all."""
+    assert measure(bench, "--no-ocr", "--extractor=postcards") == 0
+    told = json.loads((bench / "out" / "measures.json").read_text())
+    score = dict(kind="point", judge="j", outcome="scored", value=3.0, key="k", seed=0, reason="")
+
+    def report_of(measures, names=("teacher", "student"), prompts=("a0", "a1", "a2", "b0", "b1", "b2")) -> int:
+        scores = [dict(score, system=s, prompt=p, category="landscape") for s in names for p in prompts]
+        (bench / "out" / "scores.jsonl").write_text("\n".join(map(json.dumps, scores)))
+        (bench / "measures.json").write_text(json.dumps(measures))
+        argv = ["bench", "report", f"--bench={bench}/bench.jsonl", f"--judged={bench}/out", f"--out={bench}/r.html"]
+        pictures = [f"{name}={bench}/{'student' if name == 'other' else name}" for name in names]
+        return cli.main([*argv, f"--measures={bench}/measures.json", "--pictures", *pictures])
+
+    return report_of, told
+
+
+def test_measures_stand_beside_the_pictures_that_were_measured(reported, bench, capsys):
+    report_of, told = reported
+    assert report_of(told) == report_of(told, ("student",)) == 0
+    assert report_of(told, ("other",)) == 2
+    assert "measures teacher, student, and none of other." in capsys.readouterr().err
+    save(bench / "student" / "b1_1.png", sign("OLD"))
+    assert report_of(told, ("teacher",)) == 0
+    assert report_of(told, prompts=("a0", "a1")) == 0  # of which not all is seen that was measured
+    assert report_of(told) == 2
+    assert "measures other pictures of student than these; run" in capsys.readouterr().err
+    with (bench / "bench.jsonl").open("a") as file:
+        file.write("\n")
+    assert report_of(told, ("teacher",)) == 2
+    assert f"measures.json is of another bench than {bench}/bench.jsonl" in capsys.readouterr().err
+
+
+def test_measures_of_some_prompts_are_compared_over_these(reported, bench, capsys):
+    """``--limit`` of both commands takes the same prompts, from all categories."""
+    report_of, _ = reported
+    assert measure(bench, "--no-ocr", "--extractor=postcards", "--limit=2") == 0
+    told = json.loads((bench / "out" / "measures.json").read_text())
+    save(bench / "student" / "a2_0.png", RNG.integers(0, 255, (32, 32, 3)))
+    assert report_of(told) == 0  # not among them
+    save(bench / "student" / "b0_0.png", sign("OLD"))
+    assert report_of(told) == 2
+    assert "measures other pictures of student" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (dict(rows=3), "its rows is missing, or of another kind"),
+        (dict(bench_sha256=None), "its bench_sha256 is missing, or of another kind"),
+        (dict(extractors=["net"]), "an extractor has no name or no sha256"),
+        (dict(rows=["x"]), "a row has other fields"),
+        (dict(metric="loveliness"), "it has the measure loveliness, which is not known"),
+        (dict(metric=["cmmd"]), "a row has a name that is no text"),
+        (dict(system="x"), "it has a row of x, which is none of its systems"),
+        (dict(value="1"), "a row has a figure that is no number"),
+    ],
+)  # fmt: skip
+def test_damaged_measures_are_one_sentence(tmp_path, change, sentence):
+    row = dict(system="s", category="", metric="cmmd", extractor="net", value=1.0, low=None, high=None, n=2)
+    row |= dict(unit="pictures", rough=False)
+    told = dict(reference="s", systems=["s"], categories=[""], warnings=[], extractors=[], reader=None, prompts=1)
+    told |= dict(bench_sha256="", pictures={}, rows=[row | {k: v for k, v in change.items() if k in row}])
+    told |= {k: v for k, v in change.items() if k not in row}
+    (tmp_path / "m.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match=f"m.json is no measures.json of this flashjax bench measure: {sentence}."):
+        _measures.read_measures(tmp_path / "m.json", tmp_path, [], {})
 
 
 def test_what_does_not_fit_is_said_before_anything_is_measured(bench, capsys):
