@@ -19,6 +19,7 @@ __all__ = ["Prompt", "difficulty", "make_prompt", "named", "read_bench", "spread
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LONGEST = 20_000  # characters of a prompt
 _HANZI = re.compile("[\u3400-\u9fff]")
+_HALF = re.compile("[\ud800-\udfff]")
 _WORDS_A_POINT = 20  # words that make a prompt as much harder as one more fact does
 _MEDIUM, _HARD = {False: 18, True: 5.5}, {False: 25, True: 10}  # points from which on; keys: is it an edit
 
@@ -95,6 +96,9 @@ def make_prompt(row: Mapping[str, Any]) -> Prompt:
     for name in ("facts", "texts", "changed_texts"):
         if not isinstance(row.get(name, []), list | tuple) or not all(isinstance(t, str) for t in row.get(name, [])):
             raise ValueError(f"{name} is no list of texts")
+    texts = [value for held in row.values() for value in (held if isinstance(held, list | tuple) else [held])]
+    if any(isinstance(text, str) and _HALF.search(text) for text in texts):
+        raise ValueError("it holds half a character, as texts that were cut do")  # no file in UTF-8 can
     if row.get("region", []) != [] and not _is_box(row["region"]):
         raise ValueError("region is no box: left, top, right, bottom from 0 to 1")
     if not is_id(row.get("id", "")):

@@ -188,6 +188,8 @@ def test_the_command_imports_jsonl(tmp_path, capsys):
     ("row", "reason"),
     [
         (dict(prompt="x", facts="abc"), "Line 1 of .* is no prompt: facts is no list of texts"),
+        (dict(prompt="a cat \ud83d on a roof"), "Line 1 of .* is no prompt: it holds half a character"),
+        (dict(prompt="x", facts=["y", "\udc00"]), "Line 1 of .* is no prompt: it holds half a character"),
         (dict(prompt="x", texts="abc"), "Line 1 of .* is no prompt: texts is no list of texts"),
         (dict(prompt="x", fact=["a"]), "Line 1 of .* is no prompt: it has unknown fields: fact"),
         (dict(caption="x"), "Line 1 of .* is no prompt: it has unknown fields: caption"),
