@@ -136,7 +136,8 @@ lost.</p>
 {% endfor %}
 {% for p in told.drift %}
 <li{% if p.moved %} class="bad"{% endif %}>The frozen set on {{ p.day }}, {{ p.judge }}: {% if p.since %}
-against {{ p.since }}, {{ moves(p) }}{% else %}
+against {{ p.since }}, {{ moves(p) }} Each day is tested by itself: of twenty without a change one shows
+a move.{% else %}
 {{ p.scored }} of {{ p.asked }} scored for the first time.{% endif %}</li>
 {% endfor %}
 </ul>

@@ -198,7 +198,7 @@ def _injection(judge: str, points: Sequence[Row], rows: Sequence[Row]) -> dict[s
 
 def drift_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Of each judge that was asked about a frozen set on ``day``: how far it scores above its first day, ``since``
-    (None where this is the first)."""
+    (None where this is the first). Each day is tested by itself, without a correction for how many there are."""
     told = []
     for judge in dict.fromkeys(r["judge"] for r in _of(rows, kind="drift")):
         mine = _of(rows, kind="drift", judge=judge)

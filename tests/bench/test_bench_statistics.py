@@ -120,13 +120,25 @@ def test_ties_make_a_win_rate_surer():
             intervals.rate_interval(wrong)
 
 
-@pytest.mark.parametrize("n", [2, 3, 20])
+@pytest.mark.parametrize("n", [3, 20])
 def test_whether_a_judge_moves_is_students_test(n):
     """Which is wrong in one try of twenty; the bootstrap of three answers would be in every fourth."""
     tries = np.random.default_rng(n).normal(0.4, 1, (400, n))
     np.testing.assert_array_equal([statistics.moved(x) for x in tries], stats.ttest_1samp(tries, 0, 1).pvalue < 0.05)
     assert statistics.moved([0.5] * n)
     assert not statistics.moved([0.0] * n)
+
+
+@pytest.mark.parametrize("n", range(2, 12))
+@pytest.mark.parametrize("share", [0.1, 0.52, 0.6])
+def test_a_judge_in_halves_that_does_not_move(n, share):
+    """Every possible outcome of n changes of which so many are half a point, up or down: how often chance is a move."""
+    level = 0.0
+    for up, down in itertools.product(range(n + 1), repeat=2):
+        if up + down <= n and statistics.moved([0.5] * up + [-0.5] * down + [0.0] * (n - up - down)):
+            level += stats.multinomial.pmf([up, down, n - up - down], n, [share / 2, share / 2, 1 - share])
+    assert level < 0.07
+    assert not statistics.moved([0.5, 0.5])
 
 
 def test_what_is_too_little_is_told():

@@ -19,12 +19,12 @@ def test_a_judge_that_changed_is_seen_from_any_folder(tmp_path, monkeypatch, cap
     monkeypatch.setattr(drift, "today", lambda: days[0])
     harsh = completion(json.dumps(dict(score=3.0, reasoning="")))
     with Running(FakeJudge()) as server:
-        argv = [*bench(tmp_path, server, key=False), "--limit=2"]
+        argv = [*bench(tmp_path, server, key=False), "--probes=3", "--limit=3"]
         frozen = f"--drift={tmp_path}/frozen"
         cli.main([*argv, frozen, "--dry-run"])
         assert not (tmp_path / "frozen").exists()
         cli.main([*argv, frozen])
-        assert "j, frozen set: 2 of 2 pictures scored for the first time on 2026-01-01" in capsys.readouterr().out
+        assert "j, frozen set: 3 of 3 pictures scored for the first time on 2026-01-01" in capsys.readouterr().out
         asked = sum(server.seen.values())
         days.pop(0)
         cli.main(argv)  # the same day: all is answered, the folder knows its set
@@ -32,13 +32,13 @@ def test_a_judge_that_changed_is_seen_from_any_folder(tmp_path, monkeypatch, cap
         server.script = lambda request, nth: (200, harsh)
         days.pop(0)
         cli.main(argv)
-        assert sum(server.seen.values()) == asked + 2
+        assert sum(server.seen.values()) == asked + 3
         other = [a if not a.startswith("--out") else f"--out={tmp_path}/elsewhere" for a in argv]
         cli.main([*other, frozen])
     said = capsys.readouterr().out
-    assert said.count("j, frozen set: -0.50 (-0.50 to -0.50) since 2026-01-01, n = 2; this judge moves") == 2
+    assert said.count("j, frozen set: -0.50 (-0.50 to -0.50) since 2026-01-01, n = 3; this judge moves") == 2
     kept = [json.loads(line) for line in (tmp_path / "frozen" / "scores.jsonl").read_text().splitlines()]
-    assert [(r["day"], r["value"]) for r in kept] == [("2026-01-01", 3.5)] * 2 + [("2026-02-01", 3.0)] * 2
+    assert [(r["day"], r["value"]) for r in kept] == [("2026-01-01", 3.5)] * 3 + [("2026-02-01", 3.0)] * 3
     assert cli.main(report(argv[:-1], tmp_path)) == 0
     (told,) = json.loads((tmp_path / "report" / "r.json").read_text())["drift"]
     assert (told["day"], told["since"], told["value"], told["moved"]) == ("2026-02-01", "2026-01-01", -0.5, True)
