@@ -29,8 +29,9 @@ _RESAMPLES = dict(
     bicubic=Image.Resampling.BICUBIC, bilinear=Image.Resampling.BILINEAR, box=Image.Resampling.BOX,
     lanczos=Image.Resampling.LANCZOS,
 )  # fmt: skip
+_FLOAT = "bicubic-float"  # clean-fid's: no rounding to 8 bits in between
 
-# pictures uint8 [N, size, size, 3] to features [N, D]
+# pictures [N, size, size, 3], as Preprocessing.square makes them, to features [N, D]
 Features = Callable[[np.ndarray], np.ndarray]
 
 
@@ -41,7 +42,8 @@ class Preprocessing:
     Attributes:
         size: of the square input, in pixels.
         fit: "crop" takes the largest square in the middle, "squash" the whole picture, whatever its shape.
-        resample: how it is resized, always with antialiasing.
+        resample: how it is resized, always with antialiasing: bicubic, bilinear, box or lanczos to whole values, or
+            bicubic-float, each channel in float32 and clipped to 0..255.
         mean, std: of each channel, of values in 0..1.
         layout: "nchw" or "nhwc", of the input.
     """
@@ -54,16 +56,19 @@ class Preprocessing:
     layout: str = "nchw"
 
     def square(self, image: Image.Image) -> np.ndarray:
-        """The picture as uint8 [size, size, 3]."""
+        """The picture as [size, size, 3] of values in 0..255, uint8, or float32 of bicubic-float."""
         if self.fit == "crop":
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             image = image.crop((left, top, left + side, top + side))
-        small = image.convert("RGB").resize((self.size, self.size), _RESAMPLES[self.resample])
-        return np.asarray(small)
+        image, size = image.convert("RGB"), (self.size, self.size)
+        if self.resample == _FLOAT:
+            small = [band.convert("F").resize(size, Image.Resampling.BICUBIC) for band in image.split()]
+            return np.stack(small, -1).clip(0, 255)
+        return np.asarray(image.resize(size, _RESAMPLES[self.resample]))
 
     def values(self, squares: np.ndarray) -> np.ndarray:
-        """uint8 [N, size, size, 3] as float32 in the network's range and layout."""
+        """Squares [N, size, size, 3] as float32 in the network's range and layout."""
         x = (squares.astype(np.float32) / 255 - np.float32(self.mean)) / np.float32(self.std)
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2) if self.layout == "nchw" else x)
 
@@ -91,8 +96,8 @@ class Extractor:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An extractor with its weights. ``features``: pictures uint8 [N, size, size, 3], as ``preprocessing.square`` makes
-    them, to float [N, D]."""
+    """An extractor with its weights. ``features``: pictures [N, size, size, 3], as ``preprocessing.square`` makes them,
+    to float [N, D]."""
 
     name: str
     sha256: str
@@ -200,7 +205,7 @@ EXTRACTORS = {
         ),
         Extractor(
             "inception", "Inception v3 of FID, pool 3; the whole picture resized as in clean-fid", _onnx,
-            Preprocessing(299, "squash", "bicubic", **_HALVES),
+            Preprocessing(299, "squash", _FLOAT, **_HALVES),
         ),
         Extractor("onnx", "any network, with its preprocessing in a JSON file beside it", _onnx, None),
     )
@@ -253,7 +258,7 @@ def read_preprocessing(path: Path) -> Preprocessing:
         raise UserError(f"{path} has to be an object of exactly {', '.join(names)}.")
     if type(told["size"]) is not int or not 1 <= told["size"] <= 4096:
         raise UserError(f"{path}: size has to be a whole number of pixels from 1 to 4096.")
-    for name, kinds in (("fit", ("crop", "squash")), ("resample", tuple(_RESAMPLES)), ("layout", ("nchw", "nhwc"))):
+    for name, kinds in (("fit", ("crop", "squash")), ("resample", (*_RESAMPLES, _FLOAT)), ("layout", ("nchw", "nhwc"))):
         if told[name] not in kinds:
             raise UserError(f"{path}: {name} is one of {', '.join(kinds)}.")
     for name in ("mean", "std"):

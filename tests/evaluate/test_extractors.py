@@ -50,6 +50,30 @@ def test_a_picture_becomes_a_square():
     assert (values.shape, values.dtype) == ((2, 8, 8, 3), np.float32)
 
 
+def cubic(size: int, small: int) -> np.ndarray:
+    """Weights [small, size] of Keys' kernel with a = -1/2, as wide as it shrinks (antialiasing), each row of sum 1."""
+    scale = size / small
+    x = np.abs((np.arange(size) + 0.5 - (np.arange(small)[:, None] + 0.5) * scale) / scale)
+    weights = np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
+    return weights / weights.sum(1, keepdims=True)
+
+
+def test_inception_sees_what_clean_fid_resizes(tmp_path):
+    """Channel by channel as floats, clipped and not rounded; edges of black and white overshoot."""
+    preprocessing = extractors.EXTRACTORS["inception"].preprocessing
+    assert (preprocessing.size, preprocessing.fit) == (299, "squash")
+    pixels = RNG.choice([0, 255, 100], (640, 400, 3)).astype(np.uint8)
+    down, across = cubic(640, 299), cubic(400, 299)
+    expected = np.einsum("ij,jkc,lk->ilc", down, pixels.astype(float), across, optimize=True).clip(0, 255)
+    found = preprocessing.square(Image.fromarray(pixels))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+    loaded = extractors.load("onnx", *bring(tmp_path, told=TOLD | dict(fit="squash", resample="bicubic-float")))
+    (square,) = squares = loaded.preprocessing.square(Image.fromarray(pixels))[None]
+    values = ((square / 255 - TOLD["mean"]) / TOLD["std"]).reshape(2, 4, 2, 4, 3).mean((1, 3)).transpose(2, 0, 1)
+    np.testing.assert_allclose(loaded.features(squares)[0], values.ravel(), atol=1e-6)
+
+
 def test_published_preprocessing_is_that_of_transformers():
     package = Path(importlib.util.find_spec("transformers").origin).parent  # importing it takes seconds
     known = runpy.run_path(str(package / "utils" / "constants.py"))
