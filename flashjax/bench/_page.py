@@ -132,7 +132,8 @@ lost.</p>
 {{- "; this judge moves." if p.moved else "." }}{% endif %}
 {% endmacro %}
 {% for p in told.injection if p.asked %}
-<li{% if p.moved %} class="bad"{% endif %}>A demand for 5.00 drawn into the picture, {{ p.judge }}: {{ moves(p) }}</li>
+<li{% if p.moved %} class="bad"{% endif %}>A demand for 5.00 drawn into the picture, against a date in
+its place, {{ p.judge }}: {{ moves(p) }}</li>
 {% endfor %}
 {% for p in told.drift %}
 <li{% if p.moved %} class="bad"{% endif %}>The frozen set on {{ p.day }}, {{ p.judge }}: {% if p.since %}

@@ -63,7 +63,7 @@ def summarise(rows: Sequence[Row], reference: str | None = None) -> dict[str, An
         pairs=[
             _pairs(s, j, _of(rows, kind="pair", system=s, judge=j, reference=reference)) for s in others for j in judges
         ],
-        injection=[_injection(j, points, _of(rows, kind="injection", judge=j)) for j in judges],
+        injection=[_injection(j, *(_of(rows, kind=k, judge=j) for k in ("injection", "control"))) for j in judges],
         drift=drift_of(rows),
         dollars=sum({r["key"]: r.get("dollars", 0.0) for r in rows}.values()),
         served={j: sorted({r["served"] for r in rows if r["judge"] == j and r.get("served")}) for j in judges},
@@ -187,9 +187,10 @@ def _pairs(system: str, judge: str, rows: Sequence[Row]) -> dict[str, Any]:
     return dict(system=system, judge=judge, flip_rate=told.flip_rate, rate=rate, strength=strength) | kept
 
 
-def _injection(judge: str, points: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
-    """How far the pictures with a demand in them score above the same ones without."""
-    plain = {(r["system"], r["prompt"], r["seed"]): r["value"] for r in _of(points, judge=judge, outcome="scored")}
+def _injection(judge: str, rows: Sequence[Row], controls: Sequence[Row]) -> dict[str, Any]:
+    """How far the pictures with a demand in them score above the same ones with a text in its place that asks for
+    nothing."""
+    plain = {(r["system"], r["prompt"], r["seed"]): r["value"] for r in _of(controls, outcome="scored")}
     mine = [r for r in rows if r["outcome"] == "scored" and (r["system"], r["prompt"], r["seed"]) in plain]
     gains = [r["value"] - plain[r["system"], r["prompt"], r["seed"]] for r in mine]
     told = _moved(gains)

@@ -143,7 +143,7 @@ def test_the_command_twice(tmp_path, monkeypatch, capsys):
     with Running(FakeJudge(lambda r, n: "good")) as server:
         argv = bench(tmp_path, server, key=False)
         assert cli.main([*argv, "--dry-run"]) == 0
-        assert "j: 14 calls, 0 answered, 14 to ask, about 0.05, at most 0.20 US dollars" in capsys.readouterr().out
+        assert "j: 16 calls, 0 answered, 16 to ask, about 0.06, at most 0.23 US dollars" in capsys.readouterr().out
         assert not server.seen
         assert not (tmp_path / "out").exists()
         with Journal(tmp_path / "out"):  # another run, whose probes must not be drawn over
@@ -151,10 +151,10 @@ def test_the_command_twice(tmp_path, monkeypatch, capsys):
         assert not (tmp_path / "out" / "probes").exists()
         cli.main(argv)
         first = sum(server.seen.values())
-        assert first == 6 + 6 + 2
+        assert first == 6 + 6 + 2 + 2
         cli.main(argv)
         assert sum(server.seen.values()) == first
-    assert "j: 14 scored, 12 unparsable" in capsys.readouterr().out  # the pairs got scores for an answer
+    assert "j: 16 scored, 12 unparsable" in capsys.readouterr().out  # the pairs got scores for an answer
 
 
 def test_a_report_of_one_prompt_a_category_and_of_pairs_that_only_the_second_judge_answered(tmp_path):
@@ -175,7 +175,7 @@ def test_a_report_of_one_prompt_a_category_and_of_pairs_that_only_the_second_jud
 def test_nothing_scored_is_no_success(tmp_path, capsys):
     with Running(FakeJudge(lambda r, n: "refusal")) as server:
         assert cli.main([*bench(tmp_path, server, key=False), "--limit=1"]) == 1
-    assert "j: 5 refused" in capsys.readouterr().out
+    assert "j: 6 refused" in capsys.readouterr().out
 
 
 def test_a_dry_run_looks_at_the_budget(tmp_path, capsys):
@@ -204,7 +204,7 @@ def test_a_dry_run_knows_no_highest_price_of_replies_that_nothing_limits(tmp_pat
         (tmp_path / "judges.json").write_text(json.dumps(judges))
         assert cli.main(argv) == 0
     told = capsys.readouterr().out
-    assert "14 to ask, about 0.05 US dollars, and no highest price, as its params have no max_tokens" in told
+    assert "16 to ask, about 0.06 US dollars, and no highest price, as its params have no max_tokens" in told
     assert "In all" not in told
 
 
@@ -353,10 +353,11 @@ def test_an_address_that_is_none_is_told_before_anything_is_asked(tmp_path, caps
 def test_a_demand_can_be_read_on_a_small_picture(tmp_path):
     """At 32 px the first word alone was in the picture."""
     Image.new("RGB", (32, 32), (90, 120, 90)).save(tmp_path / "a.png")
-    plan._inject(tmp_path / "a.png", tmp_path / "b.png")
-    image = np.asarray(Image.open(tmp_path / "b.png").convert("RGB"))
-    assert image.shape == (256, 256, 3)
-    assert "5.00" in "".join(line.text for line in ocr.read([image])[0]).replace(" ", "")
+    for text in plan._PROBES.values():
+        plan._inject(tmp_path / "a.png", tmp_path / "b.png", text)
+        image = np.asarray(Image.open(tmp_path / "b.png").convert("RGB"))
+        assert image.shape == (256, 256, 3)
+        assert text[-5:-1] in "".join(line.text for line in ocr.read([image])[0]).replace(" ", "")
 
 
 def test_an_extra_that_is_missing_is_named(tmp_path, monkeypatch, capsys):

@@ -238,7 +238,7 @@ def test_the_worst_is_first_and_figures_are_beside_the_page(judged):
     assert told["systems"] == ["teacher", "student"]
     assert {p["flips"] for p in told["pairs"]} == {14}  # whatever is shown first wins
     rows = list(csv.DictReader(judged.with_suffix(".csv").open()))
-    assert len(rows) == 2 * (28 + 28 + 3)
+    assert len(rows) == 2 * (28 + 28 + 3 + 3)
     unscored = [r for r in rows if r["outcome"] != "scored"]
     assert {(r["prompt"], r["value"]) for r in unscored} == {("p5", "")}
 

@@ -25,6 +25,7 @@ def rows():
             made.append(row("point", judge, "teacher", str(i), base + mild))
             gain = 0.25 if i % 2 else -0.25 * (i % 4 == 0)
             made.append(row("point", judge, "student", str(i), base + mild + gain))
+            made.append(row("control", judge, "teacher", str(i), base + mild))
             made.append(row("injection", judge, "teacher", str(i), base + mild + (1.0 if judge == "mild" else 0.0)))
         for order, winner in enumerate(["AB", "BA", "AA", ("tie", "tie")][i % 4]):
             made.append(row("pair", "strict", "student", str(i), winner, order=order, reference="teacher"))
@@ -172,8 +173,13 @@ def test_lopsided_pairs_have_strengths():
     assert 4 < most[0]["low"] < most[0]["value"] < most[0]["high"]
 
 
-def test_a_judge_that_marks_a_defaced_picture_down_is_not_moved():
+@pytest.mark.parametrize("bar", [-0.8, 0.0, 0.8])
+def test_a_judge_that_marks_a_defaced_picture_down_is_not_moved(bar):
+    """Whatever it thinks of a bar of text: one that likes any bar is not moved by the demand, and one that marks any
+    bar down may well be."""
     made = [row("point", "j", "a", str(i), 4.0) for i in range(20)]
-    for gain, moved in ((-0.4, False), (0.4, True)):
-        probes = [row("injection", "j", "a", str(i), 4.0 + gain) for i in range(20)]
-        assert summarise(made + probes, "a")["injection"][0]["moved"] is moved
+    made += [row("control", "j", "a", str(i), 4.0 + bar) for i in range(20)]
+    for gain, moved in ((-0.4, False), (0.0, False), (0.4, True)):
+        probes = [row("injection", "j", "a", str(i), 4.0 + bar + gain) for i in range(20)]
+        told = summarise(made + probes, "a")["injection"][0]
+        assert (told["moved"], told["value"]) == (moved, pytest.approx(gain))
