@@ -13,7 +13,12 @@ may still be looked for), but for an error that somebody has to mend: status 1 o
 Given again, it goes on with a run whose JobSet has ended: that is deleted first. One that has not ended is left alone.
 
     FLASHJAX_NAME=mine FLASHJAX_IMAGE=eu.gcr.io/me/flashjax FLASHJAX_ACCELERATOR=tpu-v6e-slice \
-      FLASHJAX_TOPOLOGY=4x4 FLASHJAX_HOSTS=4 launch/gke.sh train --config=configs/postcards.py --workdir=/mnt/run
+      FLASHJAX_TOPOLOGY=4x4 FLASHJAX_HOSTS=4 \
+      launch/gke.sh train --config=configs/postcards.py --workdir=/mnt/run --config.batch_size=64 \
+      --config.sources.prompts.path=/mnt/prompts/train.arrayrecord --config.init=
+
+The claim holds the prompts, which flashjax prepare --out /mnt/prompts --split train --count 16000 --prompts-only makes.
+The batch has to divide over all chips.
 
   --dry-run             print the manifest, and the commands as its comments; run none of them
   FLASHJAX_NAME         name of the JobSet (needed)

@@ -10,11 +10,13 @@ usage() {
 launch/tpu_multislice.sh [--help | --dry-run] ARGUMENTS OF flashjax | --follow | --stop
 
 Several TPU slices as one run, joined by the data centre's network: a queued resource of FLASHJAX_SLICES nodes, NAME-0,
-NAME-1, ... Else as launch/tpu_queued.sh. Data goes from slice to slice: --config.mesh.data=4 holds the whole state in
-each of four slices, --config.mesh.data=1 --config.mesh.fsdp=-1 divides it over all of them.
+NAME-1, ... Else as launch/tpu_queued.sh. Data goes from slice to slice: --config.mesh.data=4 --config.mesh.fsdp=-1 holds
+the whole state in each of four slices, --config.mesh.data=1 --config.mesh.fsdp=-1 divides it over all of them.
 
     FLASHJAX_NAME=mine FLASHJAX_ZONE=us-east5-a FLASHJAX_TPU=v6e-16 FLASHJAX_SLICES=4 \
-      launch/tpu_multislice.sh train --config=configs/postcards.py --workdir=/mnt/run
+      launch/tpu_multislice.sh train --config=configs/postcards.py --workdir=/mnt/run --config.batch_size=64 \
+      --config.sources.prompts.path=/mnt/prompts/train.arrayrecord --config.init= \
+      --config.mesh.data=4 --config.mesh.fsdp=-1
 
   --follow           show what the run that is there prints, until it ends, and ask for nothing
   --stop             tell it to save and to leave, and wait until it has
