@@ -1,5 +1,6 @@
 """What the launch scripts of clusters ask gcloud, kubectl and sbatch for."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -287,6 +288,44 @@ def test_a_slurm_job(bash, bin):
     assert "#SBATCH --cpus-per-task=12\n" in bash("slurm", "--dry-run", *RUN, FLASHJAX_CPUS="12").stdout
     assert subprocess.run(["bash", "-n"], input=job, text=True).returncode == 0
     assert "#SBATCH --signal=TERM@900\n" in bash("slurm", "--dry-run", *RUN, FLASHJAX_GRACE="900").stdout
+
+
+@pytest.mark.parametrize(
+    ("status", "restarts", "saves", "requeued"),
+    [
+        (75, "", False, True), (75, "4", False, True), (75, "5", False, False), (75, "40", True, True),
+        (0, "", True, False), (2, "", False, False),
+    ],
+)  # fmt: skip
+def test_a_job_that_saves_nothing_does_not_come_back_for_ever(bash, bin, tmp_path, status, restarts, saves, requeued):
+    """One that is stopped before its first row each time ended with 75 and was put into the queue without end."""
+    run = tmp_path / "a run"
+    (run / "checkpoints" / "9").mkdir(parents=True)
+    new = f"mkdir '{run}'/checkpoints/10\n" if saves else ""
+    (bin / "srun").write_text(f"#!/bin/sh\n{new}exit {status}\n")
+    (bin / "srun").chmod(0o755)
+    job = tmp_path / "job"
+    job.write_text(bash("slurm", "--dry-run", "train", f"--workdir={run}").stdout)
+    env = os.environ | dict(PATH=f"{bin}:{os.environ['PATH']}", SLURM_JOB_ID="7", SLURM_RESTART_COUNT=restarts)
+    done = subprocess.run(["bash", job], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == status, done.stderr
+    assert [call[1] for call in calls(bin)] == [["requeue", "7"]] * requeued
+    assert ("not put into the queue again: after 5 restarts" in done.stdout) == (status == 75 and not requeued)
+
+
+@pytest.mark.parametrize(
+    ("limit", "refused"),
+    [
+        ("5", True), ("5:00", True), ("0:04:59", True), ("0-00:05", True), ("6", False), ("05:01", False),
+        ("1:00:00", False), ("0-1", False), ("1-00:00:00", False), ("0", False), ("UNLIMITED", False),
+    ],
+)  # fmt: skip
+def test_a_job_may_not_save_for_longer_than_it_runs(bash, bin, limit, refused):
+    done = bash("slurm", *RUN, FLASHJAX_TIME=limit)
+    assert done.returncode == (2 if refused else 0)
+    told = f"[flashjax] FLASHJAX_GRACE is 300 s and FLASHJAX_TIME {limit}, no longer than that: the job would be told"
+    assert done.stderr == (f"{told} to stop before it has begun.\n" if refused else "")
+    assert (calls(bin) == []) == refused
 
 
 @pytest.mark.parametrize(
