@@ -36,27 +36,38 @@ The batch has to divide over all chips.
 END
 }
 
-# The arguments as a JSON list, which is YAML. Kubernetes reads $(NAME) in them as a variable, and $$ as one $.
+# quoted TEXT: as JSON, which is YAML. Kubernetes reads $(NAME) in it as a variable, and $$ as one $. By sed: bashes differ
+# in what quotes and backslashes within ${text//old/new} mean.
 quoted() {
+  printf '"%s"' "$(printf '%s' "$1" | sed -e 's/[\\"]/\\&/g' -e 's/\$/$$/g')"
+}
+
+# The arguments as a list.
+arguments_of_pods() {
   local argument text=""
-  for argument in "$@"; do
-    argument="${argument//\\/\\\\}"
-    argument="${argument//\$/\$\$}"
-    text+="${text:+, }\"${argument//\"/\\\"}\""
+  for argument in "${ARGS[@]}"; do
+    text+="${text:+, }$(quoted "$argument")"
   done
   printf '[%s]' "$text"
 }
 
+# Each @NAME@ by the variable of that name, and nothing that stands in one of these.
+filled() {
+  awk '{
+    while (match($0, /@[A-Z_]+@/)) {
+      printf "%s%s", substr($0, 1, RSTART - 1), ENVIRON[substr($0, RSTART + 1, RLENGTH - 2)]
+      $0 = substr($0, RSTART + RLENGTH)
+    }
+    print
+  }'
+}
+
 manifest() {
-  local text name final="[1, 2]"
-  [ $((FLASHJAX_HOSTS * FLASHJAX_SLICES)) -gt 1 ] || final="[1, 2, 134]"
-  text="$(cat "$ROOT/launch/jobset.yaml")"
-  for name in NAME IMAGE ACCELERATOR TOPOLOGY HOSTS CHIPS SLICES CLAIM GRACE RESTARTS WAIT; do
-    name="FLASHJAX_$name"
-    text="${text//@$name@/"${!name}"}"
-  done
-  text="${text//@FINAL@/"$final"}"
-  printf '%s\n' "${text//@ARGUMENTS@/"$(quoted "${ARGS[@]}")"}"
+  local FINAL="[1, 2]" ARGUMENTS
+  [ $((FLASHJAX_HOSTS * FLASHJAX_SLICES)) -gt 1 ] || FINAL="[1, 2, 134]"
+  ARGUMENTS="$(arguments_of_pods)"
+  export FINAL ARGUMENTS
+  filled <"$ROOT/launch/jobset.yaml"
 }
 
 # The JobSet's name and, where it has ended, how; nothing where there is none.
@@ -91,6 +102,7 @@ need FLASHJAX_NAME FLASHJAX_IMAGE FLASHJAX_ACCELERATOR FLASHJAX_TOPOLOGY
 whole FLASHJAX_HOSTS 1 FLASHJAX_CHIPS 1 FLASHJAX_SLICES 1 FLASHJAX_GRACE 1 FLASHJAX_RESTARTS 0 FLASHJAX_WAIT 1
 : "${FLASHJAX_HOSTS:=1}" "${FLASHJAX_CHIPS:=4}" "${FLASHJAX_SLICES:=1}" "${FLASHJAX_CLAIM:=run}"
 : "${FLASHJAX_GRACE:=300}" "${FLASHJAX_RESTARTS:=100}" "${FLASHJAX_WAIT:=600}"
+export "${!FLASHJAX_@}"
 if [ "$DRY_RUN" = 1 ]; then
   printf '# %s\n' "$(found)" "where that is of one that has ended: $(discard)" "kubectl apply -f - of"
   manifest

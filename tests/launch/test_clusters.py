@@ -241,6 +241,14 @@ def test_dollars_of_arguments_are_no_variables_of_kubernetes(bash):
     assert not re.search(r"(?<!\$)(\$\$)*\$(?!\$)", " ".join(container["args"]))  # no odd one
 
 
+def test_a_manifest_is_the_same_by_an_older_bash(bash):
+    """macOS has 3.2, which keeps the inner quotes of "${text//old/"$new"}" (as BASH_COMPAT=4.2 does): no YAML."""
+    given = ["train", '--config.note="5$ & \\\\ more, @FINAL@"', "--workdir=/mnt/my run"]
+    new, old = (bash("gke", "--dry-run", *given, **GKE, **compat) for compat in ({}, dict(BASH_COMPAT="4.2")))
+    assert old.stdout == new.stdout and old.returncode == 0
+    assert r'args: ["train", "--config.note=\"5$$ & \\\\ more, @FINAL@\"", "--workdir=/mnt/my run"]' in new.stdout
+
+
 def test_a_pod_without_others_is_not_started_again_when_it_crashes(bash, bin):
     yaml = pytest.importorskip("yaml")
     done = bash("gke", "--dry-run", *RUN, **GKE | dict(FLASHJAX_HOSTS="1", FLASHJAX_SLICES="1"))
