@@ -62,11 +62,20 @@ filled() {
   }'
 }
 
+# Slices of several nodes are a node pool each, which such a slice has to have for itself; many of one node share a pool,
+# in which only one of them would be started.
+annotations() {
+  local own="alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool"
+  [ "$FLASHJAX_HOSTS" -gt 1 ] || own=""
+  printf '{%s}' "$own"
+}
+
 manifest() {
-  local FINAL="[1, 2]" ARGUMENTS
+  local FINAL="[1, 2]" ARGUMENTS ANNOTATIONS
   [ $((FLASHJAX_HOSTS * FLASHJAX_SLICES)) -gt 1 ] || FINAL="[1, 2, 134]"
   ARGUMENTS="$(arguments_of_pods)"
-  export FINAL ARGUMENTS
+  ANNOTATIONS="$(annotations)"
+  export FINAL ARGUMENTS ANNOTATIONS
   filled <"$ROOT/launch/jobset.yaml"
 }
 

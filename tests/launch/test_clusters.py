@@ -241,6 +241,14 @@ def test_dollars_of_arguments_are_no_variables_of_kubernetes(bash):
     assert not re.search(r"(?<!\$)(\$\$)*\$(?!\$)", " ".join(container["args"]))  # no odd one
 
 
+@pytest.mark.parametrize(("hosts", "own"), [("4", ["cloud.google.com/gke-nodepool"]), ("1", [])])
+def test_slices_of_one_node_share_a_node_pool(bash, hosts, own):
+    """Exclusive placement would start one of them in it and leave the others waiting."""
+    yaml = pytest.importorskip("yaml")
+    job = yaml.safe_load(bash("gke", "--dry-run", *RUN, **GKE | dict(FLASHJAX_HOSTS=hosts)).stdout)
+    assert list(job["metadata"]["annotations"].values()) == own
+
+
 def test_a_manifest_is_the_same_by_an_older_bash(bash):
     """macOS has 3.2, which keeps the inner quotes of "${text//old/"$new"}" (as BASH_COMPAT=4.2 does): no YAML."""
     given = ["train", '--config.note="5$ & \\\\ more, @FINAL@"', "--workdir=/mnt/my run"]
