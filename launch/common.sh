@@ -4,6 +4,8 @@
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${FLASHJAX_VENV:-$ROOT/.venv}"
 DRY_RUN=0
+# shellcheck disable=SC2034  # read by the scripts that source this
+FOR_JAX="JAX_COMPILATION_CACHE_DIR XLA_FLAGS LIBTPU_INIT_ARGS" # goes to the machines of a cluster, where it is set
 
 say() {
   printf '[flashjax] %s\n' "$*"

@@ -11,6 +11,8 @@ worker_variables() {
   PYTHON             the Python that they make it with, 3.11 or 3.12 (default: the first that is found)
   FLASHJAX_RESTARTS  how often a worker may start it again (default: 100)
   FLASHJAX_WAIT      seconds that processes wait for each other at the start (default: 600)
+  FLASHJAX_PORT      port of process 0, by which processes meet (default: 8476)
+  JAX_COMPILATION_CACHE_DIR, XLA_FLAGS, LIBTPU_INIT_ARGS: the workers have them where they are set
 END
 }
 
@@ -52,7 +54,7 @@ start() {
   local node="$1" name settings=""
   shift
   export FLASHJAX_EXTRAS="${FLASHJAX_EXTRAS:-tpu,postcards}"
-  for name in PYTHON FLASHJAX_EXTRAS FLASHJAX_RESTARTS FLASHJAX_WAIT; do
+  for name in PYTHON FLASHJAX_EXTRAS FLASHJAX_RESTARTS FLASHJAX_WAIT FLASHJAX_PORT $FOR_JAX; do
     [ -z "${!name:-}" ] || settings+="$(printf '%s=%q ' "$name" "${!name}")"
   done
   on "$node" "cd flashjax && ${settings}bash launch/detached.sh start tpu$(printf ' %q' "$@")"

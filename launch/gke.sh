@@ -33,6 +33,8 @@ The batch has to divide over all chips.
                         says (default: 300)
   FLASHJAX_RESTARTS     how often the JobSet may be started again (default: 100)
   FLASHJAX_WAIT         seconds that processes wait for each other at the start (default: 600)
+  FLASHJAX_PORT         port of process 0, by which processes meet (default: 8476)
+  JAX_COMPILATION_CACHE_DIR, XLA_FLAGS, LIBTPU_INIT_ARGS: the pods have them where they are set
 END
 }
 
@@ -70,12 +72,21 @@ annotations() {
   printf '{%s}' "$own"
 }
 
+# What is set here for JAX, as further entries of the pods' env.
+variables() {
+  local name
+  for name in $FOR_JAX; do
+    [ -z "${!name:-}" ] || printf '\n                    - {name: %s, value: %s}' "$name" "$(quoted "${!name}")"
+  done
+}
+
 manifest() {
-  local FINAL="[1, 2]" ARGUMENTS ANNOTATIONS
+  local FINAL="[1, 2]" ARGUMENTS ANNOTATIONS VARIABLES
   [ $((FLASHJAX_HOSTS * FLASHJAX_SLICES)) -gt 1 ] || FINAL="[1, 2, 134]"
   ARGUMENTS="$(arguments_of_pods)"
   ANNOTATIONS="$(annotations)"
-  export FINAL ARGUMENTS ANNOTATIONS
+  VARIABLES="$(variables)"
+  export FINAL ARGUMENTS ANNOTATIONS VARIABLES
   filled <"$ROOT/launch/jobset.yaml"
 }
 
@@ -108,9 +119,10 @@ make_room() {
 
 arguments "$@"
 need FLASHJAX_NAME FLASHJAX_IMAGE FLASHJAX_ACCELERATOR FLASHJAX_TOPOLOGY
-whole FLASHJAX_HOSTS 1 FLASHJAX_CHIPS 1 FLASHJAX_SLICES 1 FLASHJAX_GRACE 1 FLASHJAX_RESTARTS 0 FLASHJAX_WAIT 1
+whole FLASHJAX_HOSTS 1 FLASHJAX_CHIPS 1 FLASHJAX_SLICES 1 FLASHJAX_GRACE 1 FLASHJAX_RESTARTS 0 FLASHJAX_WAIT 1 \
+  FLASHJAX_PORT 1
 : "${FLASHJAX_HOSTS:=1}" "${FLASHJAX_CHIPS:=4}" "${FLASHJAX_SLICES:=1}" "${FLASHJAX_CLAIM:=run}"
-: "${FLASHJAX_GRACE:=300}" "${FLASHJAX_RESTARTS:=100}" "${FLASHJAX_WAIT:=600}"
+: "${FLASHJAX_GRACE:=300}" "${FLASHJAX_RESTARTS:=100}" "${FLASHJAX_WAIT:=600}" "${FLASHJAX_PORT:=8476}"
 export "${!FLASHJAX_@}"
 if [ "$DRY_RUN" = 1 ]; then
   printf '# %s\n' "$(found)" "where that is of one that has ended: $(discard)" "kubectl apply -f - of"

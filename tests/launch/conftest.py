@@ -26,7 +26,8 @@ def bin(tmp_path):
 @pytest.fixture
 def bash(bin, tmp_path):
     def run(script: str, *args: str, **environment: str) -> subprocess.CompletedProcess:
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("FLASHJAX_", "SLURM_"))}
+        own = ("FLASHJAX_", "SLURM_", "XLA_", "JAX_", "LIBTPU_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         env |= dict(PATH=f"{bin}:{env['PATH']}", CALLS=str(tmp_path / "runs"), TMPDIR=str(tmp_path))
         env |= dict(FLASHJAX_VENV=str(tmp_path / "venv"), FLASHJAX_PAUSE="0") | environment
         command = ["bash", str(ROOT / "launch" / f"{script}.sh"), *args]

@@ -241,6 +241,28 @@ def test_dollars_of_arguments_are_no_variables_of_kubernetes(bash):
     assert not re.search(r"(?<!\$)(\$\$)*\$(?!\$)", " ".join(container["args"]))  # no odd one
 
 
+FOR_JAX = dict(
+    JAX_COMPILATION_CACHE_DIR="/mnt/my cache", XLA_FLAGS="--xla_a=1 --xla_b='$(x)'",
+    LIBTPU_INIT_ARGS='--xla_tpu_c="true"', FLASHJAX_PORT="4711",
+)  # fmt: skip
+
+
+def test_what_is_set_for_jax_goes_to_the_pods(bash):
+    yaml = pytest.importorskip("yaml")
+    manifests = [yaml.safe_load(bash("gke", "--dry-run", *RUN, **GKE, **given).stdout) for given in ({}, FOR_JAX)]
+    pods = [job["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"] for job in manifests]
+    plain, given = [{e["name"]: e.get("value") for e in pod["containers"][0]["env"]} for pod in pods]
+    assert {name: given[name].replace("$$", "$") for name in FOR_JAX} == FOR_JAX and "$$(x)" in given["XLA_FLAGS"]
+    assert plain.keys() == given.keys() - FOR_JAX.keys() | {"FLASHJAX_PORT"} and plain["FLASHJAX_PORT"] == "8476"
+    assert [pod["containers"][0]["ports"] for pod in pods] == [[dict(containerPort=port)] for port in (8476, 4711)]
+
+
+def test_what_is_set_for_jax_goes_to_the_workers(bash, bin):
+    assert bash("tpu_vm", *RUN, **GCLOUD, **FOR_JAX).returncode == 0
+    start = next(call for call in calls(bin) if does(call) == "start")
+    assert {f"{name}={value}" for name, value in FOR_JAX.items()} <= set(worker_command(start))
+
+
 @pytest.mark.parametrize(("hosts", "own"), [("4", ["cloud.google.com/gke-nodepool"]), ("1", [])])
 def test_slices_of_one_node_share_a_node_pool(bash, hosts, own):
     """Exclusive placement would start one of them in it and leave the others waiting."""
