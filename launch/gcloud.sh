@@ -42,11 +42,13 @@ ARCHIVE="$UPLOADS/flashjax.tgz"
 trap 'rm -rf "$UPLOADS"' EXIT
 BUSY=3 # a run is on it, whose code stays as it is
 
-# upload NODE: the archive, unpacked on all workers on which nothing runs.
+# upload NODE: the archive, unpacked on all workers on which nothing runs, in place of the code that was there: a file that
+# is no longer in it would be code on one worker and not on another. What is beside the code, .venv for one, stays.
 upload() {
   tpus tpu-vm scp "$ARCHIVE" "$1:flashjax.tgz" --worker=all --quiet \
-    && on "$1" "mkdir -p flashjax flashjax_run && flock --nonblock --conflict-exit-code $BUSY flashjax_run/lock \
-tar -xzf flashjax.tgz -C flashjax"
+    && on "$1" "mkdir -p flashjax flashjax_run && \
+(flock --nonblock --conflict-exit-code $BUSY 9 && rm -rf flashjax/flashjax flashjax/configs flashjax/launch && \
+tar -xzf flashjax.tgz -C flashjax) 9>>flashjax_run/lock"
 }
 
 # start NODE ARG ...: launch/worker.sh in the background of all workers.

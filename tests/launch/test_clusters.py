@@ -64,6 +64,29 @@ def test_a_tpu_vm(bash, bin):
     assert worker_command(follow) == ["bash", "flashjax/launch/detached.sh", "follow"]
 
 
+def test_code_that_is_gone_from_the_archive_is_gone_from_the_workers(bash, bin, tmp_path):
+    """The roll call reads every file of flashjax; a left-over one of an earlier upload had it refuse the run."""
+    bash("tpu_vm", *RUN, **GCLOUD)
+    unpack = next(word for word in calls(bin)[1][1] if word.startswith("--command=")).removeprefix("--command=")
+    home = tmp_path / "home"
+    for name in ("flashjax/old.py", "configs/old.py", "launch/old.sh", ".venv/kept", "data/kept"):
+        (home / "flashjax" / name).parent.mkdir(parents=True)
+        (home / "flashjax" / name).touch()
+    (tmp_path / "flashjax").mkdir()
+    (tmp_path / "flashjax" / "new.py").touch()
+    subprocess.run(["tar", "-czf", home / "flashjax.tgz", "flashjax"], cwd=tmp_path, check=True)
+    (home / "flashjax_run").mkdir()
+    holds = ["flock", "flashjax_run/lock", "sh", "-c", "echo held; cat"]
+    with subprocess.Popen(holds, cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        run.stdout.readline()
+        assert subprocess.run(["sh", "-c", unpack], cwd=home).returncode == 3
+        assert (home / "flashjax" / "flashjax" / "old.py").exists()
+        run.stdin.close()
+    assert subprocess.run(["sh", "-c", unpack], cwd=home).returncode == 0
+    files = {str(path.relative_to(home / "flashjax")) for path in home.glob("flashjax/**/*") if path.is_file()}
+    assert files == {"flashjax/new.py", ".venv/kept", "data/kept"}
+
+
 def does(call: list) -> str:
     """``create``, ``scp``, ``unpack``, ``start``, ``follow``, ``stop``, ...: what gcloud is called for."""
     words = worker_command(call) if call[1][3] == "ssh" else [call[1][3]]
