@@ -21,7 +21,7 @@ the whole state in each of four slices, --config.mesh.data=1 --config.mesh.fsdp=
   --follow           show what the run that is there prints, until it ends, and ask for nothing
   --stop             tell it to save and to leave, and wait until it has
   --dry-run          print the commands, run none of them
-  FLASHJAX_SLICES    how many slices (default: 2)
+  FLASHJAX_SLICES    how many slices, two or more (default: 2)
   FLASHJAX_NAME      name of the queued resource, and of its nodes in front of -0, -1, ... (needed)
   FLASHJAX_ZONE      its zone (needed)
   FLASHJAX_PROJECT   its project (default: gcloud's own)
@@ -32,7 +32,8 @@ END
 
 arguments "$@"
 need FLASHJAX_NAME FLASHJAX_ZONE FLASHJAX_TPU
-whole FLASHJAX_SLICES 1
+[ "${FLASHJAX_SLICES:-2}" != 1 ] || fail "FLASHJAX_SLICES is 1; a single slice is for launch/tpu_queued.sh to ask for."
+whole FLASHJAX_SLICES 2
 nodes=""
 for ((i = 0; i < ${FLASHJAX_SLICES:-2}; i++)); do
   nodes+="$FLASHJAX_NAME-$i "

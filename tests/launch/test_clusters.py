@@ -395,7 +395,10 @@ def test_a_job_may_not_save_for_longer_than_it_runs(bash, bin, limit, refused):
         ("local_multi", dict(FLASHJAX_PROCESSES="two"), "FLASHJAX_PROCESSES is two; it has to be a whole number."),
         ("local_multi", dict(FLASHJAX_PROCESSES="0"), "FLASHJAX_PROCESSES is 0; it has to be 1 or more."),
         ("local", dict(FLASHJAX_DEVICES="-1"), "FLASHJAX_DEVICES is -1; it has to be a whole number."),
-        ("tpu_multislice", GCLOUD | dict(FLASHJAX_SLICES="0"), "FLASHJAX_SLICES is 0; it has to be 1 or more."),
+        ("tpu_multislice", GCLOUD | dict(FLASHJAX_SLICES="0"), "FLASHJAX_SLICES is 0; it has to be 2 or more."),
+        # gcloud takes a --node-count from 2 on.
+        ("tpu_multislice", GCLOUD | dict(FLASHJAX_SLICES="1"),
+         "FLASHJAX_SLICES is 1; a single slice is for launch/tpu_queued.sh to ask for."),
         ("gke", GKE | dict(FLASHJAX_HOSTS="4 "), "FLASHJAX_HOSTS is 4 ; it has to be a whole number."),
         ("slurm", dict(FLASHJAX_NODES="0"), "FLASHJAX_NODES is 0; it has to be 1 or more."),
         ("slurm", dict(FLASHJAX_CPUS="many"), "FLASHJAX_CPUS is many; it has to be a whole number."),
@@ -403,7 +406,7 @@ def test_a_job_may_not_save_for_longer_than_it_runs(bash, bin, limit, refused):
         ("gke", GKE | dict(FLASHJAX_GRACE="0"), "FLASHJAX_GRACE is 0; it has to be 1 or more."),
         ("tpu_queued", GCLOUD | dict(FLASHJAX_SPOT="no"), "FLASHJAX_SPOT is no; it has to be 0 or 1."),
     ],
-)
+)  # fmt: skip
 def test_numbers_are_numbers(bash, bin, tmp_path, script, environment, words):
     done = bash(script, *RUN, **environment)
     assert (done.returncode, done.stdout) == (2, "") and done.stderr == f"[flashjax] {words}\n"
