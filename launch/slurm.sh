@@ -28,7 +28,8 @@ over all GPUs.
   FLASHJAX_PORT      port of process 0, by which processes meet (default: 8476)
   FLASHJAX_WAIT      seconds that processes wait for each other at the start (default: 600)
   FLASHJAX_RESTARTS  how often a process may be started again within the job (default: 100)
-  FLASHJAX_VENV      the environment with flashjax[cuda] in it (default: .venv)
+  FLASHJAX_VENV      the environment with flashjax[cuda] in it, installed before the job: nodes that share it install
+                     nothing, whatever FLASHJAX_EXTRAS says (default: .venv)
 END
 }
 
@@ -77,7 +78,7 @@ cd $root
 source launch/common.sh
 seen="\$(newest$words)"
 status=0
-FLASHJAX_VENV=$(printf %q "$VENV") srun --cpus-per-task=$cpus bash $root/launch/worker.sh slurm$words || status=\$?
+FLASHJAX_EXTRAS='' FLASHJAX_VENV=$(printf %q "$VENV") srun --cpus-per-task=$cpus bash $root/launch/worker.sh slurm$words || status=\$?
 if [ "\$status" = 75 ] && requeues "\$seen"$words; then
   scontrol requeue "\$SLURM_JOB_ID"
 fi

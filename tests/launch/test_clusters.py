@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from stubs import GCLOUD, GKE, ROOT, RUN, SCRIPTS, answers, calls
+from stubs import GCLOUD, GKE, ROOT, RUN, SCRIPTS, answers, calls, runs
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -349,6 +349,19 @@ def test_a_slurm_job(bash, bin):
     assert "#SBATCH --cpus-per-task=12\n" in bash("slurm", "--dry-run", *RUN, FLASHJAX_CPUS="12").stdout
     assert subprocess.run(["bash", "-n"], input=job, text=True).returncode == 0
     assert "#SBATCH --signal=TERM@900\n" in bash("slurm", "--dry-run", *RUN, FLASHJAX_GRACE="900").stdout
+
+
+def test_nodes_of_a_job_install_nothing(bash, bin, tmp_path):
+    """Slurm passes on what was exported; all nodes would install into the one environment that they share."""
+    place = "SLURM_STEP_NODELIST=n SLURM_NTASKS=1 SLURM_PROCID=0"
+    (bin / "srun").write_text(f'#!/bin/sh\nshift\nexec env {place} "$@"\n')
+    (bin / "srun").chmod(0o755)
+    answers(bin, "scontrol", (["hostnames"], "n", 0))
+    env = os.environ | dict(PATH=f"{bin}:{os.environ['PATH']}", FLASHJAX_EXTRAS="cuda", CALLS=str(tmp_path / "runs"))
+    (tmp_path / "job").write_text(bash("slurm", "--dry-run", "train").stdout)
+    done = subprocess.run(["bash", tmp_path / "job"], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0 and "installing" not in done.stdout, done.stdout + done.stderr
+    assert runs(tmp_path) == ["flashjax n:8476 1 0 600 train"]
 
 
 @pytest.mark.parametrize(
