@@ -10,7 +10,7 @@ launch/worker.sh [--help | --dry-run] CLUSTER ARGUMENTS OF flashjax
 Runs on every machine of a cluster, started by the scripts beside it: finds out which process of the run this machine
 is, and runs flashjax; again where its status is 75 (told to stop, saved), 76 (a host was stuck) or, of several
 processes, 134 (another host had gone), unless five starts in a row have saved nothing new. Ctrl-C, SIGTERM and SIGHUP
-are passed on as SIGTERM: training saves, and that is the end. CLUSTER is
+are passed on as SIGTERM: training saves, and that is the end; an installation is finished first. CLUSTER is
 
   tpu      a TPU VM of one slice or several: asks the metadata server
   slurm    a task of srun, one a node: SLURM_STEP_NODELIST, SLURM_NTASKS, SLURM_PROCID
@@ -77,5 +77,8 @@ esac
 export FLASHJAX_WAIT="${FLASHJAX_WAIT:-600}"
 say "process ${FLASHJAX_PROCESS:-0} of ${FLASHJAX_PROCESSES:-1}, coordinator ${FLASHJAX_COORDINATOR:-none}"
 cd "$ROOT"
+# While pip runs it is heard when that has ended: left behind, pip would go on, and hold the lock of launch/detached.sh.
+trap pass_on TERM INT HUP
 [ -z "${FLASHJAX_EXTRAS:-}" ] || ensure_venv "$FLASHJAX_EXTRAS"
+[ "$STOPPED" = 0 ] || exit 75
 again "${FLASHJAX_PROCESSES:-1}" processes 1 0 "${ARGS[@]:1}"

@@ -68,6 +68,24 @@ def test_what_ends_the_script_is_passed_on_and_final(bin, tmp_path, arguments, n
     assert (tmp_path / "starts").read_text() == "x\n" * count
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_worker_that_is_told_to_stop_leaves_no_installation_behind(bin, tmp_path, number):
+    """It died at once with 143, and pip went on, held the machine's lock, and could not be stopped any more."""
+    python = tmp_path / "venv" / "bin" / "python"
+    install = f"touch {tmp_path}/up; sleep 1; touch {tmp_path}/installed"
+    python.write_text(f'#!/bin/sh\n[ "$2" != pip ] || {{ {install}; }}\n')
+    python.chmod(0o755)
+    (python.parent / "pip").symlink_to(python)
+    env = os.environ | dict(FLASHJAX_VENV=str(tmp_path / "venv"), FLASHJAX_EXTRAS="tpu", CALLS=str(tmp_path / "runs"))
+    worker = subprocess.Popen(
+        ["bash", str(ROOT / "launch" / "worker.sh"), "plain", "train"], env=env, preexec_fn=default_signals
+    )
+    wait_for(tmp_path / "up")
+    worker.send_signal(number)
+    assert worker.wait(timeout=30) == 75
+    assert (tmp_path / "installed").exists() and not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_what_ends_the_script_ends_its_connections(bin, tmp_path, number, status):
     """gcloud, and the ssh that it has started, of every slice; the machines are not asked for again."""
