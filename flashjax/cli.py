@@ -58,9 +58,10 @@ def main(argv: list[str] | None = None) -> int:
         top.error(f"not understood: {' '.join(rest)} (see flashjax {name} --help)")
     args.settings = rest
     if own_process:
-        from flashjax.host import keep_memory
+        from flashjax.host import keep_memory, take_gpu_memory
 
         keep_memory()
+        take_gpu_memory()
         sys.excepthook = _ends
     # No accelerator plugin and a chatty backend would otherwise bury our own lines.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,10 +1,12 @@
-"""The host: its memory allocator, which decides a good part of a training step's time on CPU, its name, and what its
-processor multiplies."""
+"""The host: its memory allocator, which decides a good part of a training step's time on CPU, what is taken of a GPU's
+memory, the host's name, and what its processor multiplies."""
 
 import functools
 import os
 import platform
 import sys
+
+from flashjax.parallel.chips import GPU_SHARE
 
 # A few heaps, grown in big pieces, never given back, on huge pages where the system offers them. All but the first hold
 # 64 MB at most, so that a step's temporaries pass them by and kernels find their small buffers soon: with one heap for
@@ -30,6 +32,16 @@ def keep_memory() -> None:
     os.environ["GLIBC_TUNABLES"] = tunables()
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def take_gpu_memory() -> None:
+    """Has JAX take as much of a GPU's memory as ``flashjax plan`` counts on: three quarters are its own default.
+
+    It may be called until JAX looks for devices. Who sets a share keeps it, under either of its names, both of which at
+    once JAX refuses."""
+    name, former = "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"
+    if not os.environ.get(name) and not os.environ.get(former):
+        os.environ[name] = str(GPU_SHARE)
 
 
 def machine() -> str:

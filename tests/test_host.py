@@ -1,4 +1,5 @@
-"""A command starts itself anew with another allocator: once, with the same arguments, never against a setting."""
+"""A command starts itself anew with another allocator: once, with the same arguments, never against a setting. What it
+takes of a GPU, and what a processor multiplies."""
 
 import json
 import os
@@ -7,9 +8,12 @@ import subprocess
 import sys
 
 import pytest
+from jaxlib import xla_client
 
-from flashjax import host
+from flashjax import cli, host
+from flashjax.parallel import chips
 
+SHARES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 SCRIPT = """
 import json, os, sys
@@ -47,6 +51,31 @@ def test_glibc_knows_every_tunable():
     known = subprocess.run([LOADER, "--list-tunables"], capture_output=True, text=True, check=True).stdout
     for setting in host.tunables().split(":"):
         assert setting.split("=")[0] + ":" in known
+
+
+@pytest.mark.parametrize(
+    ("given", "share"),
+    [({}, 0.9), ({SHARES[0]: "0.5"}, 0.5), ({SHARES[1]: "0.5"}, 0.5), ({SHARES[0]: ""}, 0.9)],
+)
+def test_a_gpu_has_what_plans_count_on(given, share, monkeypatch):
+    """By itself JAX takes 0.75; where both of the names say something it raises."""
+    for name in SHARES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    host.take_gpu_memory()
+    assert xla_client.generate_pjrt_gpu_plugin_options()["memory_fraction"] == share
+    assert chips.named("h200").hbm == pytest.approx(0.9 * 141e9)
+
+
+def test_a_command_of_its_own_takes_it(monkeypatch):
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "")  # so that it is as it was when this has ended
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    monkeypatch.setenv("GLIBC_TUNABLES", host.tunables())
+    monkeypatch.setattr(sys, "argv", ["flashjax", "inspect", "nothing"])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    assert cli.main() == 2
+    assert os.environ["XLA_CLIENT_MEM_FRACTION"] == "0.9"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import difflib
 from flashjax.errors import UserError
 
 GIB = 2**30
+GPU_SHARE = 0.9  # of a GPU's memory that JAX takes (host.take_gpu_memory); the rest stays with CUDA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +36,9 @@ CHIPS = (
     Chip("v5p", "TPU v5", 459e12, 95e9, 2765e9, 600e9, host=15e9),
     Chip("v6e", "TPU v6 lite", 918e12, 31.25 * GIB, 1638e9, 400e9, host=32e9),
     Chip("tpu7x", "TPU7x", 2307e12, 192e9, 7380e9, 600e9, devices=2),
-    # GPUs: NVIDIA's data sheets of H100 SXM and H200 SXM, dense (half of the figure with sparsity); NVLink; PCIe. A
-    # tenth of the memory stays with CUDA and the allocator (XLA_PYTHON_CLIENT_MEM_FRACTION).
-    Chip("h100", "NVIDIA H100 80GB HBM3", 989e12, 0.9 * 80e9, 3350e9, 450e9, host=64e9),
-    Chip("h200", "NVIDIA H200", 989e12, 0.9 * 141e9, 4800e9, 450e9, host=64e9),
+    # GPUs: NVIDIA's data sheets of H100 SXM and H200 SXM, dense (half of the figure with sparsity); NVLink; PCIe.
+    Chip("h100", "NVIDIA H100 80GB HBM3", 989e12, GPU_SHARE * 80e9, 3350e9, 450e9, host=64e9),
+    Chip("h200", "NVIDIA H200", 989e12, GPU_SHARE * 141e9, 4800e9, 450e9, host=64e9),
 )
 
 
