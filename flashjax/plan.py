@@ -191,11 +191,14 @@ def plan(laid: Laid, effort: str, only: str, tell: Callable[[str], None]) -> dic
     target, mesh, table, example = laid.target, laid.mesh, laid.table, laid.example
     resident = sum(map(memory.bytes_on_device, jax.tree.leaves(example)))
     compiled = compile_all(table, laid.call, example, mesh, effort, only, tell) if target.devices is not None else {}
+    left_out = [program for program in table.programs() if compiled and str(program) not in compiled]
+    # What rolls the student out needs less than what trains.
+    decides = all(program.phase in (schedule.BEGIN, schedule.ADVANCE) for program in left_out)
     return dict(
         target=target.name, chips=target.chips, mesh=dict(mesh.shape),
         parameters=optim.parameter_count(example[0].student.params), teachers=len(example[1]),
-        left_out=[name for name in map(str, table.programs()) if compiled and name not in compiled],
-        **fit(target, resident, compiled), **speed(target, table, laid.counted, compiled),
+        left_out=[str(program) for program in left_out], **fit(target, resident, compiled, decides),
+        **speed(target, table, laid.counted, compiled),
     )  # fmt: skip
 
 
@@ -325,9 +328,10 @@ def measured(done: Any, devices: int) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def fit(target: Target, resident: int, compiled: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Of the program that needs most: what is there all along, its temporaries, and what is left of a device. ``fits``
-    is None where temporaries are not known and the arguments alone do not decide."""
+def fit(target: Target, resident: int, compiled: dict[str, dict[str, Any]], decides: bool = True) -> dict[str, Any]:
+    """Of the program that needs most: what is there all along, its temporaries, and what is left of a device.
+    ``decides``: whether what needs most is among what is compiled. ``fits`` is None where it is not, or where nothing
+    is compiled, and what is known does not decide."""
     limit = target.chip.hbm / target.chip.devices if target.chip else None
     refused = {name: memory.how_much(found["refused"]) for name, found in compiled.items() if "refused" in found}
     done = {name: found for name, found in compiled.items() if "refused" not in found}
@@ -343,7 +347,7 @@ def fit(target: Target, resident: int, compiled: dict[str, dict[str, Any]]) -> d
     fits = None
     if limit is not None and (refused or total > limit):
         fits = False
-    elif limit is not None and compiled:
+    elif limit is not None and compiled and decides:
         fits = True
     return dict(
         fits=fits, largest_program=largest, resident_bytes=resident, temporaries_bytes=extra, total_bytes=total,

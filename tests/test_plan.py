@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -272,6 +273,29 @@ def test_the_program_that_needs_most_decides():
     assert (found["largest_program"], found["total_bytes"], found["fits"]) == ("b", 31 * 2**30, True)
     assert found["headroom"] == pytest.approx(0.25 / 31.25)
     assert plan.fit(target, 24 * 2**30, {"a": compiled(10 * 2**30)})["fits"] is False
+
+
+@pytest.mark.parametrize(
+    ("only", "left_out", "fits"),
+    [("", [], True), ("^(student|critic)", ["advance"], True), ("student", ["advance", "critic"], None)],
+)
+def test_a_run_fits_where_what_needs_most_is_compiled(only, left_out, fits, monkeypatch):
+    """With the critic left out, which may need more than all others, a plan said that the run fits."""
+    config, done = configs.load([f"--config={CONFIG}"]), compiled(2**30)
+
+    def compile_all(table, call, example, mesh, effort, only, tell):
+        names = map(str, table.programs())
+        return {name: done for name in names if name.startswith("begin") or re.search(only, name)}
+
+    monkeypatch.setattr(plan, "compile_all", compile_all)
+    laid = plan.lay_out(config, plan.Target("v6e:2x2", chips.named("v6e"), 4, jax.devices()[:4]))
+    found = plan.plan(laid, "least", only, print)
+    assert [name.split()[0] for name in found["left_out"]] == left_out and found["fits"] is fits
+    told = f"fits, {found['headroom']:.1%} of the memory left"
+    assert command.verdict(found) == (told if fits else f"what was compiled {told}")
+    assert (command.cheapest([found]) is found) == bool(fits)
+    done["temporaries_bytes"] = 2**35
+    assert plan.plan(laid, "least", only, print)["fits"] is False
 
 
 def test_the_least_time_is_that_of_the_slowest_part():

@@ -131,6 +131,8 @@ def verdict(found: dict) -> str:
         return f"{'fit not known' if found['fits'] is None else 'does not fit'}: {found['problem'].splitlines()[0]}"
     if found["fits"]:
         return f"fits, {found['headroom']:.1%} of the memory left"
+    if found["fits"] is None and found["largest_program"]:
+        return f"what was compiled fits, {found['headroom']:.1%} of the memory left"
     if found["fits"] is None:
         return "fit not known: temporaries are known only where the compiler is asked (--topology)"
     over = found["total_bytes"] - found["limit_bytes"]
