@@ -27,6 +27,33 @@ def test_a_sentence_is_written_with_its_end(monkeypatch):
     assert len(pieces) == 1 and pieces[0].startswith("flashjax plan: Nothing to plan for") and pieces[0][-1] == "\n"
 
 
+WITHOUT_EXTRAS = """
+import sys
+sys.modules |= dict.fromkeys(("jinja2", "aiohttp"))  # as if they were not installed
+from flashjax import cli
+for words in (
+    "evaluate --workdir=x --out={0}/x.html", "evaluate-edits --checkpoint x --out={0}/x.html",
+    "study configs/studies/guidance.py --out={0}/study",
+    "bench report --bench=x --judged=x --pictures a=x --out={0}/x.html",
+    "bench prompts --out={0}/bench --endpoint=x", "bench judge --bench=x --pictures a=x --judges=x --out={0}/judged",
+):
+    assert cli.main(words.format(sys.argv[1]).split()) == 2, words
+"""
+
+
+def test_an_extra_that_is_missing_is_told_before_anything_is_opened(tmp_path, request):
+    """A traceback of ModuleNotFoundError, of a study after days of training."""
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, str(tmp_path)]
+    done = subprocess.run(command, cwd=request.config.rootpath, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page, asking = "This needs jinja2; run `pip install 'flashjax[{}]'`.", "This needs aiohttp; run `pip install"
+    assert done.stderr.splitlines() == [
+        *(f"flashjax {name}: {page.format('postcards')}" for name in ("evaluate", "evaluate-edits", "study")),
+        f"flashjax bench: {page.format('judge')}", *[f"flashjax bench: {asking} 'flashjax[judge]'`."] * 2,
+    ]  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_command_it_explains_itself(capsys):
     assert cli.main([]) == 0
     said = capsys.readouterr().out

@@ -81,9 +81,10 @@ def _written(args: argparse.Namespace, folder: Path) -> int | None:
     from flashjax.bench import config, grammar, writing
     from flashjax.bench.journal import Journal
     from flashjax.bench.rubrics import EDITS
-    from flashjax.commands import quiet
+    from flashjax.commands import needs, quiet
     from flashjax.errors import UserError
 
+    needs("judge", "aiohttp")
     quiet()
     writers = config.read_judges(args.endpoint, args.prices, most_tokens=4096)
     kinds = {"t2i": ("landscape", "portrait", "text"), "edit": tuple(EDITS)}

@@ -23,13 +23,14 @@ def run(args: argparse.Namespace) -> None:
 
     from flashjax.bench import plan, prompts
     from flashjax.bench._measures import read_measures
-    from flashjax.bench.report import write_report
     from flashjax.bench.scores import read_scores
     from flashjax.commands import needs
     from flashjax.errors import UserError
     from flashjax.workdir import check_out
 
     needs("judge", "jinja2")
+    from flashjax.bench.report import write_report
+
     if Path(args.out).suffix.lower() != ".html":
         raise UserError(f"--out {args.out} has to end in .html.")
     check_out(Path(args.out), (".json", ".csv"), read=[args.bench, *([args.measures] if args.measures else [])])

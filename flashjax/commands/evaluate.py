@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from flashjax.commands import quiet
+    from flashjax.commands import needs, quiet
+
+    needs("postcards", "jinja2")
     from flashjax.evaluate.study import study
 
     quiet()

@@ -33,8 +33,10 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
 
     from flashjax import pictures, pipeline
-    from flashjax.commands import quiet
+    from flashjax.commands import needs, quiet
     from flashjax.errors import UserError
+
+    needs("postcards", "jinja2")
     from flashjax.evaluate import classifier, edits, edits_page, ocr, study
     from flashjax.files import as_csv, write_whole
     from flashjax.models import text

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     import tempfile
     from pathlib import Path
 
-    from flashjax.commands import quiet
+    from flashjax.commands import needs, quiet
     from flashjax.errors import UserError
     from flashjax.studies import grid, kept
     from flashjax.workdir import check_folder, check_out
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         print(grid.status(chosen))
         return 0
+    needs("postcards", "jinja2")
     if not args.repeat:
         check_out(file, _PAGES, flag="--docs" if args.docs else "--out")
         check_folder(out, f"--out {out}")
