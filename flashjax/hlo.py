@@ -9,6 +9,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator
+from functools import partial
 
 SIZES = dict(pred=1, s4=0.5, u4=0.5, s8=1, u8=1, s16=2, u16=2, bf16=2, f16=2, s32=4, u32=4, f32=4, s64=8, u64=8, f64=8)
 ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
@@ -90,15 +91,24 @@ def on_host(type_: str) -> bool:
 
 
 def executed(computations: Computations, name: str, times: int = 1) -> Iterator[tuple[Instruction, str, int]]:
-    """Every instruction that runs outside of fusions: it, its computation, and how often."""
+    """Every instruction that runs outside of fusions: it, its computation, and how often. Of a conditional the branch
+    that moves most: which one is taken is not known before it runs."""
     for one in computations[name].values():
         yield one, name, times
         if one.kind == "while":
             often = times * trips(computations[one.called("condition")[0]])
             yield from executed(computations, one.called("body")[0], often)
-        elif one.kind in ("call", "conditional") or one.kind.endswith("async-start"):
-            for inner in one.called("to_apply", "calls", "true_computation", "false_computation"):
+        elif one.kind == "conditional":
+            yield from executed(computations, max(_branches(one), key=partial(traffic, computations)), times)
+        elif one.kind == "call" or one.kind.endswith("async-start"):
+            for inner in one.called("to_apply", "calls"):
                 yield from executed(computations, inner, times)
+
+
+def _branches(one: Instruction) -> list[str]:
+    """Of a conditional: true_computation=%a, false_computation=%b, or branch_computations={%a, %b}."""
+    several = re.search(r"branch_computations=\{([^}]*)\}", one.rest)
+    return re.findall(r"[\w.\-]+", several[1]) if several else one.called("true_computation", "false_computation")
 
 
 def trips(condition: dict[str, Instruction]) -> int:

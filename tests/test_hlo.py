@@ -181,6 +181,48 @@ def test_what_is_asynchronous_touches_memory_once():
     assert hlo.traffic(computations, entry) == layer + 3 * stream
 
 
+BRANCHES = """HloModule jit_f, is_scheduled=true
+
+%near (p: bf16[8,32]) -> bf16[32,32] {
+  %p = bf16[8,32]{1,0} parameter(0)
+  ROOT %filled = bf16[32,32]{1,0} broadcast(%p), dimensions={0}
+}
+
+%far (q: bf16[8,32]) -> bf16[32,32] {
+  %q = bf16[8,32]{1,0} parameter(0)
+  %whole = bf16[32,32]{1,0} all-gather(%q), replica_groups={{0,1,2,3}}, dimensions={0}
+  ROOT %twice = bf16[32,32]{1,0} add(%whole, %whole)
+}
+
+ENTRY %main (i: s32[], w: bf16[8,32]) -> bf16[32,32] {
+  %i = s32[] parameter(0)
+  %w = bf16[8,32]{1,0} parameter(1)
+  ROOT %one = bf16[32,32]{1,0} conditional(%i, %w, %w), WRITTEN
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["branch_computations={%near, %far}", "branch_computations={%far, %near}, metadata={op_name=\"jit(f)/cond\"}",
+     "true_computation=%near, false_computation=%far"],
+)  # fmt: skip
+def test_of_a_conditional_the_branch_that_moves_most_counts(written):
+    """What is written as a list of branches moved nothing; of two that are named both were counted."""
+    computations, entry = hlo.parse(BRANCHES.replace("WRITTEN", written))
+    part, whole = 8 * 32 * 2, 32 * 32 * 2
+    assert hlo.links(computations, entry, 4) == {"all-gather": whole * 3 / 4}
+    assert hlo.traffic(computations, entry) == part + whole + 3 * whole
+
+
+def test_the_compilers_own_conditional():
+    branches = [lambda x: x, lambda x: jnp.sin(x @ x), lambda x: jnp.sin(x @ x) @ x @ x]
+    lowered = jax.jit(lambda i, x: jax.lax.switch(i, branches, x)).lower(0, jnp.ones((WIDTH, WIDTH)))
+    computations, entry = hlo.parse(lowered.compile().as_text())
+    moved = sorted(hlo.traffic(computations, name) for name in computations if name.startswith("region"))
+    assert len(moved) == 3 and moved[1] < moved[2] <= hlo.traffic(computations, entry) < moved[2] + 100
+
+
 def test_bytes_of_arrays_agree_with_numpy():
     for kind, dtype in dict(f32=np.float32, s64=np.int64, pred=np.bool_, u8=np.uint8).items():
         assert hlo.arrays(f"{kind}[3,5]{{1,0}}") == [np.zeros((3, 5), dtype).nbytes]
