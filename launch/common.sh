@@ -199,14 +199,14 @@ again() {
   done
 }
 
-# requeues SEEN ARG ...: whether a Slurm job that was told to stop is put into the queue again, whose newest checkpoint was
+# requeues SEEN ARG ...: whether a Slurm job that was told to stop is put into the queue again; its newest checkpoint was
 # SEEN when it began. One that is always stopped before its first row saves nothing, and would come back for ever.
 requeues() {
   local seen="$1" now
   shift
   now="$(newest "$@")"
   [ -n "$now" ] && [ "$now" = "$seen" ] && [ "${SLURM_RESTART_COUNT:-0}" -ge "$VAIN" ] || return 0
-  say "not put into the queue again: after $SLURM_RESTART_COUNT restarts this one has saved nothing new; the lines above say why"
+  say "not put into the queue again: after $SLURM_RESTART_COUNT restarts this one has saved nothing new; see above why"
   return 1
 }
 

@@ -9,9 +9,9 @@ launch/slurm.sh [--help | --dry-run] ARGUMENTS OF flashjax
 
 A Slurm job on nodes with GPUs, one process a node. It saves FLASHJAX_GRACE seconds before its time is up, or when it is
 preempted, and puts itself into the queue again: five times, and from then on as long as it has saved something new. How
-long it may save for where it is preempted says the partition (GraceTime). The environment, --workdir and the data have to lie on a disk that all nodes share (here /mnt): flashjax
-prepare --out /mnt/prompts --split train --count 16000 --prompts-only makes what is read below. The batch has to divide
-over all GPUs.
+long it may save for where it is preempted says the partition (GraceTime). The environment, --workdir and the data have
+to lie on a disk that all nodes share (here /mnt): flashjax prepare --out /mnt/prompts --split train --count 16000
+--prompts-only makes what is read below. The batch has to divide over all GPUs.
 
     FLASHJAX_NODES=4 FLASHJAX_GPUS=8 \
       launch/slurm.sh train --config=configs/postcards.py --workdir=/mnt/run --config.batch_size=64 \
