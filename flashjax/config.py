@@ -10,13 +10,16 @@ import ast
 import difflib
 import fnmatch
 import importlib.util
+import operator
 import re
+import reprlib
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict, FieldReference
 
 from flashjax.errors import UserError, did_you_mean
@@ -276,6 +279,37 @@ def _sequence(text: str, old: tuple | list) -> tuple | list:
         return type(old)(value if isinstance(value, tuple | list) else (value,))
     words = [word for word in text.split(",") if word]
     return type(old)(words if all(isinstance(o, str) for o in old) else [ast.literal_eval(word) for word in words])
+
+
+def settle(group: ConfigDict, where: str = "config") -> None:
+    """Turns every setting into what a run's folder keeps of it, and gives back: NumPy's numbers into Python's, dtypes
+    into their names. Raises UserError for a setting that JSON has no word for."""
+    for name, value in group.items():
+        if isinstance(value, ConfigDict):
+            settle(value, f"{where}.{name}")
+        elif (settled := _settled(value, f"{where}.{name}")) is not value:
+            with group.ignore_type():
+                group[name] = settled
+
+
+def _settled(value: Any, where: str) -> Any:
+    """The value itself, if there is nothing to turn."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    elif isinstance(value, np.dtype | type) and np.dtype(value).kind not in "OSU":  # as other classes are
+        value = np.dtype(value).name
+    if isinstance(value, tuple | list):
+        settled = type(value)(_settled(each, where) for each in value)
+        return value if all(map(operator.is_, settled, value)) else settled
+    if isinstance(value, Mapping):
+        settled = {name: _settled(each, f"{where}.{name}") for name, each in value.items()}
+        return value if all(settled[name] is value[name] for name in value) else settled
+    if not isinstance(value, str | int | float | None):
+        raise UserError(
+            f"{where} is {reprlib.repr(value)}, which the folder of a run cannot keep; a setting is a number, a text, "
+            "or a tuple or a group of these."
+        )
+    return value
 
 
 def weights_of(config: ConfigDict) -> list[str]:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from flashjax import flow, optim
 from flashjax.axes import AXES
-from flashjax.config import OPERATIONS
+from flashjax.config import OPERATIONS, settle
 from flashjax.distill import rollout, schedule, steps
 from flashjax.errors import UserError, did_you_mean
 from flashjax.models import held, latents, lora
@@ -74,9 +74,10 @@ def unread(config: ConfigDict) -> list[str]:
 
 
 def check_settings(config: ConfigDict) -> None:
-    """Raises ValueError for settings that no run can have. What the recipe, the step table and the mesh can tell is
-    told where they are made, which is as early."""
+    """Raises ValueError for settings that no run can have, and settles the others (config.settle). What the recipe, the
+    step table and the mesh can tell is told where they are made, which is as early."""
     check_names(config)
+    settle(config)
     check_sources(config.sources)
     check_numbers(config)
     for name, least in LEAST.items():

@@ -63,7 +63,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         recipe = make_recipe(config.distill) if distilling else None
         table = make_table(config, recipe)
         facts = {"the step table": table.digest(), "--workdir": workdir_path, "--change-mixture": f"{change_mixture}"}
-        hosts.start(flat(json.loads(config.to_json_best_effort()), "config.") | facts)
+        hosts.start(flat(json.loads(config.to_json()), "config.") | facts)
         mesh = meshes.make_mesh(config.mesh)
     note(describe(config, table))
 

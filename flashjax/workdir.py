@@ -28,7 +28,7 @@ OPTIMIZERS = ("optim", "student_optim", "critic_optim")  # the settings that are
 
 def identity(config: ConfigDict) -> dict:
     """The settings that make a run what it is."""
-    settings = {k: v for k, v in json.loads(config.to_json_best_effort()).items() if k not in LOGISTICS}
+    settings = {k: v for k, v in json.loads(config.to_json()).items() if k not in LOGISTICS}
     # Runs that were begun without these are the same runs.
     if not settings.get("lora", {}).get("rank"):
         settings.pop("lora", None)

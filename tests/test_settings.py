@@ -1,11 +1,15 @@
 """What is said of a configuration by itself: names that it lacks or has in vain, what is no number, and sources, before
 any is opened."""
 
+from pathlib import Path
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from flashjax import config as configs
+from flashjax import workdir
 from flashjax.errors import UserError
 from flashjax.settings import check_names, check_settings, check_sources
 
@@ -142,6 +146,37 @@ def test_a_watchdog_of_no_time(request):
 
 def test_numpys_numbers_are_numbers(request):
     check_settings(tiny(request, batch_size=np.int64(8), distill__nfe=np.int32(4), distill__shift=np.float32(3)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.dtype(jnp.bfloat16)])
+def test_a_run_keeps_what_it_was_told_in_numpys_words(request, dtype):
+    """They were kept as 'unserializable object: 8', and the finished run could not be sampled."""
+    scales, weight = (np.float32(1.5), 2.0), ((0, np.float64(1)), (np.float32(0.5), {"text": np.int64(2)}))
+    told = dict(image_size=np.int64(8), distill__shift=np.float32(1), distill__share_sample=np.True_)
+    told |= dict(distill__guidance__times=(0.0, 0.5), distill__guidance__scales=scales, sources__cards__weight=weight)
+    config = tiny(request, model__dtype=dtype, **told)
+    check_settings(config.lock())
+    plain = dict(image_size=8, distill__shift=1.0, distill__share_sample=True, model__dtype="bfloat16")
+    plain |= dict(distill__guidance__times=(0.0, 0.5), distill__guidance__scales=(1.5, 2.0))
+    plain = tiny(request, **plain, sources__cards__weight=((0, 1.0), (0.5, {"text": 2})))
+    assert workdir.identity(config) == workdir.identity(plain)
+    assert type(config.image_size) is int
+    assert {type(scale) for scale in config.distill.guidance.scales} == {float}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("distill__guidance__scales", np.ones(2), "config.distill.guidance.scales is array([1., 1.]), which"),
+        ("compile_cache", Path("x"), "config.compile_cache is PosixPath('x'), which the folder of a run cannot keep;"),
+        ("model__dtype", dict, "config.model.dtype is <class 'dict'>, which"),
+        ("sources__cards__weight", ((0, {"text": {1}}),), "config.sources.cards.weight.text is {1}, which"),
+    ],
+)
+def test_what_the_folder_of_a_run_cannot_keep(request, path, value, said):
+    with pytest.raises(UserError) as raised:
+        check_settings(tiny(request, **{path: value}))
+    assert str(raised.value).startswith(said)
 
 
 def test_what_another_objective_counts_is_not_looked_at(request):

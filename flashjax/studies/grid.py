@@ -187,7 +187,7 @@ def content(path: str) -> str:
 
 
 def configured(study: Study, changes: Mapping[str, Any], seed: int) -> ConfigDict:
-    """The configuration of a cell. Raises UserError for a setting that the base does not have."""
+    """The configuration of a cell. Raises UserError for a setting that the base does not have, or no run can keep."""
     config = configs.load([f"--config={study.base}"])
     for key, value in {**study.settings, **changes, "seed": seed}.items():
         *groups, last = key.split(".")
@@ -199,6 +199,7 @@ def configured(study: Study, changes: Mapping[str, Any], seed: int) -> ConfigDic
         with config.unlocked(), config.ignore_type():
             del at[last]
             at[last] = value
+    configs.settle(config)
     return config.lock()
 
 

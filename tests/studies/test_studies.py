@@ -15,6 +15,7 @@ from flashjax.errors import UserError
 from flashjax.recipe import make_recipe, make_table
 from flashjax.settings import check_settings
 from flashjax.studies import contrasts, grid, page
+from flashjax.workdir import identity
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -53,6 +54,8 @@ def test_a_cell_is_its_configuration(tmp_path):
     ]  # fmt: skip
     weighted = dataclasses.replace(STUDY, cells={"a": {"sources.prompts.weight": {"text": 1.0}}}, contrasts=())
     assert grid.cells(weighted, tmp_path)[0].config.sources.prompts.weight.to_dict() == {"text": 1.0}
+    plain, numpys = (grid.configured(STUDY, {"distill.shift": kind(3)}, 0) for kind in (float, np.float32))
+    assert identity(numpys) == identity(plain)
     for key in ("student_optm.lr", "student_optim.lrr", "seed.x"):
         with pytest.raises(UserError, match=f"sets config.{key}, which configs/postcards.py does not have"):
             grid.cells(dataclasses.replace(STUDY, settings={key: 1}), tmp_path)
