@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -37,8 +37,9 @@ DISTILLED = dict(
     trajectory=(*_STUDENT, "ema_decay", "substeps", "step_rows"),
     dmd=(*_STUDENT, *_CRITIC, "ema_decay", "student_times", "critic_times"),
 )
-# What groups of them have to have, and may have beside it.
+# What groups of them have to have, and may have beside it; None: sizes, by names that models.make_config knows.
 GROUPS = {
+    "model": (("architecture", "preset"), None), "autoencoder": (latents.SETTINGS, None),
     "distill": (_STUDENT, (*_CRITIC, "ema_decay", "substeps", "step_rows", "student_times", "critic_times")),
     "distill.student_times": ((), _TIMES), "distill.critic_times": ((), _TIMES), "times": ((), _TIMES),
     "sample": (("steps", "shift", "guidance_scale", "mode"), ()), "mesh": (AXES, ()),
@@ -62,7 +63,14 @@ NUMBERS = (
     "distill.shift", "distill.ema_decay",
     *(f"{group}times.{name}" for group in ("", "distill.student_", "distill.critic_") for name in _TIMES[1:]),
 )  # fmt: skip
-KINDS = {"a whole number": (numbers.Integral, WHOLE), "a number": (numbers.Real, NUMBERS)}
+TEXTS = (
+    "init", "compile_cache", "keep_best", "model.architecture", "model.preset", "watch.data", "watch.edit_data",
+    "watch.classifier", *(f"autoencoder.{name}" for name in latents.SETTINGS),
+)  # fmt: skip
+NOTHING = (  # may be empty
+    "init", "compile_cache", "keep_best", "watch.data", "watch.edit_data", "autoencoder.preset", "autoencoder.weights",
+)  # fmt: skip
+KINDS = {"a whole number": (numbers.Integral, WHOLE), "a number": (numbers.Real, NUMBERS), "a text": (str, TEXTS)}
 
 
 def unread(config: ConfigDict) -> list[str]:
@@ -79,7 +87,7 @@ def check_settings(config: ConfigDict) -> None:
     check_names(config)
     settle(config)
     check_sources(config.sources)
-    check_numbers(config)
+    check_kinds(config)
     for name, least in LEAST.items():
         if not config[name] >= least:  # nor nan
             raise UserError(f"config.{name} is {config[name]}; it has to be {least} or more.")
@@ -115,7 +123,7 @@ def check_settings(config: ConfigDict) -> None:
 
 def check_names(config: ConfigDict) -> None:
     """Raises UserError for settings that a configuration lacks, and for those that no run reads, as a misspelt one of
-    a file. Sources, teachers and the model are looked at where they are read."""
+    a file. Sources, teachers and the sizes of networks are looked at where they are read."""
     objective = config.get("objective")
     needed, known = (*EVERY, *NEEDED.get(objective, ())), (*OPERATIONS, *dict.fromkeys(sum(NEEDED.values(), ())))
     _check_group(config, "config", needed, known)
@@ -130,11 +138,11 @@ def check_names(config: ConfigDict) -> None:
         _check_group(group, f"config.{path}", own + (_CRITIC if (objective, path) == ("dmd", "distill") else ()), more)
 
 
-def _check_group(group: Any, where: str, needed: Sequence[str], more: Sequence[str]) -> None:
-    known = tuple(dict.fromkeys((*needed, *more)))
+def _check_group(group: Any, where: str, needed: Sequence[str], more: Sequence[str] | None) -> None:
+    known = tuple(dict.fromkeys((*needed, *(more or ()))))
     if not isinstance(group, ConfigDict):
         raise UserError(f"{where} is {group!r}; it is a group of settings: {', '.join(known)}.")
-    if unknown := [name for name in group if name not in known]:
+    if more is not None and (unknown := [name for name in group if name not in known]):
         hint = did_you_mean(unknown[0], known, f"{where} has", where + ".{}")
         raise UserError(f"There is no setting {where}.{unknown[0]}; {hint}")
     if missing := [name for name in needed if name not in group]:
@@ -143,15 +151,28 @@ def _check_group(group: Any, where: str, needed: Sequence[str], more: Sequence[s
         )
 
 
-def check_numbers(config: ConfigDict) -> None:
-    """Raises UserError for a setting that this run reads as a number, and that is none, or no whole one."""
-    read = (*EVERY, *NEEDED[config.objective], *OPERATIONS)
+def check_kinds(config: ConfigDict) -> None:
+    """Raises UserError for a setting that this run reads as a number or a text, and that is none, or no whole one.
+    None in place of a text that may be empty becomes the empty one."""
+    for _, group, name in _given(config, NOTHING):
+        if group[name] is None:
+            with group.ignore_type():
+                group[name] = ""
     for wanted, (kind, paths) in KINDS.items():
-        for path in paths:
-            *groups, name = path.split(".")
-            group = functools.reduce(lambda found, each: found.get(each, {}), groups, config)
-            if path.split(".")[0] in read and name in group and not _is(kind, group[name]):
+        for path, group, name in _given(config, paths):
+            if not _is(kind, group[name]):
                 raise UserError(f"config.{path} is {group[name]!r}; it has to be {wanted}.")
+
+
+def _given(config: ConfigDict, paths: Sequence[str]) -> Iterator[tuple[str, ConfigDict, str]]:
+    """(path, its group, its name there) of those of ``paths`` that this run reads, and that are there."""
+    read = (*EVERY, *NEEDED[config.objective], *OPERATIONS)
+    for path in paths:
+        *groups, name = path.split(".")
+        if (*groups, name)[0] in read:
+            group = functools.reduce(lambda found, each: found.get(each, {}), groups, config)
+            if name in group:
+                yield path, group, name
 
 
 def _is(kind: type, value: Any) -> bool:

@@ -57,6 +57,11 @@ def test_sources_that_can_be():
         ("", "critic_optim", dict(clip=None), "The run needs config.critic_optim.clip, which this configuration"),
         ("", "student_optim", dict(beta1=0.5), "There is no setting config.student_optim.beta1; config.student_opt"),
         ("", "", dict(critic_optim=3e-4), "config.critic_optim is 0.0003; it is a group of settings: kind, schedule, "),
+        ("", "model", dict(architecture=None), "The run needs config.model.architecture, which this configuration"),
+        ("", "model", dict(preset=None), "The run needs config.model.preset, which this configuration"),
+        ("", "", dict(model="tiny"), "config.model is 'tiny'; it is a group of settings: architecture, preset."),
+        ("", "", dict(autoencoder="vae_kl"), "config.autoencoder is 'vae_kl'; it is a group of settings: architectur"),
+        ("", "autoencoder", dict(weights=None), "The run needs config.autoencoder.weights, which this configuration"),
         ("", "mesh", dict(data=None), "The run needs config.mesh.data, which"),
         ("", "watch", dict(cuont=9), "There is no setting config.watch.cuont; did you mean config.watch.count?"),
         ("teacher", "sample", dict(step=9), "There is no setting config.sample.step; did you mean config.sample.s"),
@@ -132,6 +137,32 @@ def test_rates_that_are_no_numbers(request, arg, path, value):
     assert str(raised.value) == f"config.{path.replace('__', '.')} is {value!r}; it has to be a number."
 
 
+@pytest.mark.parametrize(
+    "path", ["init", "keep_best", "compile_cache", "autoencoder__weights", "watch__classifier", "model__preset"]
+)
+def test_words_that_are_no_texts(request, path):
+    with pytest.raises(UserError) as raised:
+        check_settings(tiny(request, **{path: 3}))
+    assert str(raised.value) == f"config.{path.replace('__', '.')} is 3; it has to be a text."
+
+
+def test_none_is_the_empty_text(request):
+    """``config.init = None`` was a traceback when all weights had been read."""
+    named = ("init", "keep_best", "compile_cache", "autoencoder__weights", "watch__data")
+    config = tiny(request, **dict.fromkeys(named))
+    check_settings(config.lock())
+    assert [config.init, config.keep_best, config.compile_cache, config.autoencoder.weights] == [""] * 4
+    assert workdir.identity(config) == workdir.identity(tiny(request))
+
+
+def test_pixels_of_a_misspelt_autoencoder(request):
+    """The run read pixels, and said nothing."""
+    config = tiny(request)
+    config.autoencoder.architectur = "vae_kl"
+    with pytest.raises(UserError, match=r"config.autoencoder.architectur\); did you mean architecture\?"):
+        check_settings(config)
+
+
 @pytest.mark.parametrize("rows", [3, (1.5, 3), (0, True), ("0", "3"), (3, 1), (1, 2, 3)])
 def test_rows_to_trace_that_are_no_two_rows(request, rows):
     with pytest.raises(UserError, match=r"write \(first row, last row\), or \(0, 0\) for none"):
@@ -180,4 +211,5 @@ def test_what_the_folder_of_a_run_cannot_keep(request, path, value, said):
 
 
 def test_what_another_objective_counts_is_not_looked_at(request):
+    check_settings(tiny(request, "teacher", distill="left over"))
     check_settings(tiny(request, "teacher", lora__alpha=16, student_updates="left over"))

@@ -17,9 +17,10 @@ from typing import Any
 import jax
 
 from flashjax import models
-from flashjax.errors import UserError
+from flashjax.errors import UserError, did_you_mean
 from flashjax.models import pixels
 
+SETTINGS = ("architecture", "preset", "weights")  # of any autoencoder
 AUTOENCODERS = ("vae_qwen_image_21", "vae_qwen_image", "vae_kl")
 
 
@@ -60,17 +61,28 @@ PIXELS = Latents()
 
 
 def of(config: Mapping[str, Any]) -> Latents:
-    """The latents of a run's configuration. Raises UserError for an autoencoder or a preset that there is not."""
+    """The latents of a run's configuration. Raises UserError for an autoencoder, a preset or a size that there is not.
+    """
     settings = config.get("autoencoder")
-    if not settings or settings["architecture"] == PIXELS.name:
+    if not settings:
         return PIXELS
     name = settings["architecture"]
+    if name == PIXELS.name:
+        _check_no_sizes(settings)
+        return PIXELS
     if name not in AUTOENCODERS:
         known = ", ".join((PIXELS.name, *AUTOENCODERS))
         raise UserError(f"There is no autoencoder {name!r} (config.autoencoder.architecture); there are {known}.")
     module = importlib.import_module(f"flashjax.models.{name}")
     made = models.make_config(module, {k: v for k, v in settings.items() if k != "weights"}, "config.autoencoder")
     return Latents(name, made.stride, made.token_channels, module, made)
+
+
+def _check_no_sizes(settings: Mapping[str, Any]) -> None:
+    """Raises UserError for patches of pixels with a setting of their own, as a misspelt one is."""
+    if unknown := [setting for setting in settings if setting not in SETTINGS]:
+        hint = did_you_mean(unknown[0], SETTINGS, "they have")
+        raise UserError(f"Pixels have no setting {unknown[0]!r} (config.autoencoder.{unknown[0]}); {hint}")
 
 
 def check(config: Mapping[str, Any], in_channels: int) -> None:
