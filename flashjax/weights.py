@@ -93,13 +93,14 @@ def _load_factors(config: ConfigDict, base: flow.Params, path: str) -> flow.Para
 
 def specialist_form(config: ConfigDict, base: flow.Params, path: str) -> flow.Params:
     """Shapes of what `load_specialist` gives, from those of the base; of what is not there yet the whole network's. A
-    LoRA run over what is called as the base is taken for one over the same weights."""
+    LoRA run over what lies where the base does is taken for one over the same weights."""
     if (file := _adapter_file(path)) is not None:
         factors = paths.unflatten(adapters.read(file, config.model.architecture, base).factors)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), factors)
-    if (run := _lora_run(path)) is not None and base_path(run.config) == base_path(config):
-        return run.form
-    return base
+    if (run := _lora_run(path)) is None:
+        return base
+    over, here = (Path(base_path(each)).resolve() for each in (run.config, config))
+    return run.form if over == here else base
 
 
 def frozen_forms(config: ConfigDict, whole: flow.Params, mesh: Mesh, named: Sequence[str]) -> tuple[flow.Params, ...]:
@@ -131,14 +132,17 @@ def _lora_run(path: str) -> _LoraRun | None:
 
 def begun_from(config: ConfigDict, begun_with: Mapping[str, str]) -> str:
     """What a run that config.init names has come to, in a sentence; "" for anything else. Raises UserError for a LoRA
-    run over other weights than lie at the base's path now. ``begun_with``: path to content of all weights of this run.
-    """
+    run over other weights than this one's base, wherever either lies. ``begun_with``: path to content of all weights of
+    this run."""
     if config.init in ("", RANDOM) or not (folder := Path(config.init) / "checkpoints").is_dir():
         return ""
     _, meta, step = checkpoint_form(folder)
-    base = base_path(config)
-    if lora.of(config) and base != config.init and meta["sha256"][base] != begun_with[base]:
-        raise UserError(f"The weights in {base} are not those that {config.init} adapts; bring them back.")
+    base, over = base_path(config), base_path(ConfigDict(meta["config"]))
+    if lora.of(config) and base != config.init and meta["sha256"][over] != begun_with[base]:
+        raise UserError(
+            f"The weights in {base} are not those that {config.init} adapts; bring them back, or give another run as "
+            "config.init."
+        )
     return f"begins with step {step} of {config.init}, its newest"
 
 
@@ -240,16 +244,14 @@ def base_path(config: ConfigDict) -> str:
 
 
 def _load_adapter(config: ConfigDict, form: flow.Params, path: str) -> flow.Params:
-    """The adapter of a LoRA run over the same base, for this run's own scale."""
+    """The adapter of a LoRA run, for this run's own scale; `begun_from` compares their bases."""
     if not (Path(path) / "checkpoints").is_dir():
         raise UserError(f"config.init is {path}, which is no run; a LoRA student begins as its base or as a LoRA run.")
     params, meta, _ = restore_params(Path(path) / "checkpoints")
-    there = ConfigDict(meta["config"])
-    adapted = lora.of(there)
-    if adapted is None or base_path(there) != base_path(config):
+    if (adapted := lora.of(ConfigDict(meta["config"]))) is None:
         raise UserError(
-            f"The run {path} trained no adapter of {base_path(config)}, as a LoRA student's beginning has to be; give "
-            "another one as config.init."
+            f"The run {path} trained no adapter, as a LoRA student's beginning has to be; give another one as "
+            "config.init."
         )
     if _shapes(params) != _shapes(form):
         raise UserError(

@@ -155,6 +155,16 @@ def test_a_lora_run_as_teacher_and_as_beginning(run, given, base):
     with pytest.raises(UserError, match=f"The weights in {path} are not those that {folder} adapts; bring them back"):
         weights.begun_from(goes_on, {path: "replaced"})
     assert weights.begun_from(config, {}) == ""
+    # Where the same weights are called otherwise they are the same weights.
+    parent, file = path.rsplit("/", 1)
+    with goes_on.unlocked():
+        goes_on.distill.teachers.base.weights = other = f"{parent}/./{file}"
+    begun = weights.load_weights(goes_on, average, folder)
+    jax.tree.map(np.testing.assert_array_equal, begun, average)
+    assert weights.begun_from(goes_on, {other: weights.content(other, base)}) == said
+    assert jax.tree.map(np.shape, weights.specialist_form(goes_on, base, folder)) == jax.tree.map(np.shape, average)
+    with pytest.raises(UserError, match=f"The weights in {other} are not those that {folder} adapts"):
+        weights.begun_from(goes_on, {other: "others"})
     whole = config.distill.teachers.base.weights
     with pytest.raises(UserError, match="which is no run; a LoRA student begins as its base or as a LoRA run"):
         weights.load_weights(config, average, whole)
