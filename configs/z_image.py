@@ -63,7 +63,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         )
     )
     rules = ((r"blocks/modulation/kernel", False), (r"blocks/.*/kernel", True), (r".*", False))
-    config.lora = ConfigDict(dict(rank=64 if args.lora else 0, alpha=64.0, rules=rules))
+    if args.lora:
+        config.lora = ConfigDict(dict(rank=4 if args.tiny else 64, alpha=64.0, rules=rules))
     optim = dict(kind="adamw", warmup=20, schedule="constant", b1=0.0, b2=0.99, weight_decay=0.0, clip=1.0)
     config.student_optim = ConfigDict(optim | dict(lr=5e-5 if args.lora else 1e-6))
     config.critic_optim = ConfigDict(optim | dict(lr=1e-4 if args.lora else 2e-6))
@@ -80,8 +81,7 @@ def _tiny(config: ConfigDict) -> ConfigDict:
     config.model.update(dict(preset="tiny", in_channels=16, context_dim=384, remat="none"))
     config.autoencoder.update(dict(preset="tiny", weights="random"))
     config.distill.teachers.base.weights = "random"
-    config.distill.critic_warmup = 2
+    config.distill.critic_warmup = config.student_optim.warmup = config.critic_optim.warmup = 2
     config.sources.prompts.path = "data/tiny/train.arrayrecord"
     config.max_text_tokens = 28
-    config.lora.rank = min(config.lora.rank, 4)
     return config

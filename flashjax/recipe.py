@@ -1,5 +1,7 @@
 """From a configuration to what a run does: the recipe of its steps, its lambda table and its step table."""
 
+import collections
+import json
 import math
 import numbers
 from collections.abc import Iterator, Mapping
@@ -9,8 +11,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flashjax import flow
+from flashjax.config import OPERATIONS
 from flashjax.distill import guidance, schedule, steps
 from flashjax.errors import UserError, did_you_mean
+from flashjax.models import latents
 from flashjax.settings import unread
 
 AS_THEY_ARE = ("rollout_mode", "ema_decay", "critic_updates_per_rollout", "share_sample", "substeps")  # of a Recipe
@@ -177,35 +181,82 @@ def describe(config: ConfigDict, table: schedule.StepTable) -> str:
 
 def in_vain(config: ConfigDict, table: schedule.StepTable) -> list[str]:
     """What the configuration names and no row of the table uses: a sentence for each."""
-    tasks, told = set(table.task.tolist()), [*_unread_times(config)]
+    told = [*_unread_times(config)]
     told += [f"config.{name}, which the objective {config.objective} does not read." for name in unread(config)]
+    told += [*_unread_groups(config), *_unread_sources(config, table), *_unreached(config, table)]
+    return told if config.objective == "flow_matching" else [*told, *_unheard(config, table)]
+
+
+def _unread_groups(config: ConfigDict) -> Iterator[str]:
+    """Of groups of which one setting says that the others are not read, and which every run has."""
+    watched = config.watch.data or config.watch.edit_data
+    why = dict(
+        lora="" if config.lora.rank else "config.lora.rank is 0",
+        autoencoder="pixels have none" if config.autoencoder.architecture == latents.PIXELS.name else "",
+        watch="" if watched else "neither config.watch.data nor edit_data names a set",
+    )
+    for group in filter(why.get, why):
+        now, before = json.loads(config[group].to_json()), json.loads(json.dumps(OPERATIONS[group]))
+        yield from (f"config.{group}.{name}, as {why[group]}." for name in now if now[name] != before[name])
+
+
+def _unread_sources(config: ConfigDict, table: schedule.StepTable) -> Iterator[str]:
+    tasks = set(table.task.tolist())
     for name, source in config.sources.to_dict().items():
         task = source.get("task", schedule.TASKS[0])
         if schedule.TASKS.index(task) not in tasks:
-            told.append(f"config.sources.{name} is never read, as config.edit_share leaves no row to the task {task}.")
+            yield f"config.sources.{name} is never read, as config.edit_share leaves no row to the task {task}."
         elif all(_nothing(weight) for _, weight in schedule.over_time(source.get("weight", 1.0))):
-            told.append(f"config.sources.{name} is never read, as its weight is 0.")
+            yield f"config.sources.{name} is never read, as its weight is 0."
+
+
+def _unreached(config: ConfigDict, table: schedule.StepTable) -> Iterator[str]:
+    """What the run is too short for, and drawings that no checkpoint follows."""
     if config.profile[0] >= len(table):
-        told.append(f"config.profile, as the run ends before its row {config.profile[0]}.")
+        yield f"config.profile, as the run ends before its row {config.profile[0]}."
+    for name, count in updates(config, table).items():
+        if 0 < count <= config[name].warmup:
+            yield (
+                f"config.{name}.lr, which is never reached: its warmup takes {config[name].warmup} updates, and the "
+                f"run has {count}."
+            )
     one_in = math.lcm(config.sample_every, config.checkpoint_every) // config.sample_every
     if config.keep_best and one_in > 1:
-        told.append(
+        yield (
             f"config.keep_best for drawings that no checkpoint follows, all but one in {one_in}; make "
             "config.sample_every a multiple of config.checkpoint_every."
         )
-    if config.objective == "flow_matching":
-        return told
-    named = {c: int(c == "edit") for _, given in guidance_tables(config.distill) for c in given}
-    for c in (c for c, task in named.items() if task not in tasks):
-        told.append(f"the weights for {c!r} in config.distill.guidance_table, as config.edit_share leaves it no row.")
-    heard = {m for program in table.programs() for m in program.active}
-    scales = make_recipe(config.distill).guidance_scales
-    for m, (name, scale) in enumerate(zip(teacher_names(config.distill), scales, strict=True)):
-        if m and m not in heard:
-            told.append(f"the teacher {name!r} is never heard, and its weights are loaded all the same; take it out.")
+
+
+def _unheard(config: ConfigDict, table: schedule.StepTable) -> Iterator[str]:
+    """Of the teachers, their weights and what they are told."""
+    names, rows = teacher_names(config.distill), collections.defaultdict(set)
+    for _, given in guidance_tables(config.distill):
+        for c, row in given.items():
+            rows[c] |= set(row)
+    heard = {names[m] for program in table.programs() for m in program.active}
+    tasks, classes = set(table.task.tolist()), config.distill.classes
+    read = {classes[c] for c in _classes_read(config)}
+    for c, named in rows.items():
+        where = f"the weights for {c!r} in config.distill.guidance_table"
+        if int(c == "edit") not in tasks:
+            yield f"{where}, as config.edit_share leaves it no row."
+        elif c not in ("edit", *read) and named & heard:
+            yield f"{where}, as the weights of config.sources leave it out."
+    for name, scale in zip(names, make_recipe(config.distill).guidance_scales, strict=True):
+        if name not in {guidance.BASE, *heard}:
+            yield f"the teacher {name!r} is never heard, and its weights are loaded all the same; take it out."
         if scale.off and config.distill.teachers[name].get("negative"):
-            told.append(f"the negative prompt of the teacher {name!r}, whose guidance is 1 at every t.")
-    return told
+            yield f"the negative prompt of the teacher {name!r}, whose guidance is 1 at every t."
+
+
+def updates(config: ConfigDict, table: schedule.StepTable) -> dict[str, int]:
+    """How many updates each optimizer of the run makes, the student's first."""
+    if config.objective != "dmd":
+        return {"optim" if config.objective == "flow_matching" else "student_optim": len(table)}
+    distill, student = config.distill, int((table.phase == schedule.STUDENT).sum())
+    critic = (len(table) - student) * distill.critic_updates_per_rollout
+    return dict(student_optim=student, critic_optim=critic + (student if distill.share_sample else 0))
 
 
 def _unread_times(config: ConfigDict) -> Iterator[str]:

@@ -33,7 +33,7 @@ from flashjax.parallel import hosts, memory, sharding, stopping
 from flashjax.parallel import mesh as meshes
 from flashjax.parallel.watchdog import Watchdog
 from flashjax.programs import compile_programs, run_row, step_call
-from flashjax.recipe import describe, make_recipe, make_table, teacher_names
+from flashjax.recipe import describe, make_recipe, make_table, teacher_names, updates
 from flashjax.weights import begun_from, check_there, frozen_forms, load_decoder
 
 
@@ -292,15 +292,9 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
 
 
 def make_optimizers(config: ConfigDict, table: schedule.StepTable):
-    """(student's, critic's); a schedule counts the updates of its own network."""
-    if config.objective != "dmd":
-        chosen = config.optim if config.objective == "flow_matching" else config.student_optim
-        return optim.make_optimizer(chosen, len(table)), None
-    distill, student_updates = config.distill, int((table.phase == schedule.STUDENT).sum())
-    critic_updates = (len(table) - student_updates) * distill.critic_updates_per_rollout
-    critic_updates += student_updates if distill.share_sample else 0
-    student_optimizer = optim.make_optimizer(config.student_optim, student_updates)
-    return student_optimizer, optim.make_optimizer(config.critic_optim, critic_updates)
+    """(student's, critic's or None); a schedule counts the updates of its own network."""
+    student, *critic = (optim.make_optimizer(config[name], count) for name, count in updates(config, table).items())
+    return student, critic[0] if critic else None
 
 
 def peek(loader, row: int) -> dict:

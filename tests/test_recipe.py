@@ -114,7 +114,8 @@ def test_what_is_said_in_vain():
     for nothing in (0.0, {"text": 0}, ((0, 0.0), (0.5, {"text": 0.0, "portrait": 0}))):
         config = joint(sources__more=dict(path="more", weight=nothing))
         assert recipe.in_vain(config, made(config)) == ["config.sources.more is never read, as its weight is 0."]
-    config = joint(sources__prompts__weight=((0, 0.0), (0.5, {"text": 1.0})))
+    late = {"text": 1.0, "portrait": 1.0, "landscape": 1.0}
+    config = joint(sources__prompts__weight=((0, 0.0), (0.5, late)))
     assert recipe.in_vain(config, made(config)) == []
     off, own = dict(times=(0.0, 0.9), scales=(1.0, 1.0)), dict(times=(0.0,), scales=(3.0,))
     base, faces = (dict(weights="x", negative="blurred"), dict(weights="runs/faces", negative="blurred", guidance=own))
@@ -122,3 +123,38 @@ def test_what_is_said_in_vain():
     config = joint(distill__guidance=off, distill__teachers__base=base, **heard)
     told = [line for line in recipe.in_vain(config, made(config)) if "negative" in line]
     assert told == ["the negative prompt of the teacher 'base', whose guidance is 1 at every t."]
+
+
+def test_weights_for_prompts_that_no_source_has():
+    """Also where their teacher is heard elsewhere, which hid it."""
+    table = ((0, {"text": {"pictures": "linear"}}), (0.5, {"portrait": {"pictures": "linear"}, "landscape": {}}))
+    config = joint(sources__prompts__weight={"text": 1.0}, distill__guidance_table=table)
+    assert recipe.in_vain(config, made(config)) == [
+        "the weights for 'portrait' in config.distill.guidance_table, as the weights of config.sources leave it out."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (dict(lora__alpha=8.0, lora__rules=((".*", True),)), ["lora.alpha, as config.lora.rank is 0.",
+                                                              "lora.rules, as config.lora.rank is 0."]),
+        (dict(lora__alpha=8.0, lora__rank=2), []),
+        (dict(autoencoder__preset="tiny", autoencoder__weights="random"), [
+            "autoencoder.preset, as pixels have none.", "autoencoder.weights, as pixels have none."]),
+        (dict(watch__count=9), ["watch.count, as neither config.watch.data nor edit_data names a set."]),
+        (dict(watch__count=9, watch__edit_data="x"), []),
+        (dict(student_optim__warmup=60), [
+            "student_optim.lr, which is never reached: its warmup takes 60 updates, and the run has 60."]),
+        (dict(student_optim__warmup=59, critic_optim__warmup=359), []),
+        (dict(critic_optim__warmup=1000), [
+            "critic_optim.lr, which is never reached: its warmup takes 1000 updates, and the run has 360."]),
+        (dict(objective="trajectory", student_optim__warmup=70), [
+            "student_optim.lr, which is never reached: its warmup takes 70 updates, and the run has 60."]),
+    ],
+)  # fmt: skip
+def test_settings_that_others_leave_without_effect(changes, told):
+    config = joint(student_updates=60, **changes)
+    assert [line for line in recipe.in_vain(config, made(config)) if "does not read" not in line] == [
+        f"config.{line}" for line in told
+    ]

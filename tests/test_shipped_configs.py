@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from flashjax import config as configs
-from flashjax.recipe import make_recipe, make_table
+from flashjax.recipe import in_vain, make_recipe, make_table
 from flashjax.settings import check_settings
 
 FOLDER = Path("configs")
 ARGUMENTS = {
     "postcards": ("quick", "study", "res=64"), "postcards_trajectory": ("quick", "study", "res=64"),
     "postcards_teacher": ("res=64",), "postcards_joint": ("trajectory",),
+    **dict.fromkeys(("klein", "qwen_image", "qwen_image_21", "z_image"), ("lora", "tiny", "lora,tiny")),
 }  # fmt: skip
 FILES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
@@ -25,4 +26,5 @@ def test_a_configuration_makes_a_run(file):
     check_settings(config)
     table = make_table(config, make_recipe(config.distill) if config.objective != "flow_matching" else None)
     assert len(table) > 0
+    assert in_vain(config, table) == []
     assert set(table.task.tolist()) == ({0} if config.edit_share == 0 else {0, 1})
