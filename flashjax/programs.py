@@ -83,7 +83,8 @@ def compile_one(lowered, program: schedule.Program):
     except jax.errors.JaxRuntimeError as error:
         if not memory.is_refusal(error):
             raise
-        raise UserError(f"The program {program} does not fit: {memory.how_much(str(error))}; {memory.MEND}") from error
+        wanted = memory.how_much(str(error))
+        raise UserError(f"The program {program} does not fit: {wanted}; {memory.MEND_PROGRAM}") from error
 
 
 def compile_programs(

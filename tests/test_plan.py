@@ -253,6 +253,9 @@ def test_what_the_compiler_refuses_a_run_is_a_sentence():
     with pytest.raises(UserError, match="student t2i does not fit: 29.33G wanted of 15.75G, 13.58G too much;") as told:
         programs.compile_one(Lowered(words), "student t2i")
     assert "\n" not in str(told.value)
+    advice = str(told.value).partition("too much; ")[2]
+    assert advice.startswith("raise config.micro_batches (its parts of a batch follow one another), let the backward")
+    assert "lora" not in advice  # which is another run
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         programs.compile_one(Lowered("INTERNAL: a crash"), "student t2i")
 

@@ -8,9 +8,16 @@ import jax
 
 from flashjax.errors import UserError
 
+# For what is kept all along; and for what a program takes beside it, where more of the run can stay what it is.
 MEND = (
     "take more devices, divide further (config.mesh.fsdp), train adapters (config.lora.rank), or hold teachers "
     "elsewhere (config.teacher_memory); flashjax plan says what fits."
+)
+MEND_PROGRAM = (
+    "raise config.micro_batches (its parts of a batch follow one another), let the backward pass keep less "
+    "(config.model.remat), hold teachers in fewer bits (config.teacher_dtype=int8) or elsewhere "
+    "(config.teacher_memory), take more devices or divide further (config.mesh.fsdp), or lower config.batch_size; "
+    "flashjax plan says what fits."
 )
 
 
