@@ -6,7 +6,9 @@ Metrics: `figures`.
 """
 
 import dataclasses
+import functools
 import math
+import operator
 from typing import Any
 
 import jax
@@ -201,16 +203,18 @@ def critic_step(
     state: TrainState, context: flow.Context, z: jax.Array, k: jax.Array, cond: Any, key: jax.Array, *,
     recipe: Recipe, denoiser: flow.Denoiser, critic_optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
-    """``critic_updates_per_rollout`` critic updates on the student's prediction from z_k, each with its own (t, noise).
-    ``context`` is the student's."""
+    """``critic_updates_per_rollout`` critic updates on the student's prediction from z_k, each with its own (t, noise);
+    figures are of them all. ``context`` is the student's."""
     critic_key = step_keys(key, state.step)[3]
     x = predict(denoiser, state.student.params, context, z, k, recipe)
-    critic = state.critic
+    critic, told = state.critic, []
     for i in range(recipe.critic_updates_per_rollout):
         critic, metrics = critic_update(
             critic, x, cond, jax.random.fold_in(critic_key, i),
             recipe=recipe, denoiser=denoiser, optimizer=critic_optimizer,
         )  # fmt: skip
+        told.append(metrics)
+    metrics = functools.reduce(functools.partial(jax.tree.map, operator.add), told)
     return state.replace(step=state.step + 1, critic=critic), metrics
 
 

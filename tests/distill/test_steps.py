@@ -162,13 +162,15 @@ def test_four_updates_of_one_rollout_train_as_four_updates():
     new, metrics = critic_step(state, recipe=many)
     critic_key = steps.step_keys(KEY, 0)[3]
     x = generate(LINEAR, state.student.params, LIKE, COND, KEY, k=1, recipe=many)
-    critic = state.critic
+    critic, told = state.critic, []
     for i in range(4):
-        critic, last = steps.critic_update(
+        critic, each = steps.critic_update(
             critic, x, COND, jax.random.fold_in(critic_key, i), recipe=many, denoiser=LINEAR, optimizer=OPTIMIZER
         )
+        told.append(each)
     assert trees_equal(new.critic, critic)
-    assert trees_equal(metrics, last)
+    assert trees_equal(metrics, jax.tree.map(lambda *values: sum(values), *told))
+    assert metrics["critic_loss"][1] == 4
 
 
 # -- randomness -------------------------------------------------------------------------------------------------------
