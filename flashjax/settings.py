@@ -318,9 +318,11 @@ def check_data(manifest: dict, path: str, config: ConfigDict) -> None:
         )
     if longest > limit:
         raise UserError(f"{path} has texts of up to {longest} tokens; raise config.max_text_tokens from {limit}.")
-    if manifest["count"] < batch:
+    task = manifest.get("task", schedule.TASKS[0])
+    tasks = [source.get("task", schedule.TASKS[0]) for source in config.sources.values()]
+    if manifest["count"] < batch and tasks.count(task) == 1:  # a small one beside others is read in more epochs
         raise UserError(f"{path} holds {manifest['count']} records, no batch of {batch}; lower config.batch_size.")
-    if config.objective != "flow_matching" and manifest.get("task") != "edit":
+    if config.objective != "flow_matching" and task != "edit":
         known = tuple(config.distill.classes)
         if absent := [name for name in manifest["categories"] if name not in known]:
             raise UserError(

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from flashjax import config as configs
 from flashjax import workdir
 from flashjax.errors import UserError
-from flashjax.settings import check_names, check_settings, check_sources
+from flashjax.settings import check_data, check_names, check_settings, check_sources
 
 MINE = dict(path="mine.arrayrecord")
 
@@ -208,6 +208,19 @@ def test_what_the_folder_of_a_run_cannot_keep(request, path, value, said):
     with pytest.raises(UserError) as raised:
         check_settings(tiny(request, **{path: value}))
     assert str(raised.value).startswith(said)
+
+
+def test_a_set_that_is_smaller_than_a_batch_may_stand_beside_another(request):
+    """Of its task: alone, every batch would have records twice."""
+    manifest = dict(max_text_tokens=9, count=40, size=None, categories={"text": 40})
+    config = tiny(request, batch_size=64)
+    config.sources.edits = dict(path="edits", task="edit")
+    with pytest.raises(UserError, match="few holds 40 records, no batch of 64; lower config.batch_size."):
+        check_data(manifest, "few", config)
+    config.sources.more = dict(path="more")
+    check_data(manifest, "few", config)
+    with pytest.raises(UserError, match="few holds 40 records, no batch of 64"):
+        check_data(manifest | dict(task="edit"), "few", config)
 
 
 def test_what_another_objective_counts_is_not_looked_at(request):

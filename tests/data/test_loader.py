@@ -126,6 +126,23 @@ def test_prepared_records_are_the_postcards(prepared):
         assert record["text"].dtype == np.float16
 
 
+def test_a_source_of_a_mixture_may_be_smaller_than_a_batch(prepared, tmp_path):
+    """Nine tenths of a batch of 40 are of 27 records, which come equally often; resumed it goes on as it was."""
+    asked = dict(split="train", count_per_category=20, size=16, seed=4, encode=encode, progress=False)
+    given = dict(few=dict(path=prepared, weight=9.0), many=dict(path=prepare.prepare(tmp_path, **asked)))
+    sources, _ = open_sources(given)
+    mixture = Mixture(sources, *np.zeros((2, 6), int), batch_size=40, seed=1, classes=CLASSES)
+    whole, resumed = (make_loader(mixture, batch_size=40, max_text_tokens=32) for _ in range(2))
+    batches = [next(whole) for _ in range(2)]
+    resumed.set_state(whole.get_state())
+    for batch in whole:
+        assert_same(batch, next(resumed))
+        batches.append(batch)
+    few = [sources[0] is mixture.cells[0][cell][0] for row in range(6) for cell in mixture.locate(row)[0]]
+    read = np.concatenate([batch["index"] for batch in batches])[few]
+    assert np.bincount(read, minlength=27).tolist() == [8] * 27
+
+
 def test_manifest_and_second_call(prepared):
     manifest = read_manifest(prepared)
     assert manifest["count"] == 27 and manifest["text_width"] == WIDTH
