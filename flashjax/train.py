@@ -61,6 +61,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         settings.check_settings(config)
         distilling, adapted = config.objective != "flow_matching", lora.of(config)
         recipe = make_recipe(config.distill) if distilling else None
+        names = teacher_names(config.distill) if distilling else ()
         table = make_table(config, recipe)
         facts = {"the step table": table.digest(), "--workdir": workdir_path, "--change-mixture": f"{change_mixture}"}
         hosts.start(flat(json.loads(config.to_json()), "config.") | facts)
@@ -69,6 +70,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
 
     ############################ 2. Data: nothing is written before it is known to be there
     settings.check_edits(config, table)
+    named = [config.distill.teachers[name] for name in names]
     with hosts.together():
         for source in config.sources.values():
             workdir.existing(source.path, "data set")
@@ -80,6 +82,9 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
         watched = watch.load(config)
         encoder = said.of(config.sources, manifests) or text.default_encoder()
         watch.check_texts(config, (table.task == 0).any(), watched, encoder)
+        own_nulls = all(manifest.get("own_nulls") for manifest in manifests.values())  # every record has its
+        negatives = [] if own_nulls else [teacher.get("negative", "") for teacher in named] or [""]
+        null_states = encoder.encode(negatives)
         known = dict.fromkeys(category for manifest in manifests.values() for category in manifest["categories"])
         mixture = Mixture(
             sources, table.task, table.phase, batch_size=config.batch_size, seed=config.seed,
@@ -125,8 +130,6 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     whole = model.abstract(model_config)
     trained = lora.form(adapted, whole) if adapted else whole
     placed, trained_placed = (sharding.shardings(form, mesh) for form in (whole, trained))
-    names = teacher_names(config.distill) if distilling else ()
-    named = [config.distill.teachers[name] for name in names]
 
     ############################ 5. Optimizers, and whether all that is kept has room on these devices
     optimizers = make_optimizers(config, table)
@@ -167,10 +170,7 @@ def run(config: ConfigDict, workdir_path: str, opened: contextlib.ExitStack, cha
     ############################ 7. Programs: compiled before the first step
     # Padded to the text length where it takes the place of dropped captions, else of its true two tokens.
     null_tokens = config.max_text_tokens if not distilling else None
-    negatives = [teacher.get("negative", "") for teacher in named] or [""]
-    if all(manifest.get("own_nulls") for manifest in manifests.values()):
-        negatives = []  # every record has its null
-    nulls = tuple(model.Condition(*text.pack([states], null_tokens)) for states in encoder.encode(negatives))
+    nulls = tuple(model.Condition(*text.pack([states], null_tokens)) for states in null_states)
     # A batch of each task, from the first row that has it.
     tasks = {int(task): int(row) for task, row in zip(*np.unique(table.task, return_index=True), strict=True)}
     first = {task: meshes.put_batch(peek(loader, row), mesh) for task, row in tasks.items()}

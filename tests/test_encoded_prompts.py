@@ -12,7 +12,7 @@ import pytest
 import tiny_pipelines
 from PIL import Image
 
-from flashjax import checkpoint, cli, models, paths, pictures, released, settings, train, weights
+from flashjax import checkpoint, cli, models, paths, pictures, released, roles, settings, train, weights
 from flashjax import config as configs
 from flashjax.data import said
 from flashjax.data.loader import make_loader
@@ -77,6 +77,18 @@ def test_what_a_run_draws_on_its_way_has_to_be_in_the_set(made):
     watched = watch.Watched(watch.Prompts(["ugly"], [], [], np.zeros(0), None))
     with pytest.raises(UserError, match="was prepared without the text 'ugly'"):
         watch.check_texts(config, bool((table.task == 0).any()), watched, encoder)
+
+
+def test_a_negative_prompt_has_to_be_in_the_set_before_weights_are_read(made, tmp_path, monkeypatch):
+    path, width = made[2], read_manifest(made[2])["text_width"]
+    config = configs.load(["--config=configs/z_image.py:tiny", f"--config.sources.prompts.path={path}"])
+    with config.unlocked():
+        config.distill.teachers.base.negative, config.distill.classes = "ugly", ("fox",)
+        config.model.context_dim, config.max_text_tokens, config.batch_size = width, 512, 8
+    monkeypatch.setattr(roles, "load", None)
+    with pytest.raises(UserError, match="was prepared without the text 'ugly', .* --also 'ugly'"):
+        train.train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_set_of_another_encoder_is_told(made):
