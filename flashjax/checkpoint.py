@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from flashjax.errors import UserError
-from flashjax.workdir import MIXTURE
+from flashjax.workdir import HOW, MIXTURE
 
 
 class Checkpoints:
@@ -185,9 +185,9 @@ def _finite(leaves: list[jax.Array]) -> jax.Array:
 
 def check_meta(found: dict, expected: dict, what: str, free: tuple[str, ...] = ()) -> None:
     """Raises UserError naming every setting in which ``what`` (a checkpoint, a folder) differs from this run, but for
-    those in the groups ``free``."""
+    those in the groups ``free`` and how its network is computed."""
     a, b = flat(found), flat(expected)
-    keys = [key for key in sorted(a | b) if not _within(key, free) and a.get(key) != b.get(key)]
+    keys = [key for key in sorted(a | b) if not _within(key, (*free, *HOW)) and a.get(key) != b.get(key)]
     if keys:
         told = "; ".join(f"{key} is {a.get(key)!r} there and {b.get(key)!r} here" for key in keys[:5])
         more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""

@@ -22,12 +22,14 @@ MIXTURE = ("sources", "edit_share", "config.sources", "config.edit_share", "tabl
 # What may change between the start of a run and its continuation without making it another run.
 LOGISTICS = ("log_every", "sample_every", "checkpoint_every", "keep_checkpoints", "mesh", "profile", "compile_cache")
 LOGISTICS += ("watchdog_minutes", "watch", "keep_best", "micro_batches", "teacher_memory", "sample_prompts")
+# How a network is computed and not what, over the same parameters: kept of a run, which is sampled so, and may change.
+HOW = tuple(f"{at}model.{name}" for at in ("", "config.") for name in ("scan_layers", "remat", "attention"))
 RECORDS = ("config", "metrics", "step_table")  # what a run is known by, in its folder
 OPTIMIZERS = ("optim", "student_optim", "critic_optim")  # the settings that are an optimizer's
 
 
 def identity(config: ConfigDict) -> dict:
-    """The settings that make a run what it is."""
+    """The settings that make a run what it is, and those by ``HOW`` beside them."""
     settings = {k: v for k, v in json.loads(config.to_json()).items() if k not in LOGISTICS}
     # Runs that were begun without these are the same runs.
     if not settings.get("lora", {}).get("rank"):
@@ -43,7 +45,7 @@ def identity(config: ConfigDict) -> dict:
 
 
 def claim(workdir: str, config: ConfigDict, needed_bytes: int = 0, free: tuple[str, ...] = ()) -> Path:
-    """Creates the folder, or takes one that this very configuration made, but for the settings named in ``free``.
+    """Creates the folder, or takes one that this very configuration made, but for ``HOW`` and what ``free`` names.
     Raises UserError if it belongs to another run, is an address (of which a folder of this machine would be made, and
     lost with it), cannot be written, or its disk has less than ``needed_bytes`` left; nothing is overwritten."""
     from flashjax.checkpoint import check_meta  # Orbax is slow to import

@@ -49,6 +49,19 @@ def test_a_run_goes_on_in_its_folder(begun):
     assert sorted(p.name for p in begun.iterdir()) == ["config.json", "metrics.jsonl"]
 
 
+def test_a_run_goes_on_with_its_network_computed_otherwise(tmp_path):
+    """On fewer devices, say, where less is kept for the backward pass; the folder keeps how it is computed now."""
+    sizes = dict(layers=2, remat="none")
+    folder = workdir.claim(str(tmp_path / "run"), changed(model=sizes))
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n')
+    now = changed(model=sizes | dict(remat="full", attention="xla", scan_layers=False))
+    assert workdir.shared(str(workdir.claim(str(folder), now)), now) == folder
+    assert json.loads((folder / "config.json").read_text())["model"]["remat"] == "full"
+    check_meta(*(dict(config=workdir.identity(config)) for config in (changed(model=sizes), now)), "It")
+    with pytest.raises(UserError, match=r"another run: model.layers is 2 there and 3 here\. Use"):
+        workdir.claim(str(folder), changed(model=dict(layers=3, remat="none")))
+
+
 def test_another_run_is_named_by_its_settings(begun):
     before = (begun / "config.json").read_text()
     with pytest.raises(UserError) as caught:
