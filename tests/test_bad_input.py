@@ -180,6 +180,13 @@ def test_sets_that_are_asked_for_by_halves(complaint, tmp_path, words, said):
     assert complaint("prepare", f"--out={tmp_path}", *words).startswith(said)
 
 
+def test_a_set_in_no_folder(complaint, tmp_path, monkeypatch):
+    """It was written to where the command ran."""
+    monkeypatch.chdir(tmp_path)
+    assert complaint("prepare", "--out=", "--count=1").startswith("--out is empty; give the folder of the set")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_study_is_a_python_file(complaint, tmp_path):
     (tmp_path / "a.md").write_text("x")
     for path in ("configs/studies", str(tmp_path / "a.md")):

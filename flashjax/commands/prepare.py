@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> None:
 
     from flashjax.errors import UserError, refuse_options
 
+    if not args.out:
+        raise UserError("--out is empty; give the folder of the set, or . for this one.")
     if bool(args.encoder) != bool(args.encoder_weights):
         raise UserError("--encoder and --encoder-weights go together: a family, and the folder of its pipeline.")
     if (args.encoder and not args.files) or (args.also and not args.encoder):

@@ -113,36 +113,36 @@ def write_records(path: str | os.PathLike[str], records: Iterable[Mapping[str, A
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as partial:
-        count = _write_all(partial, records)
+        count = _write_all(partial, path, records)
         if count == 0:
             raise RecordError(f"There are no records to write to {path}.")
     return count
 
 
-def _write_all(partial: Path, records) -> int:
-    with _writing(partial):
+def _write_all(partial: Path, path: Path, records: Iterable[Mapping[str, Any]]) -> int:
+    with _writing(path):
         writer = array_record_module.ArrayRecordWriter(str(partial), _WRITER_OPTIONS)
     count = 0
     try:
         for record in records:
             packed = pack(record)
-            with _writing(partial):
+            with _writing(path):
                 writer.write(packed)
             count += 1
     finally:
-        with _writing(partial):
+        with _writing(path):
             writer.close()
     return count
 
 
 @contextlib.contextmanager
-def _writing(partial: Path) -> Iterator[None]:
+def _writing(path: Path) -> Iterator[None]:
     """Says what the system refused, as on a full disk: ArrayRecord has it in the text of a RuntimeError."""
     try:
         yield
     except RuntimeError as error:
-        folder, why = partial.parent, str(error).partition(";")[0]
-        raise RecordError(f"Records cannot be written to {folder} ({why}); make room and start again.") from error
+        said = f"{path.name} cannot be written to {path.parent} ({str(error).partition(';')[0]})"
+        raise RecordError(f"{said}; make room and start again.") from error
 
 
 class RecordSource:

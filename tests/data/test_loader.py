@@ -90,7 +90,8 @@ def test_a_full_disk_gets_a_sentence(tmp_path):
     noise, before = np.random.default_rng(0).integers(0, 256, (60, 1000), np.uint8), resource.getrlimit(FILE_SIZE)
     resource.setrlimit(FILE_SIZE, (50_000, before[1]))
     try:
-        with pytest.raises(records.RecordError, match=rf"written to {tmp_path} \(.*File too large\); make room"):
+        said = rf"^a.arrayrecord cannot be written to {tmp_path} \(.*File too large\); make room"
+        with pytest.raises(records.RecordError, match=said):
             records.write_records(tmp_path / "a.arrayrecord", (dict(image=row) for row in noise))
     finally:
         resource.setrlimit(FILE_SIZE, before)
