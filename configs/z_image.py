@@ -14,7 +14,8 @@ On a laptop with random weights, from the postcards' prompts; nothing is learnt,
 
 Cost: state, teacher and batch take 172 GiB in all, 32 with :lora, and the run 75 H200-hours at the chips'
 peak, says `flashjax plan --config=configs/z_image.py --devices gpu:8xh200`; with `--topology v5p:2x2x2` it
-compiles, and knows temporaries too. Rates and shifts are starting points: the run has not been made yet.
+compiles, and knows temporaries too: with a batch of a picture a chip one of four v6e needs 9.2 of 31.2 GiB with
+:lora (docs/plan.md). Rates and shifts are starting points: the run has not been made yet.
 """
 
 from ml_collections import ConfigDict
