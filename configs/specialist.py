@@ -44,6 +44,8 @@ MODELS = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     args = parse_arg(arg, model="qwen_image_21", of="portrait", rank=64, tiny=False)
+    if args.model not in MODELS:
+        raise ValueError(f"there is no model {args.model!r} here; choose {', '.join(MODELS)}")
     folder, denoiser, autoencoder, guidance = MODELS[args.model]
     config = ConfigDict()
     config.objective = "flow_matching"
@@ -58,7 +60,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = ConfigDict(sizes | dict(param_dtype=dtype, remat="full"))
     config.init = f"{folder}/transformer"
     rules = ((r"blocks/((img|txt)/mod|modulation)/kernel", False), (r"blocks/.*/kernel", True), (r".*", False))
-    config.lora = ConfigDict(dict(rank=args.rank, alpha=64.0, rules=rules))
+    if args.rank:
+        config.lora = ConfigDict(dict(rank=min(args.rank, 4) if args.tiny else args.rank, alpha=64.0, rules=rules))
     sizes = dict(zip(("architecture", "preset"), autoencoder, strict=True))
     config.autoencoder = ConfigDict(sizes | dict(weights=f"{folder}/vae"))
     data = f"data/{args.model}/pictures.arrayrecord"
@@ -86,6 +89,6 @@ def _tiny(config: ConfigDict) -> ConfigDict:
     config.init = "random"
     config.sources.pictures.path = "data/tiny_pictures/train.arrayrecord"
     config.max_text_tokens = 28
-    config.lora.rank = min(config.lora.rank, 4)
+    config.optim.warmup = 2
     config.sample.steps = 4
     return config

@@ -76,6 +76,12 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], scale: int = 3, labels: 
     return sheet
 
 
+def portions(count: int, size: int) -> list[np.ndarray]:
+    """Places 0 to ``count`` - 1 in portions of ``size``, of which the last is filled up with the last place: one batch
+    size is compiled."""
+    return [np.minimum(np.arange(i, i + size), count - 1) for i in range(0, count, size)]
+
+
 def sampling(config: ConfigDict) -> dict:
     """How a run's model is meant to be sampled: steps, shift, guidance_scale, mode. A student is a student of its grid,
     so its configuration says it once, in ``distill``; a teacher's says it in ``sample``."""
@@ -115,10 +121,11 @@ def make_drawn(
     # On the host: arrays of one process's device would not go together with parameters that live on all.
     inputs = jax.device_get((cond, null, noise(seeds, config.image_size, latents.of(config))))
     count, rows = len(seeds), math.prod(mesh.shape[name] for name in BATCH)
-    at_once = -(-min(count, config.batch_size) // rows) * rows
-    # The last one fills up what does not divide: one batch size is compiled.
-    chosen = [np.minimum(np.arange(i, i + at_once), count - 1) for i in range(0, count, at_once)]
-    batches = [jax.tree.map(lambda x, at=at: x[at] if len(x) == count else x, inputs) for at in chosen]
+    parts = -(-count // config.batch_size)
+    at_once = -(-count // (parts * rows)) * rows  # equal, so that little is filled up
+    batches = [
+        jax.tree.map(lambda x, at=at: x[at] if len(x) == count else x, inputs) for at in portions(count, at_once)
+    ]
     settings = sampling(config)
     sample, grid = make_sampler(denoiser), flow.time_grid(settings["steps"], settings["shift"])
     gather = jax.jit(lambda z: z, out_shardings=NamedSharding(mesh, PartitionSpec()))

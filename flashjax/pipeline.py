@@ -68,10 +68,8 @@ class Pipeline:
         batch = min(batch, len(prompts))
         if self.mesh is not None:
             batch = -(-batch // self.mesh.size) * self.mesh.size
-        starts = range(0, len(prompts), batch)
-        for i in tqdm(starts, "drawing", unit="batch", leave=False, disable=len(starts) == 1):
-            # The last batch is filled up, so that one batch size is compiled.
-            chosen = np.minimum(np.arange(i, i + batch), len(prompts) - 1)
+        places = pictures.portions(len(prompts), batch)
+        for chosen in tqdm(places, "drawing", unit="batch", leave=False, disable=len(places) == 1):
             some = jax.tree.map(operator.itemgetter(chosen), cond)
             own = [seeds[j] for j in chosen]
             inputs = some, editing.null_condition(self.model, null, some), pictures.noise(own, self.image_size)

@@ -13,6 +13,7 @@ FOLDER = Path("configs")
 ARGUMENTS = {
     "postcards": ("quick", "study", "res=64"), "postcards_trajectory": ("quick", "study", "res=64"),
     "postcards_teacher": ("res=64",), "postcards_joint": ("trajectory",),
+    "specialist": ("rank=0", "tiny", "tiny,rank=0", "model=qwen_image", "model=klein", "model=z_image"),
     **dict.fromkeys(("klein", "qwen_image", "qwen_image_21", "z_image"), ("lora", "tiny", "lora,tiny")),
 }  # fmt: skip
 FILES = sorted(path.stem for path in FOLDER.glob("*.py"))
