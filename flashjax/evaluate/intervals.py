@@ -113,7 +113,9 @@ def gap_closed(
 
     Returns:
         closed and its low and high; gap (many - few) and its gap_low and gap_high; resolved, whether the gap's
-        interval leaves out 0. closed is None where the gap is exactly 0, low and high where it is in over 5 % of draws.
+        interval leaves out 0; ahead (student - many), which says something where the gap is not resolved, and its
+        ahead_low and ahead_high. closed is None where the gap is exactly 0, low and high where it is in over 5 % of
+        draws.
     """
     parts = [_statistic(x) for x in (student, few_step, many_step)]
     n, rng = _count(None, [length for _, length in parts]), np.random.default_rng(seed)
@@ -124,7 +126,8 @@ def gap_closed(
     ratios = np.where(usable, way / np.where(usable, gap, 1), math.nan)
     steady = usable[0] and usable[1:].mean() > 0.95
     low, high = _centred(ratios[0], ratios[1:][usable[1:]]) if steady else (math.nan, math.nan)
-    return _gap(ratios[0], low, high, gap[0], *_centred(gap[0], gap[1:]))
+    ahead = way - gap
+    return _gap(ratios[0], low, high, gap[0], *_centred(gap[0], gap[1:]), ahead[0], *_centred(ahead[0], ahead[1:]))
 
 
 def gap_of_distances(
@@ -161,15 +164,16 @@ def gap_of_distances(
     def reach(difference: np.ndarray) -> float:
         return 1.959964 * math.sqrt(np.square(difference).mean() / 4) if orders else math.nan
 
-    of_gap, of_share = reach(apart[:, 1]), reach((apart[:, 0] - closed * apart[:, 1]) / gap) if gap else math.nan
-    return _gap(closed, closed - of_share, closed + of_share, gap, gap - of_gap, gap + of_gap)
+    of_share = reach((apart[:, 0] - closed * apart[:, 1]) / gap) if gap else math.nan
+    pairs = (closed, of_share), (gap, reach(apart[:, 1])), (way - gap, reach(apart[:, 0] - apart[:, 1]))
+    return _gap(*(x for figure, of in pairs for x in (figure, figure - of, figure + of)))
 
 
 def _gap(*figures: float) -> dict[str, Any]:
-    names = ("closed", "low", "high", "gap", "gap_low", "gap_high")
-    told = {k: float(v) if np.isfinite(v) else None for k, v in zip(names, figures, strict=True)}
-    low, high = figures[-2:]
-    return {**told, "resolved": bool(low > 0 or high < 0)}
+    names = ("closed", "low", "high", "gap", "gap_low", "gap_high", "ahead", "ahead_low", "ahead_high")
+    told = dict(zip(names, figures, strict=True))
+    resolved = bool(told["gap_low"] > 0 or told["gap_high"] < 0)
+    return {k: float(v) if np.isfinite(v) else None for k, v in told.items()} | {"resolved": resolved}
 
 
 def _centred(figure: float, draws: np.ndarray) -> tuple[float, float]:

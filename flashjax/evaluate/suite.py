@@ -291,7 +291,18 @@ def _gap_line(title: str, gap: Mapping[str, Any], distance: bool, labels: Mappin
     start = f"{title}: " + "; ".join(f"{labels[name]} {form(gap[role])}" for role, name in roles.items()) + "."
     backwards = (gap["gap"] > 0) == distance
     if not gap["resolved"] or gap["closed"] is None or backwards:
-        return f"{start} The gap between the teachers lies within its own uncertainty, or is none to close."
+        return (
+            f"{start} The gap between the teachers lies within its own uncertainty, or is none to close"
+            f"{_ahead(gap, distance, labels)}."
+        )
     if gap["low"] is None:
         return f"{start} {gap['closed']:.0%} of the gap is closed; its interval cannot be stated."
     return f"{start} {gap['closed']:.0%} of the gap is closed (95 % interval {gap['low']:.0%} to {gap['high']:.0%})."
+
+
+def _ahead(gap: Mapping[str, Any], distance: bool, labels: Mapping[str, str]) -> str:
+    if gap["ahead_low"] is None:
+        return ""
+    form = (lambda x: f"{x:+.2f}") if distance else (lambda x: f"{100 * x:+.1f} points")
+    ahead, low, high = (form(gap[name]) for name in ("ahead", "ahead_low", "ahead_high"))
+    return f"; against the {labels['teacher80']}, the student has {ahead} (95 % interval {low} to {high})"

@@ -62,16 +62,18 @@ def test_the_gap_is_that_of_plain_loops():
     rng = np.random.default_rng(8)
     student, few, many = rng.normal(size=(3, 60)) * 0.3 + [[0.7], [0.0], [1.0]]
     found = intervals.gap_closed(student, few, many, draws=299, seed=5)
-    again, closed, gaps = np.random.default_rng(5), [], []
+    again, closed, gaps, ahead = np.random.default_rng(5), [], [], []
     for _ in range(299):
         ours, less, more = zip(*((student[i], few[i], many[i]) for i in again.integers(0, 60, 60)), strict=True)
         gaps.append(statistics.fmean(more) - statistics.fmean(less))
         closed.append((statistics.fmean(ours) - statistics.fmean(less)) / gaps[-1])
+        ahead.append(statistics.fmean(ours) - statistics.fmean(more))
     gap = many.mean() - few.mean()
-    expected = [(student.mean() - few.mean()) / gap, gap]
-    for draws, value in zip((closed, gaps), expected[:2], strict=True):
+    expected = [(student.mean() - few.mean()) / gap, gap, student.mean() - many.mean()]
+    for draws, value in zip((closed, gaps, ahead), expected[:3], strict=True):
         expected += [value + stats.scoreatpercentile(draws, p) - statistics.median(draws) for p in (2.5, 97.5)]
-    told = [found[k] for k in ("closed", "gap", "low", "high", "gap_low", "gap_high")]
+    bounds = ("low", "high", "gap_low", "gap_high", "ahead_low", "ahead_high")
+    told = [found[k] for k in ("closed", "gap", "ahead", *bounds)]
     np.testing.assert_allclose(told, expected, rtol=0, atol=1e-6)
 
 
@@ -98,7 +100,8 @@ def test_the_gap_of_distances_is_covered_at_its_rate():
         )
         parts = [lambda rows, x=x: metrics.frechet_distance(x[rows], reference[rows]) for x in sets]  # noqa: B023
         found.append(intervals.gap_of_distances(*parts, 120, splits=20, seed=i))
-    for name, low, high in (("closed", "low", "high"), ("gap", "gap_low", "gap_high")):
+    bounds = {name: (f"{name}_low", f"{name}_high") for name in ("gap", "ahead")} | {"closed": ("low", "high")}
+    for name, (low, high) in bounds.items():
         told = np.array([x[name] for x in found])
         covered = np.mean([x[low] <= told.mean() <= x[high] for x in found])
         width, wanted = np.mean([x[high] - x[low] for x in found]), 2 * 1.96 * told.std()

@@ -8,8 +8,12 @@ from flashjax.evaluate import suite
 LABELS = {"student4": "student, 2 NFE", "teacher4": "teacher, 2 NFE", "teacher4_guided": "teacher, guided",
           "teacher80": "teacher, 6 NFE"}  # fmt: skip
 GAP = dict(student=0.8, few_step=0.7, many_step=0.9, gap=0.2, closed=0.5, low=0.3, high=0.7, resolved=True,
-           few_step_set="teacher4")  # fmt: skip
-NONE_TO_CLOSE = "The gap between the teachers lies within its own uncertainty, or is none to close."
+           ahead=-0.1, ahead_low=-0.15, ahead_high=0.05, few_step_set="teacher4")  # fmt: skip
+NONE = "The gap between the teachers lies within its own uncertainty, or is none to close"
+POINTS, SHIFT = "-10.0 points (95 % interval -15.0 points to +5.0 points)", "-0.10 (95 % interval -0.15 to +0.05)"
+NONE_TO_CLOSE, NONE_OF_DISTANCE = (
+    f"{NONE}; against the teacher, 6 NFE, the student has {ahead}." for ahead in (POINTS, SHIFT)
+)
 
 
 @pytest.mark.parametrize(
@@ -18,9 +22,10 @@ NONE_TO_CLOSE = "The gap between the teachers lies within its own uncertainty, o
         ({}, False, "50% of the gap is closed (95 % interval 30% to 70%)."),
         (dict(gap=-0.2), True, "50% of the gap is closed (95 % interval 30% to 70%)."),
         (dict(gap=-0.2), False, NONE_TO_CLOSE),
-        (dict(gap=0.2), True, NONE_TO_CLOSE),
+        (dict(gap=0.2), True, NONE_OF_DISTANCE),
         (dict(resolved=False), False, NONE_TO_CLOSE),
         (dict(gap=0.0, closed=None), False, NONE_TO_CLOSE),
+        (dict(resolved=False, ahead_low=None), False, f"{NONE}."),
         (dict(low=None, high=None), False, "50% of the gap is closed; its interval cannot be stated."),
     ],
     ids=str,
