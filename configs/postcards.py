@@ -27,8 +27,8 @@ from ml_collections import ConfigDict
 
 from flashjax.config import parse_arg, varying
 
-# Guidance inside the loss: halfway between the teacher's own, 2, and the score of its pictures, which `flashjax guidance`
-# measures. With all of it pictures are a little too sharp and further from the teacher's (docs/results.md).
+# Guidance inside the loss: halfway between the teacher's own, 2, and the score of its pictures, which `flashjax
+# guidance` measures. With all of it pictures are a little too sharp, and further from the teacher's (docs/results.md).
 HALFWAY = dict(times=(0.05, 0.2, 0.4, 0.6, 0.8), scales=(1.82, 1.74, 1.64, 1.58, 1.55))
 LARGE = dict(width=384, layers=12, heads=12, dtype="bfloat16")  # of :res=64, where an accelerator computes
 
