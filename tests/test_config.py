@@ -131,7 +131,7 @@ def test_shipped_configurations_take_mappings_and_schedules_in_python(name):
         ("batch_size=1.5", "config.batch_size has to be of type int, like 24, not '1.5'."),
         ("batch_size.x=1", "config.batch_size is a single setting, so there is no config.batch_size.x."),
         ("distill.share_sample=maybe", "config.distill.share_sample has to be true or false, not 'maybe'."),
-        ("distill.guidance.times=(1", "config.distill.guidance.times has to be of type tuple, like (0.0,), not "),
+        ("distill.guidance.times=(1", "config.distill.guidance.times has to be of type tuple, like (0.05, "),
         ("model=tiny", "config.model is a group of settings; set one of config.model.architecture, config.model.pre"),
     ],
 )
@@ -178,7 +178,7 @@ def test_a_file_that_is_wrong(tmp_path, source, expected):
 def test_a_folder_with_a_colon_in_its_name(tmp_path):
     (folder := tmp_path / "a:b").mkdir()
     shutil.copy("configs/postcards.py", folder)
-    assert configs.load([f"--config={folder}/postcards.py"]).student_updates == 60
+    assert configs.load([f"--config={folder}/postcards.py"]).student_updates == 120
     assert configs.load([f"--config={folder}/postcards.py:quick"]).student_updates == 45
 
 
