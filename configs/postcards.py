@@ -39,7 +39,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = ConfigDict()
     config.objective = "dmd"
     config.seed = 0
-    config.student_updates = 45 if args.quick else 120
+    config.student_updates = 45 if args.quick else 60
     config.init = f"runs/{'quickstart' if args.quick else 'postcards'}_trajectory{'_64' if large else ''}"
     config.batch_size = 128 if large else 24
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, context=1, tensor=1))  # devices; -1: all that are left
