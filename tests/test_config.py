@@ -178,7 +178,7 @@ def test_a_file_that_is_wrong(tmp_path, source, expected):
 def test_a_folder_with_a_colon_in_its_name(tmp_path):
     (folder := tmp_path / "a:b").mkdir()
     shutil.copy("configs/postcards.py", folder)
-    assert configs.load([f"--config={folder}/postcards.py"]).student_updates == 60
+    assert configs.load([f"--config={folder}/postcards.py"]).student_updates == 120
     assert configs.load([f"--config={folder}/postcards.py:quick"]).student_updates == 45
 
 
