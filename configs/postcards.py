@@ -70,8 +70,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
             critic_updates_per_rollout=2,
             share_sample=True,  # with two rows of two updates: five critic updates a student update
             critic_warmup=30,
-            # Of few updates a long average keeps where the student began: of 45 64 % at 0.99. Of 120 it is nearer to the
-            # teacher than a shorter one (docs/results.md).
+            # Of few updates a long average keeps where the student began: of 45 64 % at 0.99. Of 120 it is nearer to
+            # the teacher than a shorter one (docs/results.md).
             ema_decay=0.95 if args.quick else 0.99,
         )
     )
