@@ -37,12 +37,11 @@ def advance(v: jax.Array, z: jax.Array, t: jax.Array, t_next: jax.Array, mode: s
     return flow.interpolate(flow.x0_from_velocity(z, v, t), noise, t_next)
 
 
-def take_step(velocity: Velocity, z: jax.Array, t, t_next, mode: str, key: jax.Array | None) -> jax.Array:
-    """The state at t_next from the one at t (scalars): one network evaluation; ``key`` serves "renoise" only. Training
-    goes down its grid by this, samplers by the same `advance`."""
+def take_step(velocity: Velocity, z: jax.Array, t, t_next, mode: str, noise: jax.Array | None) -> jax.Array:
+    """The state at t_next from the one at t (scalars): one network evaluation; ``noise`` (`fresh_noise`) serves
+    "renoise" only. Training and every sampler go down their grids by this."""
     t, t_next = times(t, len(z)), times(t_next, len(z))
-    fresh = fresh_noise(key, z) if mode == "renoise" else None
-    return advance(velocity(z, t), z, t, t_next, mode, fresh)
+    return advance(velocity(z, t), z, t, t_next, mode, noise)
 
 
 def fresh_noise(key: jax.Array, z: jax.Array) -> jax.Array:

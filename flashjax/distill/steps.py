@@ -146,9 +146,10 @@ def advance(
     """z_{i+1} from z_i: one student evaluation, no gradient. Backward simulation is ``begin`` and k of these, so that
     the student meets its own states and never noised real images. i is an array: one program serves every step."""
     grid = jnp.asarray(recipe.grid, jnp.float32)
-    fresh_key = jax.random.fold_in(step_keys(key, step)[1], i)
+    mode, fresh_key = recipe.rollout_mode, jax.random.fold_in(step_keys(key, step)[1], i)
+    fresh = rollout.fresh_noise(fresh_key, z) if mode == "renoise" else None
     return rollout.take_step(
-        lambda z, t: denoiser.velocity(params, context, z, t), z, grid[i], grid[i + 1], recipe.rollout_mode, fresh_key
+        lambda z, t: denoiser.velocity(params, context, z, t), z, grid[i], grid[i + 1], mode, fresh
     )
 
 

@@ -86,5 +86,6 @@ def walk_down(velocity, noise, grid, k, mode, key):
     """The first k steps of a grid from noise, one after another."""
     z = noise
     for i in range(k):
-        z = rollout.take_step(velocity, z, grid[i], grid[i + 1], mode, jax.random.fold_in(key, i))
+        fresh = rollout.fresh_noise(jax.random.fold_in(key, i), z)
+        z = rollout.take_step(velocity, z, grid[i], grid[i + 1], mode, fresh)
     return z
